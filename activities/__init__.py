@@ -1,0 +1,1 @@
+"""Temporal activities: where models are called, people's code runs, and the store is written."""

@@ -1,0 +1,134 @@
+"""One chat completion: request in, answer out, and every way it can fail mapped to whether trying again makes sense."""
+
+from typing import Any
+
+import httpx2
+import openai
+from openai import AsyncOpenAI
+
+from perdure.agent import Definition
+from perdure.budget import Usage
+from perdure.canonical import Json, canonical, digest
+from perdure.delta import Values
+from perdure.errors import ModelError, Unreachable
+from perdure.failures import to_failure
+from perdure.message import ToolCall
+from perdure.values import Value
+from perdure.window import conversation
+
+_RETRIED = frozenset({408, 409, 429})  # and every 5xx; any other status means the request itself is wrong
+_LONGEST_WAIT = 3600.0  # seconds; a Retry-After beyond an hour is a mistake of the server
+_NOTES = {"length": "length", "content_filter": "content_filter"}
+
+
+class ModelUnavailable(Unreachable):
+    """The model doesn't answer now."""
+
+
+class Answer(Value):
+    """What the model said."""
+
+    content: str
+    calls: tuple[ToolCall, ...] = ()
+    note: str = ""
+    usage: Usage
+
+
+def request_of(definition: Definition, values: Values) -> dict[str, Json]:
+    """The request for the state: plain data, so that its digest is the key of its result."""
+    request: dict[str, Json] = {
+        **definition.parameters,
+        "model": definition.spec.model,
+        "messages": conversation(definition.instructions, values.get("messages", []), definition.context_tokens),
+    }
+    if definition.tools:
+        request["tools"] = list(definition.tools)
+    return request
+
+
+def request_key(request: dict[str, Json]) -> str:
+    """The key of a model call: the content of its request."""
+    return digest(canonical(request))
+
+
+async def complete(client: AsyncOpenAI, request: dict[str, Json], key: str, *, timeout: float, stream: bool) -> Answer:
+    """Ask the model once.
+
+    Raises a retryable ApplicationError for 408, 409, 429, 5xx, time-outs, lost connections and cut streams (after
+    the server's Retry-After, where it gives one), and a final one of type ModelError for everything else.
+    """
+    bound = client.with_options(timeout=timeout, max_retries=0)
+    ask = bound.chat.completions.create
+    headers = {"Idempotency-Key": key}
+    try:
+        if stream:
+            options = {"include_usage": True}
+            return await _gather(await ask(**request, stream=True, stream_options=options, extra_headers=headers))
+        return _whole(await ask(**request, extra_headers=headers))
+    except openai.APIStatusError as error:
+        raise _status_failure(error) from error
+    except (openai.APIConnectionError, httpx2.TransportError) as error:  # a cut stream surfaces as the transport's
+        raise to_failure(ModelUnavailable(f"The model doesn't answer: {error or type(error).__name__}.")) from error
+    except openai.OpenAIError as error:
+        raise to_failure(ModelError(f"The model call failed: {error}.")) from error
+
+
+def _status_failure(error: openai.APIStatusError) -> Exception:
+    said = f"The model answered {error.status_code}: {error.message}"
+    if error.status_code in _RETRIED or error.status_code >= 500:
+        return to_failure(ModelUnavailable(said), delay=_retry_after(error.response.headers))
+    hint = "Check OPENAI_API_KEY." if error.status_code in (401, 403) else ""
+    return to_failure(ModelError(said, hint=hint))
+
+
+def _retry_after(headers: Any) -> float | None:
+    """Seconds to wait, from ``retry-after-ms`` or ``retry-after``; dates are left to Temporal's own back-off."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            return min(max(float(headers[name]) * unit, 0.0), _LONGEST_WAIT)
+        except (KeyError, ValueError):
+            continue
+    return None
+
+
+def _whole(completion: Any) -> Answer:
+    if not completion.choices:
+        raise to_failure(ModelUnavailable("The model sent an answer without choices."))
+    choice = completion.choices[0]
+    calls = [
+        (c.id, c.function.name, c.function.arguments) for c in choice.message.tool_calls or () if c.type == "function"
+    ]
+    return _answer(choice.message.content, choice.message.refusal, calls, choice.finish_reason, completion.usage)
+
+
+async def _gather(chunks: Any) -> Answer:
+    """A streamed answer, whole; a stream that ends before its finish reason was cut."""
+    content, refusal, finish, usage = "", "", None, None
+    calls: dict[int, list[str]] = {}
+    async for chunk in chunks:
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            content += choice.delta.content or ""
+            refusal += choice.delta.refusal or ""
+            finish = choice.finish_reason or finish
+            for part in choice.delta.tool_calls or ():
+                call = calls.setdefault(part.index, ["", "", ""])
+                call[0] = part.id or call[0]
+                if part.function:
+                    call[1] += part.function.name or ""
+                    call[2] += part.function.arguments or ""
+    if finish is None:
+        raise to_failure(ModelUnavailable("The model's stream was cut."))
+    return _answer(content, refusal, [tuple(calls[i]) for i in sorted(calls)], finish, usage)
+
+
+def _answer(content: str | None, refusal: str | None, calls: list[Any], finish: str | None, usage: Any) -> Answer:
+    used = Usage(
+        calls=1, prompt=getattr(usage, "prompt_tokens", 0) or 0, completion=getattr(usage, "completion_tokens", 0) or 0
+    )
+    return Answer(
+        content=content or refusal or "",
+        calls=tuple(ToolCall(id=id, name=name, arguments=arguments) for id, name, arguments in calls),
+        note="refusal" if refusal else _NOTES.get(finish or "", ""),
+        usage=used,
+    )

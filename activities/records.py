@@ -1,0 +1,35 @@
+"""What a tool call came to, as it is recorded under its key until (and for effects: after) its step is committed."""
+
+from typing import Any
+
+from perdure.canonical import Json, canonical
+from perdure.message import Message
+from perdure.values import Value
+
+
+class Record(Value):
+    """``content`` is what the model is told; ``returned`` is the tool's own result, for its compensation."""
+
+    ok: bool
+    content: str
+    updates: dict[str, Any] = {}
+    returned: Any = None
+
+    def dump(self) -> bytes:
+        """As stored."""
+        return canonical(self.model_dump(mode="json", exclude_defaults=True))
+
+    @staticmethod
+    def read(data: bytes) -> "Record":
+        """From the store."""
+        return Record.model_validate_json(data)
+
+
+def tool_message(call_id: str, record: Record) -> Message:
+    """The message that answers a call."""
+    return Message(role="tool", content=record.content, tool_call_id=call_id, note="" if record.ok else "error")
+
+
+def text_of(returned: Json) -> str:
+    """A result as the model reads it: text as it is, anything else as JSON."""
+    return returned if isinstance(returned, str) else canonical(returned).decode()

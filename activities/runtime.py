@@ -1,0 +1,87 @@
+"""What the activities of a worker share: the app, the store, the model client."""
+
+from openai import AsyncOpenAI
+
+from perdure.agent import Definition
+from perdure.app import App
+from perdure.canonical import canonical
+from perdure.checkpointer import Checkpointer, Position
+from perdure.contracts import INLINE, AgentSpec, Commit, Committed, Limits
+from perdure.delta import Delta
+from perdure.errors import Failed, ThreadNotFound, ToolGone
+from perdure.stores.base import Store
+from perdure.tool import Tool
+
+
+class Runtime:
+    """One a worker. ``limits`` are recorded at the start of each turn."""
+
+    def __init__(self, *, app: App, store: Store, limits: Limits, model: AsyncOpenAI | None = None) -> None:
+        self.app = app
+        self.store = store
+        self.limits = limits
+        self.checkpointer = Checkpointer(store)
+        self._model = model
+        self._definitions: dict[str, Definition] = {}
+        self._lineages: dict[str, str] = {}
+
+    @property
+    def model(self) -> AsyncOpenAI:
+        """The client of the model; reads OPENAI_API_KEY and OPENAI_BASE_URL at its first use.
+
+        Its own retries are off: Temporal retries, so that every attempt is visible and survives the worker.
+        """
+        if self._model is None:
+            self._model = AsyncOpenAI(max_retries=0)
+        return self._model
+
+    async def publish(self, agent: str) -> Definition:
+        """The agent as it is now, kept in the store under its digest."""
+        definition = self.app.agent(agent).definition(self.app.tools, self.limits)
+        name = definition.spec.digest
+        if name not in self._definitions:
+            undigested = definition.model_copy(update={"spec": definition.spec.model_copy(update={"digest": ""})})
+            await self.store.put_blob("definition", canonical(undigested.model_dump(mode="json")))
+            self._definitions[name] = definition
+        return definition
+
+    async def definition(self, name: str) -> Definition:
+        """The agent as it was when the turn began."""
+        if name not in self._definitions:
+            blob = await self.store.blob(name)
+            if blob is None:
+                raise Failed(f"The store has no agent definition {name[:12]}….", hint="Do all workers share one store?")
+            definition = Definition.model_validate_json(blob)
+            spec: AgentSpec = definition.spec.model_copy(update={"digest": name})
+            self._definitions[name] = definition.model_copy(update={"spec": spec})
+        return self._definitions[name]
+
+    async def lineage(self, thread_id: str) -> str:
+        """What a thread shares its cached results with: itself and its forks."""
+        if thread_id not in self._lineages:
+            row = await self.store.thread(thread_id)
+            if row is None:
+                raise ThreadNotFound(f"The store has no thread {thread_id}.")
+            self._lineages[thread_id] = row.lineage
+        return self._lineages[thread_id]
+
+    def tool(self, name: str) -> Tool:
+        """The tool of this name in the code as it is now. Raises ToolGone."""
+        if name not in self.app.tools:
+            raise ToolGone(
+                f"The tool {name!r} is no longer part of the app.", hint="Deploy it again, or go on without it."
+            )
+        return self.app.tools[name]
+
+    async def head(self, commit: Commit) -> Position:
+        """The position that a commit extends."""
+        assert commit.head is not None, "only the first turn of a thread has no head"
+        return await self.checkpointer.load(commit.thread_id, commit.head.id, expect=commit.head.digest)
+
+
+def committed(position: Position, delta: Delta) -> Committed:
+    """What the workflow is told of a commit: the delta itself only while it is small."""
+    size = len(canonical(delta))
+    if size > INLINE:
+        return Committed(head=position.ref, size=size)
+    return Committed(head=position.ref, size=size, delta=delta)

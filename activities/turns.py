@@ -1,0 +1,151 @@
+"""Activities around a step: open a turn, merge a step, close a thread."""
+
+from typing import Any
+
+from temporalio import activity
+
+from perdure.activities.records import Record, tool_message
+from perdure.activities.runtime import Runtime, committed
+from perdure.checkpointer import Change, Position
+from perdure.contracts import (
+    CLOSE_THREAD,
+    MERGE_STEP,
+    OPEN_TURN,
+    CloseThread,
+    Committed,
+    MergeStep,
+    OpenedTurn,
+    OpenTurn,
+    Part,
+)
+from perdure.delta import Delta
+from perdure.effects import OPEN
+from perdure.errors import InvalidInput, ThreadClosed, ThreadNotFound
+from perdure.message import Message
+from perdure.state import State, reduce_updates
+from perdure.stores.base import ThreadRow
+from perdure.view import view_of
+
+
+class TurnActivities:
+    """Opening turns and merging steps."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    @activity.defn(name=OPEN_TURN.name)
+    async def open_turn(self, task: OpenTurn) -> OpenedTurn:
+        """Read the agent's specification as it is now and commit the message.
+
+        Raises AgentNotFound, ThreadNotFound, ThreadClosed or InvalidInput; then nothing was written.
+        """
+        runtime, commit = self._runtime, task.commit
+        row = await runtime.store.thread(commit.thread_id)
+        if row is not None and row.closed:
+            raise ThreadClosed(f"Thread {commit.thread_id} is closed.", hint="Start a new one.")
+        definition = runtime.app.agent(_agent_name(task, row)), await runtime.publish(_agent_name(task, row))
+        agent, published = definition
+        earlier = await runtime.store.checkpoint(commit.thread_id, commit.checkpoint_id)
+        if earlier is not None:
+            position, delta, turn = (
+                await runtime.checkpointer.load(commit.thread_id, earlier.id),
+                earlier.delta,
+                earlier.turn,
+            )
+        else:
+            head = await self._head(task, row)
+            turn = row.turn + 1 if task.resumed and row else commit.turn
+            delta = _input_delta(agent.state, task, head)
+            change = Change(
+                thread_id=commit.thread_id, checkpoint_id=commit.checkpoint_id, source="input", turn=turn,
+                schema_version=agent.state.version, delta=delta,
+            )  # fmt: skip
+            position = await runtime.checkpointer.commit(head, change, agent=agent.name, tenant=task.tenant)
+        opened = OpenedTurn(
+            spec=published.spec, committed=committed(position, delta), parent_id=position.parent_id, turn=turn,
+            branch=row.branch if row else 0,
+        )  # fmt: skip
+        return await self._with_past(opened, position, commit.thread_id) if task.resumed and row else opened
+
+    async def _head(self, task: OpenTurn, row: ThreadRow | None) -> Position | None:
+        if task.commit.head is not None:
+            return await self._runtime.head(task.commit)
+        return await self._runtime.checkpointer.load(row.thread_id, row.head_id) if row else None
+
+    async def _with_past(self, opened: OpenedTurn, position: Position, thread_id: str) -> OpenedTurn:
+        effects = await self._runtime.store.effects(thread_id)
+        attention = tuple(row.entry for row in effects if row.entry.status in OPEN)
+        return opened.model_copy(update={"view": view_of(position.values), "attention": attention})
+
+    @activity.defn(name=MERGE_STEP.name)
+    async def merge_step(self, task: MergeStep) -> Committed:
+        """Merge recorded results and the workflow's own messages into one checkpoint.
+
+        Raises InvalidInput if two calls write one overwrite-channel; then nothing was written.
+        """
+        runtime, commit = self._runtime, task.commit
+        earlier = await runtime.store.checkpoint(commit.thread_id, commit.checkpoint_id)
+        if earlier is not None:
+            return committed(await runtime.checkpointer.load(commit.thread_id, earlier.id), earlier.delta)
+        head = await runtime.head(commit)
+        agent = runtime.app.agent(task.agent)
+        keys = tuple(part.key for part in task.parts if part.key)
+        recorded = await runtime.store.receipts(commit.thread_id, keys) if keys else {}
+        delta = _merged(agent.state, head, task, {key: Record.read(data) for key, data in recorded.items()})
+        change = Change(
+            thread_id=commit.thread_id, checkpoint_id=commit.checkpoint_id, source=task.source,
+            nodes=(commit.node,) if commit.node else (), turn=commit.turn, schema_version=agent.state.version, delta=delta,
+        )  # fmt: skip
+        return committed(await runtime.checkpointer.commit(head, change, clears=keys), delta)
+
+    @activity.defn(name=CLOSE_THREAD.name)
+    async def close_thread(self, task: CloseThread) -> bool:
+        """Mark the thread as closed, so that it stays closed when Temporal has forgotten it."""
+        await self._runtime.store.close_thread(task.thread_id)
+        return True
+
+
+def _agent_name(task: OpenTurn, row: ThreadRow | None) -> str:
+    if row is not None:
+        return row.agent
+    if not task.agent:
+        raise ThreadNotFound(
+            f"There is no thread {task.commit.thread_id}.", hint="Start it with `perdure start AGENT`."
+        )
+    return task.agent
+
+
+def _input_delta(state: type[State], task: OpenTurn, head: Position | None) -> Delta:
+    message = task.message
+    update: dict[str, Any] = dict(message.state)
+    if message.content:
+        if "messages" in update:
+            raise InvalidInput("Give either a message or the channel `messages`, not both.")
+        update["messages"] = [Message(role="user", content=message.content, name=message.sender)]
+    if not update:
+        raise InvalidInput("The message is empty.", hint="Give a text or an input.")
+    step = head.ref.step + 1 if head else 0
+    return reduce_updates(state, head.values if head else {}, {"The input": update}, step=step)
+
+
+def _merged(state: type[State], head: Position, task: MergeStep, records: dict[str, Record]) -> Delta:
+    messages: list[Message] = []
+    updates: dict[str, dict[str, Any]] = {}
+    for number, part in enumerate(task.parts):
+        record = _record(part, records)
+        messages.append(tool_message(part.call_id, record))
+        if record.updates:
+            updates[f"{part.tool} (call {number + 1})"] = record.updates
+    if task.say:
+        messages.append(Message(role="assistant", content=task.say, note=task.note))
+    return reduce_updates(
+        state, head.values, {**updates, "the conversation": {"messages": messages}}, step=head.ref.step + 1
+    )
+
+
+def _record(part: Part, records: dict[str, Record]) -> Record:
+    if not part.key:
+        return Record(ok=False, content=part.content)
+    if part.key not in records:
+        raise InvalidInput(f"No result of {part.tool} is recorded under {part.key}.")
+    return records[part.key]

@@ -1,0 +1,55 @@
+"""Perdure: durable AI agents on Temporal. This is the public door; names are imported when first used."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# Not lazy: the first import of the submodule `perdure.tool` would put the module in the decorator's place.
+from perdure.tool import tool
+
+if TYPE_CHECKING:
+    from perdure.agent import Agent
+    from perdure.app import App
+    from perdure.budget import Budget
+    from perdure.errors import PerdureError, ToolError
+    from perdure.message import Message
+    from perdure.starters.client import Client
+    from perdure.state import (
+        Overwrite,
+        State,
+        add,
+        append,
+        maximum,
+        merge,
+        messages,
+        minimum,
+        overwrite,
+        union,
+    )
+    from perdure.tool import Approval, Tool, ToolContext
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "perdure.agent": ("Agent",),
+    "perdure.app": ("App",),
+    "perdure.budget": ("Budget",),
+    "perdure.errors": ("PerdureError", "ToolError"),
+    "perdure.message": ("Message",),
+    "perdure.starters.client": ("Client",),
+    "perdure.state": ("Overwrite", "State", "add", "append", "maximum", "merge", "messages", "minimum", "overwrite", "union"),
+    "perdure.tool": ("Approval", "Tool", "ToolContext"),
+}  # fmt: skip
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Agent", "App", "Approval", "Budget", "Client", "Message", "Overwrite", "PerdureError", "State", "Tool",
+    "ToolContext", "ToolError", "add", "append", "maximum", "merge", "messages", "minimum", "overwrite", "tool",
+    "union",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    # `perdure --help` must not pay for the workflow engine, nor a tool author for the client.
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'perdure' has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)

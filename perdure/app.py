@@ -1,0 +1,96 @@
+"""An app: the agents and tools that a worker serves."""
+
+import importlib
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from perdure.agent import Agent
+from perdure.errors import AgentNotFound, DefinitionError
+from perdure.tool import Tool
+
+_OFFERED = {"receipt"}  # what a compensation may ask for besides the call's own arguments
+
+
+class App:
+    """Agents, and tools that no agent shows to its model (compensations). Checked when it is made.
+
+    Raises DefinitionError: duplicate names, an unknown compensation, one that asks for what it won't get, or one
+    that can't be retried.
+    """
+
+    def __init__(self, *, agents: Sequence[Agent], tools: Sequence[Tool] = ()) -> None:
+        self.agents = _by_name("agent", agents)
+        self.tools = _tools(agents, tools)
+        for item in self.tools.values():
+            if item.spec.compensation:
+                _check_compensation(item, self.tools)
+
+    def agent(self, name: str) -> Agent:
+        """The agent of this name. Raises AgentNotFound that lists the names there are."""
+        if name not in self.agents:
+            raise AgentNotFound(f"There is no agent {name!r}.", hint=f"Agents: {', '.join(self.agents) or 'none'}.")
+        return self.agents[name]
+
+
+def load_app(target: str) -> App:
+    """Import an app named ``MODULE:ATTR`` (the attribute is ``app`` by default); the current folder is searched too.
+
+    Raises DefinitionError that says what went wrong where.
+    """
+    module_name, _, attribute = target.partition(":")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except DefinitionError:
+        raise
+    except Exception as error:  # the user's module: anything can go wrong in it, and the name says where
+        raise DefinitionError(f"The app {target!r} can't be imported: {type(error).__name__}: {error}.") from error
+    app = getattr(module, attribute or "app", None)
+    if not isinstance(app, App):
+        raise DefinitionError(f"{target!r} is no App.", hint="Name it as MODULE:ATTR, for example my_orders:app.")
+    return app
+
+
+def _by_name(kind: str, items: Iterable[Agent]) -> dict[str, Agent]:
+    found: dict[str, Agent] = {}
+    for item in items:
+        if item.name in found:
+            raise DefinitionError(f"Two {kind}s are named {item.name!r}.")
+        found[item.name] = item
+    return found
+
+
+def _tools(agents: Sequence[Agent], extra: Sequence[Tool]) -> dict[str, Tool]:
+    found: dict[str, Tool] = {}
+    for item in [*extra, *(item for agent in agents for item in agent.tools)]:
+        if not isinstance(item, Tool):
+            raise DefinitionError(f"{item!r} is no tool.", hint="Decorate it with @tool.")
+        other = found.setdefault(item.name, item)
+        if other is not item:
+            raise DefinitionError(f"Two tools are named {item.name!r}: {other.place} and {item.place}.")
+    for agent in agents:
+        names = [item.name for item in agent.tools]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise DefinitionError(f"Agent {agent.name} lists tool {twice.pop()!r} twice.")
+    return found
+
+
+def _check_compensation(item: Tool, tools: dict[str, Tool]) -> None:
+    undo = tools.get(item.spec.compensation)
+    if undo is None:
+        raise DefinitionError(
+            f"Tool {item.place}: its compensation {item.spec.compensation!r} is unknown.",
+            hint="Add it to App(tools=[...]).",
+        )
+    if undo.spec.effect == "irreversible":
+        raise DefinitionError(
+            f"Tool {undo.place} compensates {item.name} and so must be safe to retry, not irreversible."
+        )
+    required = {name for name, field in undo.arguments.model_fields.items() if field.is_required()}
+    if missing := required - _OFFERED - set(item.parameters):
+        raise DefinitionError(
+            f"Tool {undo.place} compensates {item.name} but needs {', '.join(sorted(missing))}, which {item.name} doesn't have.",
+            hint=f"A compensation may take receipt and {', '.join(item.parameters) or 'nothing else'}.",
+        )

@@ -1,0 +1,230 @@
+"""Approvals: requests, decisions, and the rules by which a decision counts.
+
+Pure: the workflow holds an ``ApprovalBook`` and gives it the time; nothing here waits or asks anyone.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
+
+from perdure.canonical import Json
+from perdure.errors import DecisionRefused
+from perdure.values import Value
+
+Verdict = Literal["approve", "reject"]
+Outcome = Literal["open", "approved", "rejected", "expired", "withdrawn"]
+
+KEPT_REFUSALS = 50  # the newest; each is at most a kilobyte, so a flood of junk can't fill a carried record
+KEPT_CLOSED = 20
+_PREVIEW = 500
+
+
+class ApprovalPolicy(Value):
+    """Who decides, how many, and by when. No approvers means anyone who can reach the thread."""
+
+    approvers: tuple[str, ...] = ()
+    quorum: int = 1
+    expires: float = 86_400.0  # seconds
+    reason: str = ""
+
+
+class Decision(Value):
+    """What a person says: ``digest`` names exactly the arguments that person saw."""
+
+    request_id: str
+    approver: str
+    digest: str
+    reason: str = ""
+
+
+class CountedDecision(Value):
+    """A decision that counted."""
+
+    verdict: Verdict
+    approver: str
+    reason: str = ""
+    at: str
+
+
+class RefusedDecision(Value):
+    """A decision that changed nothing, kept with its reason. ``said`` is the payload, shortened."""
+
+    verdict: Verdict
+    code: str
+    why: str
+    said: str
+    at: str
+
+
+class ApprovalRequest(Value):
+    """One gate before one call."""
+
+    id: str
+    call_id: str
+    tool: str
+    summary: str
+    arguments: dict[str, Any]
+    digest: str
+    policy: ApprovalPolicy
+    requester: str = ""
+    opened_at: datetime
+    expires_at: datetime
+    outcome: Outcome = "open"
+    decisions: tuple[CountedDecision, ...] = ()
+    closed_at: str = ""
+
+    def approvals(self) -> int:
+        """How many people said yes."""
+        return sum(1 for decision in self.decisions if decision.verdict == "approve")
+
+    def verdict_line(self) -> str:
+        """How it ended, for people and for the model."""
+        if self.outcome == "rejected":
+            last = self.decisions[-1]
+            return f"rejected by {last.approver}" + (f": {last.reason}" if last.reason else "")
+        return {
+            "approved": "approved by " + ", ".join(d.approver for d in self.decisions if d.verdict == "approve"),
+            "expired": f"the approval expired at {self.expires_at:%Y-%m-%d %H:%M} UTC without a decision",
+            "withdrawn": "the turn was stopped before a decision",
+            "open": "open",
+        }[self.outcome]
+
+
+class ApprovalBook(BaseModel):
+    """All requests of a thread that still matter, and what was refused."""
+
+    requests: dict[str, ApprovalRequest] = {}
+    refused: list[RefusedDecision] = []
+    counter: int = 0
+
+    def open(
+        self,
+        *,
+        call_id: str,
+        tool: str,
+        summary: str,
+        arguments: dict[str, Json],
+        digest: str,
+        policy: ApprovalPolicy,
+        requester: str,
+        now: datetime,
+    ) -> ApprovalRequest:
+        """Open a request. Ids are ``a1``, ``a2``, … in the thread: short, because people type them."""
+        self.counter += 1
+        request = ApprovalRequest(
+            id=f"a{self.counter}",
+            call_id=call_id,
+            tool=tool,
+            summary=summary,
+            arguments=arguments,
+            digest=digest,
+            policy=policy,
+            requester=requester,
+            opened_at=now,
+            expires_at=now + timedelta(seconds=policy.expires),
+        )
+        self.requests[request.id] = request
+        return request
+
+    def pending(self) -> list[ApprovalRequest]:
+        """Open requests, oldest first."""
+        return [request for request in self.requests.values() if request.outcome == "open"]
+
+    def decide(self, verdict: Verdict, said: object, now: datetime) -> ApprovalRequest:
+        """Count a decision. Raises DecisionRefused, after keeping the refusal, where it doesn't count."""
+        try:
+            request, decision = self._checked(said, now)
+        except DecisionRefused as refusal:
+            self._refuse(verdict, said, refusal, now)
+            raise
+        counted = CountedDecision(verdict=verdict, approver=decision.approver, reason=decision.reason, at=stamp(now))
+        return self._update(request, now, decisions=(*request.decisions, counted))
+
+    def check(self, said: object, now: datetime) -> None:
+        """Raise DecisionRefused where ``decide`` would; changes nothing."""
+        self._checked(said, now)
+
+    def expire(self, request_id: str, now: datetime) -> None:
+        """Close a request whose time is over."""
+        self._close(self.requests[request_id], "expired", now)
+
+    def withdraw_all(self, now: datetime) -> None:
+        """Close what is open because its turn has ended."""
+        for request in self.pending():
+            self._close(request, "withdrawn", now)
+
+    def refuse_undecodable(self, verdict: Verdict, why: str, said: object, now: datetime) -> None:
+        """Keep a payload that could not even be read."""
+        self._refuse(verdict, said, _refused("undecodable", why), now)
+
+    def _checked(self, said: object, now: datetime) -> tuple[ApprovalRequest, Decision]:
+        decision = _decoded(said)
+        request = self.requests.get(decision.request_id)
+        if request is None:
+            raise _refused("unknown_request", f"There is no request {decision.request_id!r}; open: {self._open_ids()}.")
+        if request.outcome == "open" and now >= request.expires_at:
+            raise _refused("expired", f"Request {request.id} expired at {stamp(request.expires_at)}.")
+        if request.outcome != "open":
+            raise _refused(
+                "expired" if request.outcome == "expired" else "closed",
+                f"Request {request.id} is closed: {request.verdict_line()}.",
+            )
+        if decision.digest != request.digest:
+            raise _refused(
+                "wrong_digest",
+                f"Request {request.id} is for arguments {request.digest[:12]}…, the decision names {decision.digest[:12]}….",
+            )
+        if request.policy.approvers and decision.approver not in request.policy.approvers:
+            raise _refused(
+                "not_an_approver",
+                f"{decision.approver} may not decide; approvers: {', '.join(request.policy.approvers)}.",
+            )
+        if any(earlier.approver == decision.approver for earlier in request.decisions):
+            raise _refused("repeated", f"{decision.approver} has already decided on request {request.id}.")
+        return request, decision
+
+    def _update(self, request: ApprovalRequest, now: datetime, **changes: Any) -> ApprovalRequest:
+        updated = request.model_copy(update=changes)
+        self.requests[request.id] = updated
+        if updated.decisions[-1].verdict == "reject":
+            return self._close(updated, "rejected", now)
+        if updated.approvals() >= updated.policy.quorum:
+            return self._close(updated, "approved", now)
+        return updated
+
+    def _close(self, request: ApprovalRequest, outcome: Outcome, now: datetime) -> ApprovalRequest:
+        closed = request.model_copy(update={"outcome": outcome, "closed_at": stamp(now)})
+        self.requests[request.id] = closed
+        surplus = [r.id for r in self.requests.values() if r.outcome != "open"][:-KEPT_CLOSED]
+        for request_id in surplus:
+            del self.requests[request_id]
+        return closed
+
+    def _refuse(self, verdict: Verdict, said: object, refusal: DecisionRefused, now: datetime) -> None:
+        text = str(said)
+        said_short = text if len(text) <= _PREVIEW else text[:_PREVIEW] + "…"
+        self.refused.append(
+            RefusedDecision(verdict=verdict, code=refusal.code, why=refusal.message, said=said_short, at=stamp(now))
+        )
+        del self.refused[:-KEPT_REFUSALS]
+
+    def _open_ids(self) -> str:
+        return ", ".join(request.id for request in self.pending()) or "none"
+
+
+def stamp(moment: datetime) -> str:
+    """ISO 8601 in UTC with milliseconds."""
+    return moment.isoformat(timespec="milliseconds")
+
+
+def _refused(code: str, why: str) -> DecisionRefused:
+    return DecisionRefused(why, code=code)
+
+
+def _decoded(said: object) -> Decision:
+    try:
+        return Decision.model_validate(said)
+    except ValidationError as error:
+        reasons = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'payload'}: {e['msg']}" for e in error.errors())
+        raise _refused("malformed", f"The decision doesn't fit: {reasons[:_PREVIEW]}.") from error

@@ -1,0 +1,200 @@
+"""The checkpointer: materialised states in, checkpoints out.
+
+It keeps the states it has seen (by checkpoint id) in memory, so that a step on the same worker reads nothing.
+"""
+
+import json
+from collections import OrderedDict
+from datetime import UTC, datetime
+from typing import Any
+
+from perdure.approvals import stamp
+from perdure.canonical import Json, canonical, digest
+from perdure.checkpoint import Checkpoint, Ref, Source, chain
+from perdure.delta import Delta, Values, apply, growth
+from perdure.errors import CheckpointNotFound, IntegrityError
+from perdure.stores.base import CachedResult, Line, Receipt, Snapshot, Step, Store
+from perdure.values import Value
+
+CACHE_BYTES = 64 * 2**20
+SNAPSHOT_FACTOR = 2  # see _outweighed
+SNAPSHOT_FLOOR = 4096
+
+
+class Position(Value):
+    """A checkpoint with its state, and what the next commit has to know to decide about a snapshot."""
+
+    ref: Ref
+    parent_id: str | None
+    values: dict[str, Any]
+    base_id: str | None = None
+    since_base: int = 0
+    state_size: int = 0
+
+
+class Change(Value):
+    """What a step wants to commit."""
+
+    thread_id: str
+    checkpoint_id: str
+    source: Source
+    nodes: tuple[str, ...] = ()
+    turn: int
+    schema_version: int = 1
+    metadata: dict[str, Json] = {}
+    delta: Delta
+
+
+class Checkpointer:
+    """Loads states and commits steps. Safe for concurrent use by the activities of one process."""
+
+    def __init__(self, store: Store, *, cache_bytes: int = CACHE_BYTES) -> None:
+        self.store = store
+        self._limit = cache_bytes
+        self._cached: OrderedDict[tuple[str, str], Position] = OrderedDict()
+        self._bytes = 0
+
+    async def load(self, thread_id: str, checkpoint_id: str, *, expect: str = "") -> Position:
+        """The state at a checkpoint; ``expect`` is the digest the caller knows it by.
+
+        Raises CheckpointNotFound, or IntegrityError if what is stored doesn't match its digests.
+        """
+        position = self._cached.get((thread_id, checkpoint_id))
+        if position is None:
+            line = await self.store.line(thread_id, checkpoint_id)
+            if line is None:
+                raise CheckpointNotFound(f"Thread {thread_id} has no checkpoint {checkpoint_id}.")
+            position = _materialised(thread_id, line)
+            self._remember(thread_id, position)
+        else:
+            self._cached.move_to_end((thread_id, checkpoint_id))
+        if expect and position.ref.digest != expect:
+            raise IntegrityError(
+                f"Checkpoint {checkpoint_id} of {thread_id} has digest {position.ref.digest[:12]}…, "
+                f"the thread knows it as {expect[:12]}….",
+                hint="Run `perdure db verify`.",
+            )
+        return position
+
+    async def commit(
+        self,
+        head: Position | None,
+        change: Change,
+        *,
+        agent: str = "",
+        tenant: str = "",
+        result: CachedResult | None = None,
+        receipt: Receipt | None = None,
+        clears: tuple[str, ...] = (),
+    ) -> Position:
+        """Commit a change on the head (None: a new thread) and return the new position.
+
+        The same change committed before is no error. Raises ConcurrentModification if the head has moved.
+        """  # fmt: skip
+        values = apply(head.values if head else {}, change.delta)
+        checkpoint = _checkpoint(head, change)
+        step = _step(head, checkpoint, values).model_copy(
+            update={"agent": agent, "tenant": tenant, "result": result, "receipt": receipt, "clears": clears}
+        )
+        await self.store.commit(step)
+        position = Position(
+            ref=checkpoint.ref, parent_id=checkpoint.parent_id, values=values, base_id=step.base_id,
+            since_base=step.since_base, state_size=step.state_size,
+        )  # fmt: skip
+        self._remember(change.thread_id, position)
+        return position
+
+    def _remember(self, thread_id: str, position: Position) -> None:
+        # States of one thread share their items, so the parent's place in the cache is what the child takes over.
+        if position.parent_id:
+            self._forget((thread_id, position.parent_id))
+        self._cached[(thread_id, position.ref.id)] = position
+        self._bytes += position.state_size
+        while self._bytes > self._limit and len(self._cached) > 1:
+            self._forget(next(iter(self._cached)))
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        if (position := self._cached.pop(key, None)) is not None:
+            self._bytes -= position.state_size
+
+
+def verify_line(thread_id: str, parent: tuple[str, int] | None, checkpoints: tuple[Checkpoint, ...]) -> None:
+    """Recompute the chain of consecutive checkpoints from (parent digest, parent step).
+
+    Raises IntegrityError that names the first bad row.
+    """
+    before, step = parent or ("", -1)
+    for checkpoint in checkpoints:
+        if checkpoint.step != step + 1 or checkpoint.digest != _digest(before, checkpoint):
+            raise IntegrityError(
+                f"Thread {thread_id}: checkpoint {checkpoint.id} (step {checkpoint.step}) doesn't match its digest."
+            )
+        before, step = checkpoint.digest, checkpoint.step
+
+
+def snapshot_digest(checkpoint_digest: str, state: bytes) -> str:
+    """What binds a snapshot to its checkpoint."""
+    return digest(checkpoint_digest, state)
+
+
+def _materialised(thread_id: str, line: Line) -> Position:
+    """Fold a line into a state, checking every digest on the way."""
+    checkpoints = line.checkpoints
+    values: Values = {}
+    parent: tuple[str, int] | None = None
+    if line.snapshot is not None:
+        base, *rest = checkpoints
+        if line.snapshot.digest != snapshot_digest(base.digest, line.snapshot.state):
+            raise IntegrityError(f"Thread {thread_id}: the snapshot at {base.id} doesn't match its digest.")
+        values, checkpoints, parent = json.loads(line.snapshot.state), tuple(rest), (base.digest, base.step)
+    verify_line(thread_id, parent, checkpoints)
+    for checkpoint in checkpoints:
+        values = apply(values, checkpoint.delta)
+    last = line.checkpoints[-1]
+    return Position(
+        ref=last.ref, parent_id=last.parent_id, values=values, base_id=line.base_id, since_base=line.since_base,
+        state_size=line.state_size,
+    )  # fmt: skip
+
+
+def _checkpoint(head: Position | None, change: Change) -> Checkpoint:
+    draft = Checkpoint(
+        thread_id=change.thread_id, id=change.checkpoint_id, parent_id=head.ref.id if head else None,
+        step=head.ref.step + 1 if head else 0, source=change.source, nodes=change.nodes, turn=change.turn,
+        schema_version=change.schema_version, metadata=change.metadata, delta=change.delta,
+        created_at=stamp(datetime.now(UTC)), size=len(canonical(change.delta)), digest="",
+    )  # fmt: skip
+    return draft.model_copy(update={"digest": _digest(head.ref.digest if head else "", draft)})
+
+
+def _digest(parent: str, c: Checkpoint) -> str:
+    return chain(
+        parent,
+        id=c.id,
+        step=c.step,
+        source=c.source,
+        nodes=c.nodes,
+        turn=c.turn,
+        schema_version=c.schema_version,
+        delta=c.delta,
+    )
+
+
+def _step(head: Position | None, checkpoint: Checkpoint, values: Values) -> Step:
+    since = checkpoint.size + (head.since_base if head else 0)
+    size = growth(head.values if head else {}, checkpoint.delta) + (head.state_size if head else 0)
+    base = head.base_id if head else None
+    if not _outweighed(since, size):
+        return Step(checkpoint=checkpoint, base_id=base, since_base=since, state_size=size)
+    state = canonical(values)
+    snapshot = Snapshot(checkpoint_id=checkpoint.id, state=state, digest=snapshot_digest(checkpoint.digest, state))
+    return Step(checkpoint=checkpoint, base_id=checkpoint.id, since_base=0, state_size=len(state), snapshot=snapshot)
+
+
+def _outweighed(since: int, size: int) -> bool:
+    """Whether the deltas since the last snapshot outweigh the state so much that a snapshot pays.
+
+    With factor 2 a snapshot costs at most half of the deltas it replaces, and loading reads at most three times the
+    state; a state that only grows is its own deltas and never needs one.
+    """
+    return since > SNAPSHOT_FACTOR * max(size, 0) + SNAPSHOT_FLOOR

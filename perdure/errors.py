@@ -1,0 +1,178 @@
+"""Every error of Perdure, in one tree.
+
+    PerdureError                   anything Perdure raises on purpose
+    ├── UsageError          (2)    what was asked can't be right: mend the call
+    │   ├── DefinitionError        an app, agent, tool or state is defined wrongly
+    │   └── InvalidInput           a value doesn't fit its type or its bounds
+    ├── NotFound            (3)    the named thing doesn't exist
+    │   ├── AgentNotFound          ThreadNotFound, CheckpointNotFound, RequestNotFound, EffectNotFound
+    ├── Conflict            (4)    somebody else was first, or the call is ambiguous
+    │   ├── ConcurrentModification the head moved; names both versions
+    │   └── AmbiguousRequest       several approvals are open and none was named
+    ├── Refused             (5)    the rules say no; nothing was changed
+    │   ├── DecisionRefused        a decision that does not count
+    │   ├── ThreadClosed           the thread takes no more messages
+    │   └── ThreadBusy             the thread takes no message now
+    ├── Unreachable         (6)    try again when it is back
+    │   ├── TemporalUnreachable    no Temporal server, or no worker that answers
+    │   └── StoreUnreachable       the checkpoint store doesn't answer
+    └── Failed              (1)    it was tried and did not work
+        ├── IntegrityError         a stored row doesn't match its digest
+        ├── StoreOutdated          the store's schema is not the one this version needs
+        ├── ModelError             the model refused the request for good
+        ├── ToolError              a tool says clearly that it did not do it
+        ├── ToolGone               a pending call names a tool that no longer exists
+        ├── InDoubt                an effect was attempted and nobody knows how it ended
+        └── TurnFailed             a turn ended without an answer
+
+The number is the exit code of the CLI. ``retry`` tells whether the same call may succeed later, unchanged.
+Across Temporal an error travels as an ``ApplicationError`` whose ``type`` is the class name
+(``perdure.failures`` maps both ways).
+"""
+
+from typing import ClassVar
+
+
+class PerdureError(Exception):
+    """Base of all errors: what happened, to what, and (``hint``) what to do about it."""
+
+    exit_code: ClassVar[int] = 1
+    retry: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class UsageError(PerdureError):
+    """What was asked can't be right."""
+
+    exit_code = 2
+
+
+class DefinitionError(UsageError):
+    """An app, agent, tool or state is defined wrongly; the message names the place."""
+
+
+class InvalidInput(UsageError):
+    """A value doesn't fit its type or its bounds; nothing was written."""
+
+
+class NotFound(PerdureError):
+    """The named thing doesn't exist."""
+
+    exit_code = 3
+
+
+class AgentNotFound(NotFound):
+    """The app has no agent of this name."""
+
+
+class ThreadNotFound(NotFound):
+    """Neither Temporal nor the store knows the thread."""
+
+
+class CheckpointNotFound(NotFound):
+    """The thread has no such checkpoint."""
+
+
+class RequestNotFound(NotFound):
+    """The thread has no approval request of this id."""
+
+
+class EffectNotFound(NotFound):
+    """The thread has no effect under this key."""
+
+
+class Conflict(PerdureError):
+    """Somebody else was first, or the call is ambiguous."""
+
+    exit_code = 4
+
+
+class ConcurrentModification(Conflict):
+    """A commit named a head that is no longer the head."""
+
+
+class AmbiguousRequest(Conflict):
+    """Several approval requests are open and none was named."""
+
+
+class Refused(PerdureError):
+    """The rules say no; nothing was changed."""
+
+    exit_code = 5
+
+
+class DecisionRefused(Refused):
+    """A decision that does not count; the reason is in the message and in the thread's record.
+
+    ``code``: undecodable, malformed, unknown_request, expired, closed, wrong_digest, not_an_approver, repeated.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", code: str = "refused") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+class ThreadClosed(Refused):
+    """The thread was closed and takes no more messages."""
+
+
+class ThreadBusy(Refused):
+    """The thread doesn't take this message now."""
+
+
+class Unreachable(PerdureError):
+    """Something outside doesn't answer; the same call may work later."""
+
+    exit_code = 6
+    retry = True
+
+
+class TemporalUnreachable(Unreachable):
+    """No Temporal server, or no worker that answers."""
+
+
+class StoreUnreachable(Unreachable):
+    """The checkpoint store doesn't answer."""
+
+
+class Failed(PerdureError):
+    """It was tried and did not work."""
+
+
+class IntegrityError(Failed):
+    """A stored row doesn't match its digest."""
+
+
+class StoreOutdated(Failed):
+    """The store's schema is not the one this version needs."""
+
+
+class ModelError(Failed):
+    """The model refused the request for good."""
+
+
+class ToolError(Failed):
+    """Raised by a tool: it did not do what was asked, and nothing has changed outside.
+
+    This is the *clear* failure. The message goes back to the model (or, with ``on_error="rollback"``, ends the
+    turn). Any other exception is unclear: the call is tried again under the same key.
+    """
+
+
+class ToolGone(Failed):
+    """A pending call names a tool that the app no longer has."""
+
+
+class InDoubt(Failed):
+    """An effect was attempted and nobody knows how it ended."""
+
+
+class TurnFailed(Failed):
+    """A turn ended without an answer."""

@@ -1,0 +1,67 @@
+"""A bounded view of a thread's state: what a query can answer without asking a database.
+
+It follows the deltas. While the state fits in the bound it is the state; beyond it the oldest list items go
+first, then whole channels, and ``truncated`` says so.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from perdure.canonical import canonical
+from perdure.delta import Delta, Values, apply
+
+BOUND = 16_384  # bytes: a query answer stays far below gRPC's limit, and a carried view below a kilobyte-scale input
+
+
+class StateView(BaseModel):
+    """The part of a state that fits in ``BOUND``; ``omitted`` counts list items, or names bytes, left out by channel."""
+
+    values: dict[str, Any] = {}
+    sizes: dict[str, int] = {}
+    omitted: dict[str, int] = {}
+
+    @property
+    def truncated(self) -> bool:
+        """Whether something of the state is not in the view."""
+        return bool(self.omitted)
+
+    def follow(self, delta: Delta | None) -> None:
+        """Apply a step's delta; None stands for one that was too large to be carried."""
+        if delta is None:
+            self.omitted["*"] = self.omitted.get("*", 0) + 1
+            return
+        for channel, operation in delta.items():
+            if operation["op"] == "set":
+                self.omitted.pop(channel, None)
+            self.values = apply(self.values, {channel: operation})
+            self.sizes[channel] = len(canonical(self.values[channel]))
+        self._shrink()
+
+    def _shrink(self) -> None:
+        while sum(self.sizes.values()) > BOUND:
+            channel = max(self.sizes, key=lambda name: (self.sizes[name], name))
+            value = self.values[channel]
+            if isinstance(value, list) and len(value) > 1:
+                self._drop_oldest(channel, value)
+            else:
+                self.omitted[channel] = self.sizes.pop(channel)
+                del self.values[channel]
+
+    def _drop_oldest(self, channel: str, items: list[Any]) -> None:
+        """Drop items from the front until the channel is within three quarters of its share."""
+        surplus = sum(self.sizes.values()) - BOUND * 3 // 4
+        dropped = 0
+        while surplus > 0 and dropped < len(items) - 1:
+            surplus -= len(canonical(items[dropped])) + 1
+            dropped += 1
+        self.values[channel] = items[dropped:]
+        self.sizes[channel] = len(canonical(self.values[channel]))
+        self.omitted[channel] = self.omitted.get(channel, 0) + dropped
+
+
+def view_of(values: Values) -> StateView:
+    """The view of a whole state."""
+    view = StateView()
+    view.follow({channel: {"op": "set", "value": value} for channel, value in values.items()})
+    return view

@@ -1,0 +1,405 @@
+"""The client: everything the CLI does, as a Python API.
+
+client = await Client.connect()
+await client.start("orders", "Buy two laptops", thread="orders-17")
+result = await client.wait("orders-17")
+"""
+
+import asyncio
+import re
+import uuid
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any, TypeVar
+
+import temporalio.client
+from temporalio.client import WithStartWorkflowOperation, WorkflowExecutionStatus, WorkflowHandle
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes, WorkflowIDConflictPolicy
+from temporalio.service import RPCError, RPCStatusCode
+
+from perdure.approvals import ApprovalRequest, Verdict
+from perdure.budget import Budget
+from perdure.checkpoint import Checkpoint
+from perdure.contracts import (
+    THREAD_ID,
+    WORKFLOW,
+    Accepted,
+    ApprovalsAnswer,
+    CancelTurn,
+    CheckpointAnswer,
+    Compensate,
+    Decide,
+    EffectsAnswer,
+    ExtendBudget,
+    ResolveEffect,
+    Send,
+    StatusAnswer,
+    ThreadInput,
+    TurnResult,
+)
+from perdure.delta import Values
+from perdure.effects import Effect, Residue
+from perdure.errors import (
+    AmbiguousRequest,
+    CheckpointNotFound,
+    Conflict,
+    InvalidInput,
+    RequestNotFound,
+    ThreadClosed,
+    ThreadNotFound,
+    TurnFailed,
+)
+from perdure.settings import Settings
+from perdure.starters.connect import ask, connect, rpc_error
+from perdure.values import Value
+
+Answer = TypeVar("Answer")
+
+_POLL = 0.25  # seconds between two looks at a thread that works
+_AGENT = SearchAttributeKey.for_keyword("PerdureAgent")
+_TENANT = SearchAttributeKey.for_keyword("PerdureTenant")
+_WAITS_FOR_PEOPLE = frozenset({"awaiting_approval", "awaiting_input", "in_doubt", "out_of_budget"})
+
+
+class ThreadSummary(Value):
+    """A thread as a list shows it."""
+
+    thread_id: str
+    agent: str
+    status: str
+    open: bool
+    step: int
+    pending: int
+    tenant: str = ""
+    started_at: datetime
+
+
+class Client:
+    """Talks to threads through Temporal, and to the store where a question needs it."""
+
+    def __init__(self, temporal: temporalio.client.Client, settings: Settings | None = None) -> None:
+        self.temporal = temporal
+        self._settings = settings or Settings()
+        self._checkpointer: Any = None
+
+    @classmethod
+    async def connect(
+        cls, *, address: str = "", namespace: str = "", profile: str = "", settings: Settings | None = None
+    ) -> "Client":
+        """Connect to Temporal. Raises TemporalUnreachable."""
+        return cls(await connect(address=address, namespace=namespace, profile=profile), settings)
+
+    async def close(self) -> None:
+        """Let go of the store's connections."""
+        if self._checkpointer is not None:
+            await self._checkpointer.store.close()
+
+    # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def start(
+        self, agent: str, message: str = "", *, thread: str = "", state: dict[str, Any] | None = None,
+        sender: str = "", tenant: str = "", message_id: str = "",
+    ) -> tuple[str, Accepted]:  # fmt: skip
+        """Start a thread with its first message; its id and the acknowledgement.
+
+        Raises InvalidInput, AgentNotFound, Conflict if the thread exists, TemporalUnreachable.
+        """
+        thread_id = checked_id(thread or f"{agent}-{uuid.uuid4().hex[:8]}")
+        if await self._last_run(thread_id) is not None:
+            raise Conflict(f"There is a thread {thread_id} already.", hint="Send to it, or choose another id.")
+        said = Send(id=message_id or str(uuid.uuid4()), content=message, state=state or {}, sender=sender)
+        return thread_id, await self._send_with_start(thread_id, agent, tenant, said)
+
+    async def send(
+        self, thread_id: str, message: str = "", *, state: dict[str, Any] | None = None, sender: str = "",
+        message_id: str = "",
+    ) -> Accepted:  # fmt: skip
+        """Send a message; a thread that had completed is started again from its head checkpoint.
+
+        The same ``message_id`` twice is one message. Raises ThreadNotFound, ThreadClosed, ThreadBusy, InvalidInput.
+        """
+        said = Send(id=message_id or str(uuid.uuid4()), content=message, state=state or {}, sender=sender)
+        try:
+            return await self._update(thread_id, "send", said, Accepted)
+        except ThreadNotFound:
+            agent, tenant = await self._resumable(thread_id)
+        return await self._send_with_start(thread_id, agent, tenant, said)
+
+    async def wait(self, thread_id: str, message_id: str = "", *, for_people: bool = True) -> TurnResult | StatusAnswer:
+        """Wait until the turn of a message (default: whatever runs now) has ended; its result.
+
+        With ``for_people`` also return, with the status, as soon as the thread waits for a person.
+        """
+        while True:
+            status = await self.status(thread_id)
+            for result in reversed(status.results):
+                if message_id in result.message_ids or (
+                    not message_id and status.status in ("idle", "failed", "closed")
+                ):
+                    return result
+            waits = status.status in _WAITS_FOR_PEOPLE
+            if (for_people and waits) or (not message_id and not status.results and status.status == "idle"):
+                return status
+            await asyncio.sleep(_POLL)
+
+    async def run(self, thread_id: str, message: str) -> str:
+        """Send a message and wait for the answer. Raises TurnFailed where there is none."""
+        accepted = await self.send(thread_id, message)
+        result = await self.wait(thread_id, accepted.message_id, for_people=False)
+        if not isinstance(result, TurnResult) or result.outcome != "answered":
+            raise TurnFailed(f"Turn of {thread_id} ended without an answer: {getattr(result, 'error', '')}.")
+        return result.answer
+
+    # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def threads(self, *, agent: str = "", status: str = "", limit: int = 50) -> list[ThreadSummary]:
+        """Threads, newest first, from Temporal's visibility."""
+        terms = [f"WorkflowType = '{WORKFLOW}'", "ExecutionStatus != 'ContinuedAsNew'"]
+        for name, value in (("PerdureAgent", agent), ("PerdureStatus", status)):
+            if value:
+                terms.append(f"{name} = '{_quoted(value)}'")
+        found: dict[str, ThreadSummary] = {}
+        try:
+            async for run in self.temporal.list_workflows(" AND ".join(terms), page_size=min(limit * 2, 1000)):
+                found.setdefault(run.id, _summary(run))
+                if len(found) >= limit:
+                    break
+        except RPCError as error:
+            raise rpc_error("", error) from error
+        return list(found.values())
+
+    async def status(self, thread_id: str) -> StatusAnswer:
+        """What the thread does. Raises ThreadNotFound, TemporalUnreachable."""
+        return await self._query(thread_id, "status", StatusAnswer)
+
+    async def checkpoint(self, thread_id: str) -> CheckpointAnswer:
+        """The current checkpoint; a state too large for a query is completed from the store."""
+        answer = await self._query(thread_id, "checkpoint", CheckpointAnswer)
+        if not answer.truncated or answer.head is None:
+            return answer
+        state = await self.state(thread_id, answer.head.id)
+        return answer.model_copy(update={"state": state, "truncated": False, "omitted": {}})
+
+    async def state(self, thread_id: str, checkpoint_id: str = "") -> Values:
+        """The state at a checkpoint (default: the head), from the store, checked against its digests.
+
+        Raises ThreadNotFound, CheckpointNotFound, IntegrityError.
+        """
+        checkpointer = self._from_store()
+        if not checkpoint_id:
+            row = await checkpointer.store.thread(checked_id(thread_id))
+            if row is None:
+                raise ThreadNotFound(f"The store has no thread {thread_id}.", hint="Is PERDURE_STORE right?")
+            checkpoint_id = row.head_id
+        values: Values = (await checkpointer.load(checked_id(thread_id), checkpoint_id)).values
+        return values
+
+    async def history(self, thread_id: str, *, limit: int = 20, before_step: int | None = None) -> list[Checkpoint]:
+        """A page of checkpoints, newest first, from the store. Raises ThreadNotFound."""
+        store = self._from_store().store
+        if await store.thread(checked_id(thread_id)) is None:
+            raise ThreadNotFound(f"The store has no thread {thread_id}.", hint="Is PERDURE_STORE right?")
+        page: list[Checkpoint] = await store.history(thread_id, limit=limit, before_step=before_step)
+        return page
+
+    async def blob(self, digest: str) -> bytes:
+        """A large tool result by the digest that its message names. Raises CheckpointNotFound."""
+        found: bytes | None = await self._from_store().store.blob(digest)
+        if found is None:
+            raise CheckpointNotFound(f"The store has no blob {digest}.")
+        return found
+
+    async def approvals(self, thread_id: str) -> ApprovalsAnswer:
+        """Approval requests of a thread, and decisions that were refused."""
+        return await self._query(thread_id, "approvals", ApprovalsAnswer)
+
+    async def effects(self, thread_id: str) -> list[Effect]:
+        """The ledger: all of it from the store, with what the running workflow knows on top."""
+        live = {effect.key: effect for effect in (await self._query(thread_id, "effects", EffectsAnswer)).effects}
+        rows = await self._from_store().store.effects(thread_id)
+        known = {row.entry.key: row.entry for row in rows}
+        return sorted((known | live).values(), key=lambda e: (e.turn, e.step, e.index))
+
+    async def watch(self, thread_id: str) -> AsyncIterator[StatusAnswer]:
+        """The status each time it has changed; ends when the thread has completed."""
+        shown: StatusAnswer | None = None
+        while True:
+            status = await self.status(thread_id)
+            if status != shown:
+                yield status
+                shown = status
+            if status.status in ("idle", "failed", "closed", "needs_attention") and not await self._is_open(thread_id):
+                return
+            await asyncio.sleep(_POLL)
+
+    # ── deciding ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def request(self, thread_id: str, request_id: str = "") -> ApprovalRequest:
+        """An open request; the only one where none is named. Raises RequestNotFound, AmbiguousRequest."""
+        answer = await self.approvals(thread_id)
+        if not request_id and len(answer.open) == 1:
+            return answer.open[0]
+        names = ", ".join(f"{request.id} ({request.summary})" for request in answer.open) or "none"
+        if not request_id and answer.open:
+            raise AmbiguousRequest(f"Several requests of {thread_id} are open: {names}.", hint="Name one.")
+        for request in (*answer.open, *answer.closed):
+            if request.id == request_id:
+                return request
+        wanted = f"request {request_id!r}" if request_id else "open request"
+        raise RequestNotFound(f"Thread {thread_id} has no {wanted}.", hint=f"Open: {names}.")
+
+    async def decide(
+        self, thread_id: str, verdict: Verdict, request: ApprovalRequest, *, approver: str, reason: str = ""
+    ) -> ApprovalsAnswer:
+        """Decide on exactly the arguments of the request that was shown. Raises DecisionRefused."""
+        decision = {"request_id": request.id, "approver": approver, "digest": request.digest, "reason": reason}
+        return await self._update(thread_id, "decide", Decide(verdict=verdict, decision=decision), ApprovalsAnswer)
+
+    async def signal_decision(
+        self, thread_id: str, verdict: Verdict, request: ApprovalRequest, *, approver: str, reason: str = ""
+    ) -> None:
+        """The same by signal: not acknowledged, and kept by Temporal also while no worker runs."""
+        decision = {"request_id": request.id, "approver": approver, "digest": request.digest, "reason": reason}
+        await self._signal(thread_id, verdict, decision)
+
+    # ── operating ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def cancel(self, thread_id: str, *, by: str = "", reason: str = "", compensate: bool = True) -> None:
+        """Stop the running turn. Raises ThreadNotFound."""
+        await self._signal(thread_id, "cancel_turn", CancelTurn(by=by, reason=reason, compensate=compensate))
+
+    async def compensate(self, thread_id: str, *, turn: int | None = None, by: str = "", reason: str = "") -> Residue:
+        """Undo the effects of a turn; a thread that had completed is woken for it. Raises Refused if there are none."""
+        task = Compensate(turn=turn, by=by, reason=reason)
+        return await self._update(thread_id, "compensate", task, Residue, wake=True, timeout=3600)
+
+    async def resolve(self, thread_id: str, key: str, *, done: bool, by: str, reason: str = "") -> Effect:
+        """Settle an effect that is in doubt or could not be undone. Raises EffectNotFound, Refused."""
+        task = ResolveEffect(key=key, done=done, by=by, reason=reason)
+        return await self._update(thread_id, "resolve_effect", task, Effect, wake=True)
+
+    async def extend(self, thread_id: str, *, steps: int = 0, tokens: int = 0, by: str = "") -> Budget:
+        """Give the running turn more room. Raises Refused if none runs."""
+        return await self._update(thread_id, "extend_budget", ExtendBudget(steps=steps, tokens=tokens, by=by), Budget)
+
+    async def close_thread(self, thread_id: str) -> None:
+        """Let the thread finish its turn and take no more messages."""
+        await self._update(thread_id, "close", None, type(None), wake=True)
+
+    # ── through Temporal ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _handle(self, thread_id: str) -> WorkflowHandle[Any, Any]:
+        return self.temporal.get_workflow_handle(checked_id(thread_id))
+
+    async def _query(self, thread_id: str, name: str, gives: type[Answer]) -> Answer:
+        handle = self._handle(thread_id)
+        return await ask(thread_id, lambda: handle.query(name, result_type=gives))
+
+    async def _signal(self, thread_id: str, name: str, said: Any) -> None:
+        handle = self._handle(thread_id)
+        try:
+            await ask(thread_id, lambda: handle.signal(name, said))
+        except ThreadNotFound:
+            await self._resumable(thread_id)
+            raise Conflict(f"Thread {thread_id} has completed; nothing is running.") from None
+
+    async def _update(
+        self, thread_id: str, name: str, said: Any, gives: type[Answer], *, wake: bool = False, timeout: float = 60
+    ) -> Answer:
+        handle = self._handle(thread_id)
+        args = [] if said is None else [said]
+        try:
+            return await ask(
+                thread_id, lambda: handle.execute_update(name, args=args, result_type=gives), timeout=timeout
+            )
+        except ThreadNotFound:
+            if not wake:
+                raise
+        agent, tenant = await self._resumable(thread_id)
+        start = self._start_operation(thread_id, agent, tenant, "woken")
+        update = self.temporal.execute_update_with_start_workflow
+        return await ask(
+            thread_id,
+            lambda: update(name, args=args, start_workflow_operation=start, result_type=gives),
+            timeout=timeout,
+        )
+
+    async def _send_with_start(self, thread_id: str, agent: str, tenant: str, said: Send) -> Accepted:
+        start = self._start_operation(thread_id, agent, tenant, said.content)
+        update = self.temporal.execute_update_with_start_workflow
+        return await ask(
+            thread_id, lambda: update("send", said, start_workflow_operation=start, result_type=Accepted), timeout=60
+        )
+
+    def _start_operation(
+        self, thread_id: str, agent: str, tenant: str, about: str
+    ) -> WithStartWorkflowOperation[Any, Any]:
+        attributes = [SearchAttributePair(_AGENT, agent), SearchAttributePair(_TENANT, tenant or "default")]
+        text = " ".join(about.split())
+        return WithStartWorkflowOperation(
+            WORKFLOW, ThreadInput(agent=agent, tenant=tenant), id=thread_id, task_queue=self._settings.task_queue,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING, search_attributes=TypedSearchAttributes(attributes),
+            static_summary=f"{agent}: {text[:100]}",
+            static_details=f"A thread of agent **{agent}**. Everything about it is under *current details*; "
+            f"`perdure status {thread_id}` shows the same.",
+        )  # fmt: skip
+
+    async def _last_run(self, thread_id: str) -> temporalio.client.WorkflowExecutionDescription | None:
+        try:
+            return await self._handle(thread_id).describe()
+        except RPCError as error:
+            if error.status == RPCStatusCode.NOT_FOUND:
+                return None
+            raise rpc_error(thread_id, error) from error
+
+    async def _is_open(self, thread_id: str) -> bool:
+        run = await self._last_run(thread_id)
+        return run is not None and run.status == WorkflowExecutionStatus.RUNNING
+
+    async def _resumable(self, thread_id: str) -> tuple[str, str]:
+        """Agent and tenant of a thread whose workflow has completed: from Temporal while it remembers, else the store."""
+        run = await self._last_run(thread_id)
+        if run is not None and run.workflow_type == WORKFLOW:
+            if run.typed_search_attributes.get(SearchAttributeKey.for_keyword("PerdureStatus")) == "closed":
+                raise ThreadClosed(f"Thread {thread_id} is closed.", hint="Start a new one.")
+            agent, tenant = (run.typed_search_attributes.get(key) or "" for key in (_AGENT, _TENANT))
+            return agent, tenant
+        row = await self._from_store().store.thread(thread_id)
+        if row is None:
+            raise ThreadNotFound(f"There is no thread {thread_id}.", hint="`perdure list` shows what there is.")
+        return row.agent, row.tenant
+
+    def _from_store(self) -> Any:
+        if self._checkpointer is None:
+            from perdure.checkpointer import Checkpointer  # and with it the database's driver: only when needed
+            from perdure.stores import open_store
+
+            self._checkpointer = Checkpointer(open_store(self._settings.store_url()))
+        return self._checkpointer
+
+
+def checked_id(thread_id: str) -> str:
+    """The thread id. Raises InvalidInput if it can't be one."""
+    if not re.fullmatch(THREAD_ID, thread_id):
+        raise InvalidInput(
+            f"{thread_id!r} is no thread id.",
+            hint="Letters, digits and . _ : - are allowed, up to 200, beginning with a letter or digit.",
+        )
+    return thread_id
+
+
+def _summary(run: temporalio.client.WorkflowExecution) -> ThreadSummary:
+    attributes = run.typed_search_attributes
+
+    def value(name: str, default: Any) -> Any:
+        return next((pair.value for pair in attributes.search_attributes if pair.key.name == name), default)
+
+    return ThreadSummary(
+        thread_id=run.id, agent=value("PerdureAgent", ""), status=value("PerdureStatus", "running"),
+        open=run.status == WorkflowExecutionStatus.RUNNING, step=value("PerdureStep", 0),
+        pending=value("PerdurePending", 0), tenant=value("PerdureTenant", ""), started_at=run.start_time,
+    )  # fmt: skip
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("'", "\\'")

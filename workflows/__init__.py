@@ -1,0 +1,1 @@
+"""Temporal workflow definitions: deterministic, data-driven, free of anyone's code but ours."""

@@ -1,0 +1,218 @@
+"""The calls of one model answer, side by side: each behind its gate, each in the ledger before it is attempted."""
+
+import asyncio
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+from temporalio.workflow import ActivityHandle
+
+from perdure.contracts import (
+    INSPECT_EFFECT,
+    MERGE_STEP,
+    SETTLE_EFFECT,
+    CallTool,
+    InspectEffect,
+    MergeStep,
+    Part,
+    Settle,
+    ToolDone,
+    ToolPlan,
+    ToolSpec,
+)
+from perdure.effects import Effect, EffectStatus
+from perdure.failures import describe, root
+from perdure.workflows.calls import error_type, local_call, start_tool, store_call
+from perdure.workflows.display import Display
+from perdure.workflows.record import Record, Stop, Stopped, Turn
+from perdure.workflows.saga import stamp_now
+
+_STOPPED = "Not executed: the turn was stopped."
+_ROUNDS = 3  # how often a call is scheduled anew when the ledger proves that no attempt of it ever began
+_BROKEN = {
+    "InvalidInput",
+    "Refused",
+    "Conflict",
+    "ConcurrentModification",
+    "IntegrityError",
+}  # the step can't be committed
+
+
+class Batch:
+    """Runs the planned calls of one step."""
+
+    def __init__(self, record: Record, turn: Turn, display: Display, node: str) -> None:
+        self._record = record
+        self._turn = turn
+        self._display = display
+        self._commit = record.commit(node)
+        self._alone = len(turn.planned) == 1
+        self.parts: dict[int, Part] = {plan.index: self._message(plan, _STOPPED) for plan in turn.planned}
+
+    async def run(self) -> None:
+        """Run all calls and commit their step. Raises Stopped, with ``parts`` telling what each call came to."""
+        done = await asyncio.gather(*(self._call(plan) for plan in self._turn.planned))
+        if self._record.stop:
+            raise Stopped
+        committed = done[0].committed if self._alone and done[0] else None
+        if committed is None:
+            merge = MergeStep(commit=self._commit, agent=self._record.agent, parts=tuple(self.parts.values()))
+            try:
+                committed = await local_call(MERGE_STEP, merge, summary=f"merge {len(self.parts)} results")
+            except ActivityError as error:
+                self._fail(describe(root(error)), error_type(error))
+                raise Stopped from error
+        self._record.advance(committed)
+
+    async def _call(self, plan: ToolPlan) -> ToolDone | None:
+        """One call, to its end. It never raises: what it came to stands in ``parts``, or the turn is told to stop."""
+        if plan.error:
+            self._say(plan, f"Error: {plan.error}")
+            self._record.note(f"{plan.tool}: {plan.error}")
+            return None
+        try:
+            approved_by = await self._gate(plan)
+            return None if approved_by is None else await self._attempt(plan, approved_by)
+        except Stopped:
+            return None
+        finally:
+            self._display.refresh()
+
+    # ── the gate ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _gate(self, plan: ToolPlan) -> tuple[str, ...] | None:
+        """Wait for the approval a call needs. Who approved (nobody where none is needed), or None if it may not run."""
+        if plan.approval is None:
+            return ()
+        record, now = self._record, workflow.now()
+        request = record.book.open(
+            call_id=plan.call_id, tool=plan.tool, summary=plan.summary, arguments=plan.arguments or {},
+            digest=plan.digest, policy=plan.approval, requester=record.agent, now=now,
+        )  # fmt: skip
+        record.note(f"approval {request.id} is needed for {plan.summary}")
+        self._display.refresh()
+
+        def answered() -> bool:
+            return record.stop is not None or record.book.requests[request.id].outcome != "open"
+
+        try:
+            await workflow.wait_condition(
+                answered, timeout=plan.approval.expires, timeout_summary=f"approval {request.id} expires"
+            )
+        except TimeoutError:
+            record.book.expire(request.id, workflow.now())
+        if record.stop:
+            raise Stopped
+        closed = record.book.requests[request.id]
+        record.note(f"approval {request.id}: {closed.verdict_line()}")
+        if closed.outcome != "approved":
+            self._say(plan, f"The call was not made: {closed.verdict_line()}.")
+            return None
+        return tuple(decision.approver for decision in closed.decisions)
+
+    # ── the attempt ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _attempt(self, plan: ToolPlan, approved_by: tuple[str, ...]) -> ToolDone | None:
+        spec = self._turn.spec.tools[plan.tool]
+        if self._record.stop:
+            raise Stopped
+        self._register(plan, spec)
+        for _ in range(_ROUNDS):
+            try:
+                return self._done(plan, await self._wait(self._start(plan, spec, approved_by), spec))
+            except ActivityError as error:
+                again = await self._failed(plan, spec, error)
+            if not again:
+                return None
+        return await self._in_doubt(plan, "no attempt could be started")
+
+    def _start(self, plan: ToolPlan, spec: ToolSpec, approved_by: tuple[str, ...]) -> ActivityHandle[ToolDone]:
+        task = CallTool(
+            commit=self._commit, agent=self._record.agent, spec=self._turn.spec.digest, call_id=plan.call_id,
+            tool=plan.tool, index=plan.index, key=plan.key, digest=plan.digest, alone=self._alone, approved_by=approved_by,
+        )  # fmt: skip
+        return start_tool(task, spec, summary=plan.summary, limits=self._turn.spec.limits)
+
+    async def _wait(self, handle: ActivityHandle[ToolDone], spec: ToolSpec) -> ToolDone:
+        """A read is given up when the turn stops; an effect under way is waited for: its outcome must be known."""
+        if spec.effect == "read":
+            await workflow.wait_condition(lambda: handle.done() or self._record.stop is not None)
+            if not handle.done():
+                handle.cancel()
+                raise Stopped
+        return await handle
+
+    def _register(self, plan: ToolPlan, spec: ToolSpec) -> None:
+        if spec.effect != "read":
+            self._enter(
+                Effect(
+                    key=plan.key, tool=plan.tool, effect=spec.effect, turn=self._turn.number, index=plan.index,
+                    step=self._record.head.step if self._record.head else 0, summary=plan.summary,
+                    compensation=spec.compensation, started_at=stamp_now(),
+                )
+            )  # fmt: skip
+
+    def _done(self, plan: ToolPlan, done: ToolDone) -> ToolDone:
+        self._mark(plan, "done" if done.ok else "failed", error=done.error)
+        self._record.note(f"{plan.summary}: {'done' if done.ok else done.error}")
+        self.parts[plan.index] = Part(call_id=plan.call_id, tool=plan.tool, key=plan.key)
+        return done
+
+    async def _failed(self, plan: ToolPlan, spec: ToolSpec, error: ActivityError) -> bool:
+        """Deal with a call that ended without a result; True if it may be scheduled again."""
+        kind, why = error_type(error), describe(root(error))
+        self._record.note(f"{plan.summary} failed: {why}")
+        self._say(plan, f"Error: {why}")
+        if kind in ("ToolGone", "ToolError"):  # clear: nothing was done
+            self._mark(plan, "failed", error=why)
+        elif spec.effect != "read":
+            known = await self._known(plan)
+            if known in ("registered", "done") and kind not in _BROKEN:
+                return True  # the claim in the ledger is atomic: scheduling again attempts it at most once
+            if known == "attempted":
+                await self._in_doubt(plan, why)
+            else:
+                self._mark(plan, "failed" if known == "registered" else known, error=why)
+        if kind in _BROKEN or kind == "ToolError":
+            self._fail(f"{plan.summary}: {why}", kind)
+        return False
+
+    async def _known(self, plan: ToolPlan) -> EffectStatus:
+        """Ask the ledger: it may prove that nothing was attempted, or that everything was done."""
+        inspect = InspectEffect(thread_id=self._record.thread_id, key=plan.key)
+        return (await store_call(INSPECT_EFFECT, inspect, summary=f"what is known of {plan.summary}?")).status
+
+    async def _in_doubt(self, plan: ToolPlan, why: str) -> None:
+        """Wait until a person settles what happened."""
+        record = self._record
+        record.settled.pop(plan.key, None)
+        self._mark(plan, "in_doubt", error=why)
+        settle = Settle(thread_id=record.thread_id, key=plan.key, status="in_doubt", error=why)
+        await store_call(SETTLE_EFFECT, settle, summary=f"{plan.summary} is in doubt")
+        record.note(f"in doubt: {plan.summary}")
+        self._display.refresh()
+        await workflow.wait_condition(lambda: plan.key in record.settled or record.stop is not None)
+        if plan.key not in record.settled:
+            raise Stopped
+        done, said = record.settled.pop(plan.key)
+        self._say(plan, f"{'It was done' if done else 'It was not done'}, according to {said}.")
+
+    # ── bookkeeping ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _enter(self, effect: Effect) -> None:
+        self._record.enter(effect)
+        self._display.refresh()
+
+    def _mark(self, plan: ToolPlan, status: EffectStatus, *, error: str = "") -> None:
+        if plan.key in self._record.effects:
+            update = {"status": status, "error": error, "finished_at": stamp_now()}
+            self._record.enter(self._record.effects[plan.key].model_copy(update=update))
+
+    def _message(self, plan: ToolPlan, content: str) -> Part:
+        return Part(call_id=plan.call_id, tool=plan.tool, content=content)
+
+    def _say(self, plan: ToolPlan, content: str) -> None:
+        self.parts[plan.index] = self._message(plan, content)
+
+    def _fail(self, reason: str, kind: str) -> None:
+        if self._record.stop is None:
+            self._record.stop = Stop(kind="failed", reason=reason, error_type=kind)

@@ -1,0 +1,94 @@
+"""How the workflow calls activities: through the stubs of the contracts, with the retries each kind deserves."""
+
+from datetime import timedelta
+from typing import TypeVar
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.workflow import ActivityHandle
+
+from perdure.contracts import (
+    CALL_MODEL,
+    CallModel,
+    CallTool,
+    Limits,
+    ModelDone,
+    ModelSpec,
+    Stub,
+    ToolDone,
+    ToolSpec,
+    tool_stub,
+)
+from perdure.failures import root
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+_STORE_ATTEMPT = timedelta(seconds=30)  # one short transaction; longer means that the worker is gone
+_STORE_DEADLINE = timedelta(hours=24)  # a store that is down for a day is an outage for people
+_SURROUND = 30.0  # seconds for loading the state and committing, around a model's or a tool's own time-out
+_UNDO_DEADLINE = 3600.0
+_PATIENT = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=60))
+
+
+def start(
+    stub: Stub[In, Out], arg: In, *, summary: str, limits: Limits, attempt: float, deadline: float, attempts: int = 0
+) -> ActivityHandle[Out]:
+    """Start an activity. Times in seconds; ``attempts`` 0 means as many as fit in the deadline."""
+    return workflow.start_activity(
+        stub.name,
+        arg,
+        result_type=stub.gives,
+        start_to_close_timeout=timedelta(seconds=attempt + _SURROUND),
+        schedule_to_close_timeout=timedelta(seconds=deadline + _SURROUND),
+        heartbeat_timeout=timedelta(seconds=limits.heartbeat),
+        retry_policy=RetryPolicy(
+            initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=60), maximum_attempts=attempts
+        ),
+        summary=summary,
+    )
+
+
+def start_model(task: CallModel, spec: ModelSpec, *, summary: str, limits: Limits) -> ActivityHandle[ModelDone]:
+    """Ask the model, as long as its deadline allows."""
+    return start(CALL_MODEL, task, summary=summary, limits=limits, attempt=spec.timeout, deadline=spec.deadline)
+
+
+def start_tool(task: CallTool, spec: ToolSpec, *, summary: str, limits: Limits) -> ActivityHandle[ToolDone]:
+    """Run a tool; an irreversible one has one attempt."""
+    return start(
+        tool_stub(task.tool), task, summary=summary, limits=limits,
+        attempt=spec.timeout, deadline=spec.deadline, attempts=spec.attempts,
+    )  # fmt: skip
+
+
+def start_undo(stub: Stub[In, Out], arg: In, spec: ToolSpec, *, summary: str, limits: Limits) -> ActivityHandle[Out]:
+    """Run a compensation; patient, since what it leaves undone needs a person."""
+    return start(
+        stub, arg, summary=summary, limits=limits, attempt=spec.timeout,
+        deadline=max(spec.deadline, _UNDO_DEADLINE), attempts=max(spec.attempts, 5),
+    )  # fmt: skip
+
+
+async def store_call(stub: Stub[In, Out], arg: In, *, summary: str, limits: Limits | None = None) -> Out:
+    """An activity that only talks to the store."""
+    return await workflow.execute_activity(
+        stub.name, arg, result_type=stub.gives, start_to_close_timeout=_STORE_ATTEMPT,
+        schedule_to_close_timeout=_STORE_DEADLINE, retry_policy=_PATIENT, summary=summary,
+        heartbeat_timeout=timedelta(seconds=(limits or Limits()).heartbeat),
+    )  # fmt: skip
+
+
+async def local_call(stub: Stub[In, Out], arg: In, *, summary: str) -> Out:
+    """The same beside the workflow, without a round trip through the server."""
+    return await workflow.execute_local_activity(
+        stub.name, arg, result_type=stub.gives, start_to_close_timeout=_STORE_ATTEMPT,
+        schedule_to_close_timeout=_STORE_DEADLINE, retry_policy=_PATIENT, summary=summary,
+    )  # fmt: skip
+
+
+def error_type(error: ActivityError) -> str:
+    """The type of the error that ended an activity; empty where it isn't an application's (a time-out, say)."""
+    cause = root(error)
+    return (cause.type or "") if isinstance(cause, ApplicationError) else ""

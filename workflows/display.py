@@ -1,0 +1,111 @@
+"""What a person sees who only has the Temporal UI: current details and search attributes."""
+
+import json
+
+from temporalio import workflow
+from temporalio.common import SearchAttributeKey
+
+from perdure.approvals import ApprovalRequest
+from perdure.contracts import Status
+from perdure.workflows.record import Record
+
+_STATUS = SearchAttributeKey.for_keyword("PerdureStatus")
+_STEP = SearchAttributeKey.for_int("PerdureStep")
+_PENDING = SearchAttributeKey.for_int("PerdurePending")
+_SHOWN_LOG = 12
+_SAYS: dict[Status, str] = {
+    "idle": "Waiting for a message.",
+    "running": "At work.",
+    "awaiting_approval": "Waiting for a person to decide.",
+    "awaiting_input": "Waiting for a person's answer.",
+    "compensating": "Undoing what the turn did outside.",
+    "in_doubt": "An effect was attempted and its outcome is unknown. A person has to look and settle it.",
+    "needs_attention": "Something could not be undone. A person has to look.",
+    "out_of_budget": "The turn has used up its budget.",
+    "failed": "The last turn failed. The next message starts a new one.",
+    "closed": "Closed. It takes no more messages.",
+}
+
+
+class Display:
+    """Keeps the UI in step with the record."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._shown: tuple[Status, int] | None = None
+
+    def refresh(self) -> None:
+        """Set the details; write search attributes only when the status or what is pending changes: each write is an
+        event in the history for ever."""
+        record = self._record
+        status, pending = record.status(), len(record.book.pending()) + len(record.attention())
+        workflow.set_current_details(details(record))
+        if self._shown != (status, pending):
+            self._shown = (status, pending)
+            step = record.head.step if record.head else 0
+            workflow.upsert_search_attributes(
+                [_STATUS.value_set(status), _STEP.value_set(step), _PENDING.value_set(pending)]
+            )
+
+
+def details(record: Record) -> str:
+    """The thread as Markdown: what it does now, what it waits for, how to answer, what happened."""
+    status = record.status()
+    parts = [f"## {status.replace('_', ' ')}\n{_SAYS[status]}"]
+    if record.turn:
+        turn = record.turn
+        limit = f" of {turn.budget.steps}" if turn.budget.steps is not None else ""
+        parts.append(
+            f"Turn {turn.number}, {turn.steps}{limit} steps, {turn.usage.calls} model calls, {turn.usage.tokens} tokens."
+        )
+    parts += [_request(record.thread_id, request) for request in record.book.pending()]
+    parts += [_open_effects(record), _budget(record), _results(record), _refused(record), _log(record)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _request(thread_id: str, request: ApprovalRequest) -> str:
+    who = ", ".join(request.policy.approvers) or "anyone"
+    answer = {"request_id": request.id, "approver": "YOU", "digest": request.digest, "reason": ""}
+    arguments = "\n".join(
+        f"- {name}: `{json.dumps(value, ensure_ascii=False)}`" for name, value in request.arguments.items()
+    )
+    return (
+        f"### Approval {request.id}: `{request.tool}`\n{request.policy.reason}\n\n{arguments}\n\n"
+        f"Who: {who} ({request.approvals()} of {request.policy.quorum}). Until {request.expires_at:%Y-%m-%d %H:%M} UTC.\n\n"
+        f"To answer: `perdure approve {thread_id} {request.id} --as YOU`, or send the signal `approve` or `reject` with\n"
+        f"```json\n{json.dumps(answer)}\n```"
+    )
+
+
+def _open_effects(record: Record) -> str:
+    lines = [
+        f"- **{effect.status.replace('_', ' ')}**: {effect.label()} (`{effect.key}`) {effect.error}\n"
+        f"  `perdure resolve {record.thread_id} {effect.key} --done|--not-done --as YOU`"
+        + (f", or try again: `perdure compensate {record.thread_id}`" if effect.status == "needs_attention" else "")
+        for effect in record.attention()
+    ]
+    return "### Needs a person\n" + "\n".join(lines) if lines else ""
+
+
+def _budget(record: Record) -> str:
+    if not record.out_of_budget:
+        return ""
+    return f"### Budget\n{record.out_of_budget}. Go on with `perdure extend {record.thread_id} --steps 50`, or cancel the turn."
+
+
+def _results(record: Record) -> str:
+    if not record.results:
+        return ""
+    last = record.results[-1]
+    said = f"> {last.answer}" if last.answer else last.error
+    return "\n".join([f"### Turn {last.turn}: {last.outcome}", said, *(f"- {line}" for line in last.residue.lines())])
+
+
+def _refused(record: Record) -> str:
+    lines = [f"- {refusal.at} {refusal.verdict}: {refusal.why}" for refusal in record.book.refused[-3:]]
+    return "### Refused decisions (they changed nothing)\n" + "\n".join(lines) if lines else ""
+
+
+def _log(record: Record) -> str:
+    lines = [f"- {entry.at[11:19]} {entry.text}" for entry in reversed(record.log[-_SHOWN_LOG:])]
+    return "### Lately\n" + "\n".join(lines) if lines else ""

@@ -1,0 +1,191 @@
+"""What a thread remembers while its workflow runs: references and bounded records, never the whole state."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal
+
+from temporalio import workflow
+
+from perdure.approvals import ApprovalBook, stamp
+from perdure.budget import Budget, Usage
+from perdure.checkpoint import Ref, new_id
+from perdure.contracts import (
+    AgentSpec,
+    Carry,
+    Commit,
+    Committed,
+    LogEntry,
+    RunningTurn,
+    Send,
+    Status,
+    ThreadInput,
+    ToolPlan,
+    TurnResult,
+)
+from perdure.effects import OPEN, Effect
+from perdure.view import StateView
+
+KEPT_LOG = 30
+KEPT_RESULTS = 5
+KEPT_SEEN = 200
+KEPT_EFFECTS = 50
+
+
+@dataclass
+class Stop:
+    """Why the turn must end early, and whether what it did outside is undone."""
+
+    kind: Literal["cancelled", "failed"]
+    reason: str
+    compensate: bool = True
+    error_type: str = ""
+
+
+class Stopped(Exception):
+    """Unwinds the turn; the reason stands in ``Record.stop``."""
+
+
+@dataclass
+class Turn:
+    """The turn that is running."""
+
+    number: int
+    node: str
+    spec: AgentSpec
+    budget: Budget
+    message_ids: tuple[str, ...]
+    steps: int = 0
+    usage: Usage = field(default_factory=Usage)
+    planned: tuple[ToolPlan, ...] = ()
+    answer: str = ""
+    note: str = ""
+
+
+@dataclass
+class Record:
+    """The thread's memory. Handlers and the turn change it; everything a person sees is derived from it."""
+
+    thread_id: str
+    agent: str
+    tenant: str
+    head: Ref | None = None
+    parent_id: str | None = None
+    turn_number: int = 0
+    branch: int = 0
+    resumed: bool = True  # the head has not been looked up in the store yet
+    turn: Turn | None = None
+    stop: Stop | None = None
+    closing: bool = False
+    closed: bool = False
+    failed: bool = False
+    compensating: bool = False
+    out_of_budget: str = ""
+    queue: deque[Send] = field(default_factory=deque)
+    seen: list[str] = field(default_factory=list)
+    results: list[TurnResult] = field(default_factory=list)
+    book: ApprovalBook = field(default_factory=ApprovalBook)
+    effects: dict[str, Effect] = field(default_factory=dict)
+    settled: dict[str, tuple[bool, str]] = field(default_factory=dict)
+    view: StateView = field(default_factory=StateView)
+    log: list[LogEntry] = field(default_factory=list)
+
+    @staticmethod
+    def restore(given: ThreadInput) -> "Record":
+        """From the workflow's input."""
+        record = Record(thread_id=workflow.info().workflow_id, agent=given.agent, tenant=given.tenant)
+        carry = given.carry
+        if carry is None:
+            return record
+        record.head, record.turn_number, record.branch, record.resumed = carry.head, carry.turn, carry.branch, False
+        record.queue, record.seen, record.results = deque(carry.queue), list(carry.seen), list(carry.results)
+        record.book, record.view, record.log = carry.book, carry.view, list(carry.log)
+        record.effects = {effect.key: effect for effect in carry.effects}
+        record.failed = carry.failed
+        if running := carry.running:
+            record.turn = Turn(
+                number=running.number, node=running.node, spec=running.spec, budget=running.budget,
+                message_ids=running.message_ids, steps=running.steps, usage=running.usage,
+            )  # fmt: skip
+        return record
+
+    def carry(self) -> ThreadInput:
+        """As the input of the next run. Only called between steps: nothing is pending then."""
+        turn = self.turn
+        running = turn and RunningTurn(
+            number=turn.number, node=turn.node, steps=turn.steps, usage=turn.usage, budget=turn.budget,
+            message_ids=turn.message_ids, spec=turn.spec,
+        )  # fmt: skip
+        carry = Carry(
+            head=self.head, turn=self.turn_number, branch=self.branch, running=running or None, queue=tuple(self.queue),
+            seen=tuple(self.seen), results=tuple(self.results), book=self.book, effects=tuple(self.effects.values()),
+            view=self.view, log=tuple(self.log), failed=self.failed,
+        )  # fmt: skip
+        return ThreadInput(agent=self.agent, tenant=self.tenant, carry=carry)
+
+    # ── changes ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def note(self, text: str) -> None:
+        """One line for people about what happened."""
+        self.log.append(LogEntry(at=stamp(workflow.now()), text=text))
+        del self.log[:-KEPT_LOG]
+
+    def commit(self, node: str = "") -> Commit:
+        """Where the next checkpoint goes. Its id is made here, so that every attempt uses the same one."""
+        checkpoint_id = new_id(workflow.time_ns() // 1_000_000, workflow.random())
+        number = self.turn.number if self.turn else self.turn_number
+        return Commit(thread_id=self.thread_id, checkpoint_id=checkpoint_id, head=self.head, turn=number, node=node)
+
+    def advance(self, done: Committed) -> None:
+        """A checkpoint was committed."""
+        self.parent_id = self.head.id if self.head else None
+        self.head = done.head
+        self.view.follow(done.delta)
+
+    def finish(self, result: TurnResult) -> None:
+        """The turn has ended."""
+        self.results.append(result)
+        del self.results[:-KEPT_RESULTS]
+        self.failed = result.outcome == "failed"
+        self.turn = self.stop = None
+        self.out_of_budget = ""
+
+    def enter(self, effect: Effect) -> None:
+        """Put an effect into the ledger, or what is new about it. Settled ones make room when it is full."""
+        self.effects[effect.key] = effect
+        surplus = len(self.effects) - KEPT_EFFECTS
+        turn = self.turn.number if self.turn else -1
+        settled = [
+            key
+            for key, e in self.effects.items()
+            if e.status not in (*OPEN, "registered", "attempted") and e.turn != turn
+        ]
+        settled += [
+            key for key, e in self.effects.items() if e.turn == turn and e.status in ("done", "failed", "undone")
+        ]
+        for key in settled[: max(surplus, 0)]:
+            del self.effects[key]
+
+    # ── what follows from it ─────────────────────────────────────────────────────────────────────────────────────
+
+    def attention(self) -> list[Effect]:
+        """Effects that a person has to settle."""
+        return [effect for effect in self.effects.values() if effect.status in OPEN]
+
+    def status(self) -> Status:
+        """The thread's status; what needs a person comes before what doesn't."""
+        if self.closed:
+            return "closed"
+        if self.compensating:
+            return "compensating"
+        doubt = [effect for effect in self.attention() if effect.status == "in_doubt"]
+        if self.turn is not None:
+            if self.book.pending():
+                return "awaiting_approval"
+            if doubt:
+                return "in_doubt"
+            return "out_of_budget" if self.out_of_budget else "running"
+        if doubt:
+            return "in_doubt"
+        if self.attention():
+            return "needs_attention"
+        return "failed" if self.failed else "idle"

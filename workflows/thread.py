@@ -1,0 +1,397 @@
+"""``AgentThread``: the workflow of one thread. It interprets a specification; nobody's code but ours runs in it."""
+
+import asyncio
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
+
+from perdure.approvals import Verdict
+from perdure.budget import Budget, Usage, extended
+from perdure.contracts import (
+    CLOSE_THREAD,
+    MAX_MESSAGE,
+    MAX_QUEUE,
+    SETTLE_EFFECT,
+    WORKFLOW,
+    Accepted,
+    ApprovalsAnswer,
+    CancelTurn,
+    CheckpointAnswer,
+    CloseThread,
+    Compensate,
+    Decide,
+    EffectsAnswer,
+    ExtendBudget,
+    Limits,
+    ResolveEffect,
+    Send,
+    Settle,
+    StatusAnswer,
+    ThreadInput,
+    ThreadResult,
+    TurnResult,
+)
+from perdure.effects import Effect, Residue, to_undo
+from perdure.errors import (
+    DecisionRefused,
+    EffectNotFound,
+    InvalidInput,
+    PerdureError,
+    Refused,
+    ThreadBusy,
+    ThreadClosed,
+)
+from perdure.failures import to_failure
+from perdure.workflows.calls import store_call
+from perdure.workflows.display import Display
+from perdure.workflows.record import KEPT_SEEN, Record, Stop
+from perdure.workflows.saga import load_saga, roll_back, rollback_message
+from perdure.workflows.turn import Refusal, TurnRunner, commit_note, history_is_long, open_turn
+
+
+@workflow.defn(name=WORKFLOW)
+class AgentThread:
+    """One thread: takes messages, runs a turn for each, waits for people, completes when idle."""
+
+    @workflow.init
+    def __init__(self, given: ThreadInput) -> None:
+        self._record = Record.restore(given)
+        self._display = Display(self._record)
+        self._writer = asyncio.Lock()  # a turn and an operation between turns exclude each other
+        self._opened: dict[str, Refusal | None] = {}  # messages that somebody waits for -> how opening went
+        self._limits = Limits()
+
+    @workflow.run
+    async def run(self, given: ThreadInput) -> ThreadResult:
+        """Serve the thread until it is idle for long, closed, or cancelled."""
+        while True:
+            if self._record.turn is not None:
+                await self._run_turn()
+            elif self._record.queue:
+                await self._next_turn()
+            elif self._record.closing:
+                return await self._close()
+            elif not await self._wait_for_work():
+                return self._result()
+
+    # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _next_turn(self) -> None:
+        """Open a turn for the oldest message. A thread that could not even begin fails, and leaves nothing behind."""
+        message = self._record.queue.popleft()
+        async with self._writer:
+            try:
+                await open_turn(self._record, message)
+                self._opened[message.id] = None
+                self._record.note(f"message: {message.content[:80]}")
+            except Refusal as refusal:
+                self._opened[message.id] = refusal
+                await self._refused(message, refusal)
+
+    async def _refused(self, message: Send, refusal: Refusal) -> None:
+        self._record.note(f"message refused: {refusal.message}")
+        result = TurnResult(
+            turn=self._record.turn_number, outcome="refused", error=refusal.message, error_type=refusal.kind,
+            message_ids=(message.id,),
+        )  # fmt: skip
+        self._record.results.append(result)
+        self._display.refresh()
+        if self._record.head is None and not self._record.queue:
+            await workflow.wait_condition(workflow.all_handlers_finished)
+            raise ApplicationError(refusal.message, refusal.hint, type=refusal.kind, non_retryable=True)
+
+    async def _run_turn(self) -> None:
+        """Run the turn as a task of its own: a cancelled workflow stops the turn in good order, it doesn't tear it."""
+        assert self._record.turn is not None
+        self._limits = self._record.turn.spec.limits
+        async with self._writer:
+            runner = TurnRunner(self._record, self._record.turn, self._display)
+            task = asyncio.create_task(runner.run())
+            cancelled = False
+            try:
+                await workflow.wait_condition(task.done)
+            except asyncio.CancelledError:
+                cancelled = True
+                self._stop("the workflow was cancelled", compensate=True)
+                await workflow.wait_condition(task.done)
+            self._record.finish(task.result())
+        self._display.refresh()
+        if cancelled:
+            await workflow.wait_condition(workflow.all_handlers_finished)
+            raise asyncio.CancelledError
+
+    async def _wait_for_work(self) -> bool:
+        """Wait for something to do; False when the thread has been idle for long and may complete."""
+        self._display.refresh()
+        record = self._record
+        if history_is_long(self._limits.history_events):
+            await workflow.wait_condition(workflow.all_handlers_finished)
+            workflow.continue_as_new(record.carry())
+        try:
+            await workflow.wait_condition(
+                lambda: bool(record.queue) or record.closing, timeout=self._limits.idle, timeout_summary="idle"
+            )
+            return True
+        except TimeoutError:
+            await workflow.wait_condition(workflow.all_handlers_finished)
+            return bool(record.queue) or record.closing
+
+    async def _close(self) -> ThreadResult:
+        await store_call(CLOSE_THREAD, CloseThread(thread_id=self._record.thread_id), summary="close the thread")
+        self._record.closed = True
+        self._record.note("closed")
+        self._display.refresh()
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return self._result()
+
+    def _result(self) -> ThreadResult:
+        return ThreadResult(status=self._record.status(), head=self._record.head, turn=self._record.turn_number)
+
+    def _stop(self, reason: str, *, compensate: bool) -> None:
+        if self._record.turn is not None and self._record.stop is None:
+            self._record.stop = Stop(kind="cancelled", reason=reason, compensate=compensate)
+
+    # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @workflow.update(name="send", description="Send a message; acknowledged once its turn has begun or is queued.")
+    async def send(self, message: Send) -> Accepted:
+        """Take a message. Rejected without a trace where the thread doesn't take it."""
+        if message.id in self._record.seen:
+            return Accepted(message_id=message.id, repeated=True)
+        queued = self._take(message)
+        if queued == 0:
+            await workflow.wait_condition(lambda: message.id in self._opened)
+            if refusal := self._opened.pop(message.id):
+                raise ApplicationError(refusal.message, refusal.hint, type=refusal.kind, non_retryable=True)
+        return Accepted(message_id=message.id, queued=queued)
+
+    @send.validator
+    def check_send(self, message: Send) -> None:
+        """Raise where the message is refused."""
+        if message.id not in self._record.seen:
+            _raise(self._why_not(message))
+
+    @workflow.signal(name="send", description='Send a message: {"content": "…"} or just a text.')
+    def send_signal(self, *args: Any) -> None:
+        """The unacknowledged form. What can't be taken is noted in the thread's log."""
+        try:
+            said = _decoded(args)
+            fields = {"content": said} if isinstance(said, str) else dict(said)
+            message = Send.model_validate({"id": str(workflow.uuid4())} | fields)
+            problem = self._why_not(message)
+        except (ValueError, TypeError) as error:
+            problem = InvalidInput(f"The signal doesn't fit: {error}")
+        if problem:
+            self._record.note(f"message refused: {problem.message}")
+        elif message.id not in self._record.seen:
+            self._take(message)
+        self._display.refresh()
+
+    def _why_not(self, message: Send) -> PerdureError | None:
+        record = self._record
+        if record.closing or record.closed:
+            return ThreadClosed(f"Thread {record.thread_id} is closed.", hint="Start a new one.")
+        if len(message.content) > MAX_MESSAGE:
+            return InvalidInput(f"The message has {len(message.content)} characters, more than {MAX_MESSAGE}.")
+        if not message.content.strip() and not message.state:
+            return InvalidInput("The message is empty.", hint="Give a text or an input.")
+        if len(record.queue) >= MAX_QUEUE:
+            return ThreadBusy(f"{MAX_QUEUE} messages wait already.", hint="Send it again later.")
+        if record.turn and record.turn.spec.on_busy == "reject":
+            return ThreadBusy(f"Turn {record.turn.number} is running.", hint="Send it again when it has ended.")
+        return None
+
+    def _take(self, message: Send) -> int:
+        """Queue a message; how many turns come before its own."""
+        record = self._record
+        record.seen.append(message.id)
+        del record.seen[:-KEPT_SEEN]
+        record.queue.append(message)
+        if record.turn and record.turn.spec.on_busy in ("interrupt", "rollback"):
+            self._stop("another message came", compensate=record.turn.spec.on_busy == "rollback")
+        busy = self._writer.locked() or record.turn is not None
+        return len(record.queue) - (0 if busy else 1)
+
+    # ── decisions ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @workflow.signal(
+        name="approve", description='Approve a call: {"request_id", "approver", "digest", "reason"}; see the details.'
+    )
+    def approve(self, *args: Any) -> None:
+        """Count a yes, or keep it among the refused decisions."""
+        self._decided("approve", args)
+
+    @workflow.signal(
+        name="reject", description='Reject a call: {"request_id", "approver", "digest", "reason"}; see the details.'
+    )
+    def reject(self, *args: Any) -> None:
+        """Count a no, or keep it among the refused decisions."""
+        self._decided("reject", args)
+
+    def _decided(self, verdict: Verdict, args: tuple[Any, ...]) -> None:
+        book, now = self._record.book, workflow.now()
+        try:
+            said = _decoded(args)
+        except (ValueError, TypeError) as error:
+            book.refuse_undecodable(verdict, f"The payload can't be read: {error}.", args, now)
+        else:
+            try:
+                book.decide(verdict, said, now)
+            except DecisionRefused as refusal:
+                self._record.note(f"decision refused: {refusal.message}")
+        self._display.refresh()
+
+    @workflow.update(name="decide", description="Approve or reject a call; the answer tells whether it counts.")
+    def decide(self, said: Decide) -> ApprovalsAnswer:
+        """The acknowledged form of the signals: a refused decision leaves no event."""
+        self._record.book.decide(said.verdict, said.decision, workflow.now())
+        self._display.refresh()
+        return self.approvals()
+
+    @decide.validator
+    def check_decide(self, said: Decide) -> None:
+        """Raise where the decision doesn't count."""
+        try:
+            self._record.book.check(said.decision, workflow.now())
+        except DecisionRefused as refusal:
+            raise to_failure(refusal) from refusal
+
+    # ── operations ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    @workflow.signal(name="cancel_turn", description='Stop the turn: {"by", "reason", "compensate": true}.')
+    def cancel_turn(self, *args: Any) -> None:
+        """Stop the turn that is running and, unless told otherwise, undo what it did outside."""
+        try:
+            said = CancelTurn.model_validate(_decoded(args) or {} if args else {})
+        except (ValueError, TypeError) as error:
+            self._record.note(f"cancel refused: it doesn't fit: {str(error)[:200]}")
+            return
+        if self._record.turn is None:
+            self._record.note("cancel: no turn is running")
+        by = f" by {said.by}" if said.by else ""
+        self._stop(f"cancelled{by}" + (f": {said.reason}" if said.reason else ""), compensate=said.compensate)
+        self._display.refresh()
+
+    @workflow.update(name="compensate", description="Undo the effects of a turn.")
+    async def compensate(self, task: Compensate) -> Residue:
+        """Undo a turn. The running one is stopped for it; an earlier one is undone between turns."""
+        running = self._record.turn
+        if running and task.turn in (None, running.number):
+            self._stop(_because(task), compensate=True)
+            await workflow.wait_condition(lambda: self._record.turn is not running)
+            return next(r.residue for r in reversed(self._record.results) if r.turn == running.number)
+        async with self._writer:
+            saga = await load_saga(self._record, task.turn)
+            if not to_undo(saga.effects):
+                raise to_failure(Refused(f"Thread {self._record.thread_id} has nothing to undo."))
+            left = await roll_back(self._record, self._display, saga, None)
+            self._record.note(f"turn {saga.turn} compensated: {_because(task)}")
+            await commit_note(self._record, rollback_message(f"turn {saga.turn} {_because(task)}", left), "rolled_back")
+        self._display.refresh()
+        return left
+
+    @workflow.update(name="resolve_effect", description="Settle an effect that is in doubt or could not be undone.")
+    async def resolve_effect(self, task: ResolveEffect) -> Effect:
+        """Write down what a person found out: the effect stands outside (``done``), or it doesn't."""
+        record = self._record
+        effect = record.effects[task.key]
+        status = "done" if task.done else "undone" if effect.status == "needs_attention" else "failed"
+        said = f"{task.by}: {task.reason}" if task.reason else task.by
+        settle = Settle(thread_id=record.thread_id, key=task.key, status=status, error=task.reason, by=task.by)
+        settled = await store_call(SETTLE_EFFECT, settle, summary=f"{effect.label()} is {status}, says {task.by}")
+        record.enter(settled)
+        record.settled[task.key] = (task.done, said)
+        record.note(f"{effect.label()} is {status}, says {said}")
+        self._display.refresh()
+        return settled
+
+    @resolve_effect.validator
+    def check_resolve(self, task: ResolveEffect) -> None:
+        """Raise where there is nothing to settle."""
+        effect = self._record.effects.get(task.key)
+        if effect is None:
+            raise to_failure(EffectNotFound(f"Thread {self._record.thread_id} has no open effect {task.key}."))
+        if effect not in self._record.attention():
+            raise to_failure(Refused(f"{effect.label()} is {effect.status}; there is nothing to settle."))
+
+    @workflow.update(name="extend_budget", description="Give the running turn more steps or tokens.")
+    def extend_budget(self, task: ExtendBudget) -> Budget:
+        """More room; a turn that waits for it goes on."""
+        turn = self._record.turn
+        assert turn is not None, "the validator checked it"
+        turn.budget = extended(turn.budget, steps=task.steps, tokens=task.tokens)
+        self._record.note(
+            f"budget extended by {task.steps} steps, {task.tokens} tokens" + (f" by {task.by}" if task.by else "")
+        )
+        return turn.budget
+
+    @extend_budget.validator
+    def check_extend(self, task: ExtendBudget) -> None:
+        """Raise where there is nothing to extend."""
+        if self._record.turn is None:
+            raise to_failure(Refused("No turn is running."))
+        if task.steps < 0 or task.tokens < 0 or task.steps + task.tokens == 0:
+            raise to_failure(InvalidInput("Give more steps or more tokens."))
+
+    @workflow.update(name="close", description="Take no more messages; the running turn is finished first.")
+    def close(self) -> None:
+        """Close the thread for good."""
+        self._record.closing = True
+
+    # ── queries ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @workflow.query(name="checkpoint", description="The current checkpoint, with the state while it is small.")
+    def checkpoint(self) -> CheckpointAnswer:
+        """Where the thread stands. Never asks a database."""
+        record = self._record
+        return CheckpointAnswer(
+            thread_id=record.thread_id, agent=record.agent, status=record.status(), turn=record.turn_number,
+            head=record.head, parent_id=record.parent_id, next=(record.turn.node,) if record.turn else (),
+            state=record.view.values, truncated=record.view.truncated, omitted=record.view.omitted,
+        )  # fmt: skip
+
+    @workflow.query(name="status", description="What the thread does, what it waits for, what happened lately.")
+    def status(self) -> StatusAnswer:
+        """The thread for people."""
+        record, turn = self._record, self._record.turn
+        return StatusAnswer(
+            thread_id=record.thread_id, agent=record.agent, status=record.status(), turn=record.turn_number,
+            step=record.head.step if record.head else 0, node=turn.node if turn else "",
+            waiting_for=tuple(f"{r.id}: {r.summary}" for r in record.book.pending()), queued=len(record.queue),
+            usage=turn.usage if turn else Usage(), steps_used=turn.steps if turn else 0,
+            budget=turn.budget if turn else Budget(), results=tuple(record.results),
+            attention=tuple(f"{e.key}: {e.label()} ({e.status})" for e in record.attention()), log=tuple(record.log),
+        )  # fmt: skip
+
+    @workflow.query(name="approvals", description="Approval requests, and decisions that were refused.")
+    def approvals(self) -> ApprovalsAnswer:
+        """Open requests, those closed lately, refused decisions with their reasons."""
+        book = self._record.book
+        closed = tuple(request for request in book.requests.values() if request.outcome != "open")
+        return ApprovalsAnswer(open=tuple(book.pending()), closed=closed, refused_decisions=tuple(book.refused))
+
+    @workflow.query(name="effects", description="The ledger: what was done outside, under which key.")
+    def effects(self) -> EffectsAnswer:
+        """The newest entries; the store has all."""
+        return EffectsAnswer(effects=tuple(self._record.effects.values()))
+
+
+def _decoded(args: tuple[Any, ...]) -> Any:
+    """The one value of a signal, whatever was sent (see ``perdure.wire``). Raises ValueError."""
+    if len(args) != 1:
+        raise ValueError(f"one value is expected, not {len(args)}")
+    if isinstance(args[0], RawValue):
+        raise ValueError(f"not JSON: {args[0].payload.data[:100]!r}")
+    return args[0]
+
+
+def _because(task: Compensate) -> str:
+    by = f" by {task.by}" if task.by else ""
+    return f"compensated{by}" + (f": {task.reason}" if task.reason else "")
+
+
+def _raise(problem: PerdureError | None) -> None:
+    if problem is not None:
+        raise to_failure(problem)

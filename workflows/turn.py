@@ -1,0 +1,212 @@
+"""One turn: the interpreter of an agent's graph, from a message to its answer or its rollback."""
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+from temporalio.workflow import ActivityHandle
+
+from perdure.budget import exceeded
+from perdure.contracts import (
+    END,
+    MERGE_STEP,
+    OPEN_TURN,
+    CallModel,
+    MergeStep,
+    ModelDone,
+    OpenTurn,
+    Part,
+    Send,
+    TurnResult,
+)
+from perdure.effects import Residue
+from perdure.failures import describe, root
+from perdure.workflows.batch import Batch
+from perdure.workflows.calls import error_type, start_model, store_call
+from perdure.workflows.display import Display
+from perdure.workflows.record import Record, Stop, Stopped, Turn
+from perdure.workflows.saga import load_saga, roll_back, rollback_message
+
+
+class Refusal(Exception):
+    """The turn could not be opened; nothing was written."""
+
+    def __init__(self, kind: str, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.hint = hint
+
+
+async def open_turn(record: Record, message: Send) -> None:
+    """Commit the message and take the agent's specification as it is now. Raises Refusal."""
+    record.turn_number += 1
+    task = OpenTurn(
+        commit=record.commit(), agent=record.agent, tenant=record.tenant, message=message, resumed=record.resumed
+    )
+    try:
+        opened = await store_call(OPEN_TURN, task, summary=f"open turn: {message.content[:80]}")
+    except ActivityError as error:
+        record.turn_number -= 1
+        cause = root(error)
+        hint = str(next(iter(getattr(cause, "details", ())), ""))
+        raise Refusal(error_type(error) or "Failed", describe(cause), hint) from error
+    record.agent, record.turn_number, record.branch = opened.spec.name, opened.turn, opened.branch
+    record.advance(opened.committed)
+    if opened.view is not None:
+        record.view, record.parent_id = opened.view, opened.parent_id
+    for effect in opened.attention:
+        record.enter(effect)
+    record.resumed = record.failed = False
+    record.turn = Turn(
+        number=opened.turn,
+        node=opened.spec.start,
+        spec=opened.spec,
+        budget=opened.spec.budget,
+        message_ids=(message.id,),
+    )
+
+
+class TurnRunner:
+    """Interprets the graph of a turn that was opened, or carried over."""
+
+    def __init__(self, record: Record, turn: Turn, display: Display) -> None:
+        self._record = record
+        self._turn = turn
+        self._display = display
+        self._parts: tuple[Part, ...] = ()
+
+    async def run(self) -> TurnResult:
+        """To the end of the turn; a stop on the way rolls back what it did outside."""
+        self._display.refresh()
+        try:
+            while self._turn.node != END:
+                await self._room()
+                await self._boundary()
+                await self._step()
+        except Stopped:
+            return await self._unwind()
+        self._record.note("answered")
+        return self._result("answered", answer=self._turn.answer, note=self._turn.note)
+
+    async def _step(self) -> None:
+        node = self._turn.spec.nodes[self._turn.node]
+        route = await (self._call_model() if node.kind == "model" else self._call_tools())
+        if route not in node.routes:
+            self._stop("failed", f"node {self._turn.node} has no route {route!r}", "DefinitionError")
+            raise Stopped
+        self._turn.node = node.routes[route]
+        self._turn.steps += 1
+        self._display.refresh()
+
+    # ── nodes ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _call_model(self) -> str:
+        turn, record = self._turn, self._record
+        task = CallModel(
+            commit=record.commit(turn.node), agent=record.agent, spec=turn.spec.digest, branch=record.branch
+        )
+        summary = f"turn {turn.number}, step {turn.steps + 1}: ask {turn.spec.model}"
+        handle = start_model(task, turn.spec.model_call, summary=summary, limits=turn.spec.limits)
+        done = await self._unless_stopped(handle)
+        record.advance(done.committed)
+        turn.usage = turn.usage.plus(done.usage)
+        turn.planned, turn.answer, turn.note = done.calls, done.answer, done.note
+        self._parts = tuple(Part(call_id=c.call_id, tool=c.tool, content="Not executed.") for c in done.calls)
+        asked = ", ".join(call.summary for call in done.calls)
+        record.note(f"model{' (cached)' if done.usage.cached else ''}: {asked or done.answer[:80]}")
+        return "tool_calls" if done.calls else "answer"
+
+    async def _call_tools(self) -> str:
+        batch = Batch(self._record, self._turn, self._display, self._turn.node)
+        try:
+            await batch.run()
+        except Stopped:
+            self._parts = tuple(batch.parts.values())
+            raise
+        self._turn.planned = self._parts = ()
+        return "done"
+
+    async def _unless_stopped(self, handle: ActivityHandle[ModelDone]) -> ModelDone:
+        await workflow.wait_condition(lambda: handle.done() or self._record.stop is not None)
+        if not handle.done():
+            handle.cancel()
+            raise Stopped
+        try:
+            return await handle
+        except ActivityError as error:
+            self._stop("failed", f"the model call failed: {describe(root(error))}", error_type(error))
+            raise Stopped from error
+
+    # ── between steps ────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _room(self) -> None:
+        """Wait for more budget where it is used up. Raises Stopped if the turn is to end."""
+        record, turn = self._record, self._turn
+        while not record.stop and (limit := exceeded(turn.budget, turn.steps, turn.usage)):
+            record.out_of_budget = limit
+            record.note(f"out of budget: {limit}")
+            self._display.refresh()
+            before = turn.budget
+            await workflow.wait_condition(lambda: record.stop is not None or turn.budget != before)
+        record.out_of_budget = ""
+        if record.stop:
+            raise Stopped
+
+    async def _boundary(self) -> None:
+        """Continue as new where the history has grown long. Only before a model call: nothing is pending then."""
+        if self._turn.planned or not history_is_long(self._turn.spec.limits.history_events):
+            return
+        await workflow.wait_condition(lambda: workflow.all_handlers_finished() or self._record.stop is not None)
+        if self._record.stop:
+            raise Stopped
+        workflow.continue_as_new(self._record.carry())
+
+    # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _unwind(self) -> TurnResult:
+        """Undo what the turn did, and leave a conversation in which every call has an answer."""
+        record, stop = self._record, self._record.stop or Stop(kind="failed", reason="stopped")
+        record.book.withdraw_all(workflow.now())
+        record.note(f"turn {stop.kind}: {stop.reason}")
+        left = Residue()
+        try:
+            if stop.compensate:
+                saga = await load_saga(record, self._turn.number)
+                left = await roll_back(record, self._display, saga, self._turn.spec)
+            said = rollback_message(stop.reason, left) if stop.compensate else f"This turn was stopped: {stop.reason}."
+            await commit_note(record, said, "rolled_back" if stop.compensate else "stopped", self._parts)
+        except ActivityError as error:
+            record.note(f"the rollback is incomplete: {describe(root(error))}")
+        return self._result(stop.kind, error=stop.reason, error_type=stop.error_type, residue=left)
+
+    def _stop(self, kind: str, reason: str, error_type: str) -> None:
+        if self._record.stop is None:
+            self._record.stop = Stop(
+                kind="failed" if kind == "failed" else "cancelled", reason=reason, error_type=error_type
+            )
+
+    def _result(self, outcome: str, **more: object) -> TurnResult:
+        turn = self._turn
+        return TurnResult.model_validate(
+            {
+                "turn": turn.number,
+                "outcome": outcome,
+                "message_ids": turn.message_ids,
+                "steps": turn.steps,
+                "usage": turn.usage,
+            }
+            | {name: value for name, value in more.items() if value}
+        )
+
+
+async def commit_note(record: Record, said: str, note: str, parts: tuple[Part, ...] = ()) -> None:
+    """A checkpoint of source ``compensation``: answers for calls that have none, and what the model should know."""
+    merge = MergeStep(
+        commit=record.commit(), source="compensation", agent=record.agent, parts=parts, say=said, note=note
+    )
+    record.advance(await store_call(MERGE_STEP, merge, summary="note the rollback"))
+
+
+def history_is_long(limit: int) -> bool:
+    """Whether this run should give way to a new one."""
+    info = workflow.info()
+    return info.is_continue_as_new_suggested() or info.get_current_history_length() >= limit
