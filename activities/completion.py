@@ -51,14 +51,14 @@ def request_key(request: dict[str, Json]) -> str:
     return digest(canonical(request))
 
 
-async def complete(client: AsyncOpenAI, request: dict[str, Json], key: str, *, timeout: float, stream: bool) -> Answer:
-    """Ask the model once.
+async def complete(client: AsyncOpenAI, request: dict[str, Json], key: str, *, seconds: float, stream: bool) -> Answer:
+    """Ask the model once, for at most so many seconds.
 
     Raises a retryable ApplicationError for 408, 409, 429, 5xx, time-outs, lost connections and cut streams (after
     the server's Retry-After, where it gives one), and a final one of type ModelError for everything else.
     """
-    bound = client.with_options(timeout=timeout, max_retries=0)
-    ask = bound.chat.completions.create
+    bound = client.with_options(timeout=seconds, max_retries=0)
+    ask: Any = bound.chat.completions.create  # the request is data, checked by the model, not by its overloads
     headers = {"Idempotency-Key": key}
     try:
         if stream:
@@ -68,7 +68,9 @@ async def complete(client: AsyncOpenAI, request: dict[str, Json], key: str, *, t
     except openai.APIStatusError as error:
         raise _status_failure(error) from error
     except (openai.APIConnectionError, httpx2.TransportError) as error:  # a cut stream surfaces as the transport's
-        raise to_failure(ModelUnavailable(f"The model doesn't answer: {error or type(error).__name__}.")) from error
+        raise to_failure(
+            ModelUnavailable(f"The model doesn't answer: {str(error) or type(error).__name__}.")
+        ) from error
     except openai.OpenAIError as error:
         raise to_failure(ModelError(f"The model call failed: {error}.")) from error
 

@@ -61,7 +61,7 @@ class ModelActivities:
             if hit is not None:
                 return await self._commit(task, head, await self._recorded(hit), None)
             answer = await complete(
-                self._runtime.model, request, key, timeout=definition.spec.model_call.timeout, stream=definition.stream
+                self._runtime.model, request, key, seconds=definition.spec.model_call.timeout, stream=definition.stream
             )
             fresh = CachedResult(
                 scope=scope,

@@ -75,7 +75,7 @@ class ToolActivities:
         return _done(Record.read(found[task.key])) if found else None
 
     async def _claim(self, task: CallTool, tool: Tool, arguments: BaseModel) -> Record | None:
-        """Enter the attempt in the ledger. The record, if the effect is done already; an error, if it may not be tried."""
+        """Enter the attempt in the ledger. The record, if the effect is done already; an error, if it may not be."""
         entry = Effect(
             key=task.key, tool=tool.name, effect=tool.spec.effect, turn=task.commit.turn, index=task.index,
             step=task.commit.head.step if task.commit.head else 0, compensation=tool.spec.compensation,
@@ -96,7 +96,8 @@ class ToolActivities:
         state = self._runtime.app.agent(task.agent).state
         return ToolContext(
             thread_id=task.commit.thread_id, turn=task.commit.turn, step=head.ref.step, idempotency_key=task.key,
-            attempt=activity.info().attempt, approved_by=task.approved_by, state=lambda: materialise(state, head.values),
+            attempt=activity.info().attempt, approved_by=task.approved_by,
+            state=lambda: materialise(state, head.values),
         )  # fmt: skip
 
     async def _refused(self, task: CallTool, tool: Tool, head: Position, error: ToolError) -> ToolDone:
@@ -129,7 +130,8 @@ class ToolActivities:
         if len(text) <= MAX_OUTPUT:
             return text
         name = await self._runtime.store.put_blob("result", text.encode())
-        return f"{text[:MAX_OUTPUT]}\n[{len(text) - MAX_OUTPUT} of {len(text)} characters left out; whole result: blob {name}]"
+        left_out = f"{len(text) - MAX_OUTPUT} of {len(text)} characters left out"
+        return f"{text[:MAX_OUTPUT]}\n[{left_out}; whole result: blob {name}]"
 
     async def _finish(self, task: CallTool, head: Position, record: Record) -> ToolDone:
         """Commit the step with its receipt, or leave the receipt for the merge."""
@@ -165,7 +167,7 @@ def _recorded(checkpoint: Checkpoint) -> Record:
 
 
 def _done(record: Record, position: Position | None = None, delta: Delta | None = None) -> ToolDone:
-    error = {} if record.ok else {"error": record.content[:500]}
+    done = ToolDone(ok=True) if record.ok else ToolDone(ok=False, error=record.content[:500])
     if position is None or delta is None:
-        return ToolDone(ok=record.ok, **error)
-    return ToolDone(ok=record.ok, committed=committed(position, delta), **error)
+        return done
+    return done.model_copy(update={"committed": committed(position, delta)})

@@ -9,21 +9,24 @@ from perdure.activities.runtime import Runtime, committed
 from perdure.checkpointer import Change, Position
 from perdure.contracts import (
     CLOSE_THREAD,
+    LOOK_UP,
     MERGE_STEP,
     OPEN_TURN,
     CloseThread,
     Committed,
+    Found,
+    LookUp,
     MergeStep,
     OpenedTurn,
     OpenTurn,
     Part,
+    Send,
 )
 from perdure.delta import Delta
 from perdure.effects import OPEN
 from perdure.errors import InvalidInput, ThreadClosed, ThreadNotFound
 from perdure.message import Message
 from perdure.state import State, reduce_updates
-from perdure.stores.base import ThreadRow
 from perdure.view import view_of
 
 
@@ -33,49 +36,42 @@ class TurnActivities:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
+    @activity.defn(name=LOOK_UP.name)
+    async def look_up(self, task: LookUp) -> Found:
+        """Where a thread stands. Raises ThreadNotFound or ThreadClosed."""
+        row = await self._runtime.store.thread(task.thread_id)
+        if row is None:
+            raise ThreadNotFound(f"There is no thread {task.thread_id}.", hint="Start it with `perdure start AGENT`.")
+        if row.closed:
+            raise ThreadClosed(f"Thread {task.thread_id} is closed.", hint="Start a new one.")
+        head = await self._runtime.checkpointer.load(task.thread_id, row.head_id)
+        entries = [effect.entry for effect in await self._runtime.store.effects(task.thread_id)]
+        return Found(
+            agent=row.agent, tenant=row.tenant, head=head.ref, parent_id=head.parent_id, turn=row.turn,
+            branch=row.branch, view=view_of(head.values), attention=tuple(e for e in entries if e.status in OPEN),
+        )  # fmt: skip
+
     @activity.defn(name=OPEN_TURN.name)
     async def open_turn(self, task: OpenTurn) -> OpenedTurn:
         """Read the agent's specification as it is now and commit the message.
 
-        Raises AgentNotFound, ThreadNotFound, ThreadClosed or InvalidInput; then nothing was written.
+        Raises AgentNotFound or InvalidInput; then nothing was written.
         """
         runtime, commit = self._runtime, task.commit
-        row = await runtime.store.thread(commit.thread_id)
-        if row is not None and row.closed:
-            raise ThreadClosed(f"Thread {commit.thread_id} is closed.", hint="Start a new one.")
-        definition = runtime.app.agent(_agent_name(task, row)), await runtime.publish(_agent_name(task, row))
-        agent, published = definition
+        agent = runtime.app.agent(task.agent)
+        definition = await runtime.publish(agent.name)
         earlier = await runtime.store.checkpoint(commit.thread_id, commit.checkpoint_id)
         if earlier is not None:
-            position, delta, turn = (
-                await runtime.checkpointer.load(commit.thread_id, earlier.id),
-                earlier.delta,
-                earlier.turn,
-            )
-        else:
-            head = await self._head(task, row)
-            turn = row.turn + 1 if task.resumed and row else commit.turn
-            delta = _input_delta(agent.state, task, head)
-            change = Change(
-                thread_id=commit.thread_id, checkpoint_id=commit.checkpoint_id, source="input", turn=turn,
-                schema_version=agent.state.version, delta=delta,
-            )  # fmt: skip
-            position = await runtime.checkpointer.commit(head, change, agent=agent.name, tenant=task.tenant)
-        opened = OpenedTurn(
-            spec=published.spec, committed=committed(position, delta), parent_id=position.parent_id, turn=turn,
-            branch=row.branch if row else 0,
+            position = await runtime.checkpointer.load(commit.thread_id, earlier.id)
+            return OpenedTurn(spec=definition.spec, committed=committed(position, earlier.delta))
+        head = await runtime.head(commit) if commit.head else None
+        delta = _input_delta(agent.state, task.message, head)
+        change = Change(
+            thread_id=commit.thread_id, checkpoint_id=commit.checkpoint_id, source="input", turn=commit.turn,
+            schema_version=agent.state.version, delta=delta,
         )  # fmt: skip
-        return await self._with_past(opened, position, commit.thread_id) if task.resumed and row else opened
-
-    async def _head(self, task: OpenTurn, row: ThreadRow | None) -> Position | None:
-        if task.commit.head is not None:
-            return await self._runtime.head(task.commit)
-        return await self._runtime.checkpointer.load(row.thread_id, row.head_id) if row else None
-
-    async def _with_past(self, opened: OpenedTurn, position: Position, thread_id: str) -> OpenedTurn:
-        effects = await self._runtime.store.effects(thread_id)
-        attention = tuple(row.entry for row in effects if row.entry.status in OPEN)
-        return opened.model_copy(update={"view": view_of(position.values), "attention": attention})
+        position = await runtime.checkpointer.commit(head, change, agent=agent.name, tenant=task.tenant)
+        return OpenedTurn(spec=definition.spec, committed=committed(position, delta))
 
     @activity.defn(name=MERGE_STEP.name)
     async def merge_step(self, task: MergeStep) -> Committed:
@@ -94,7 +90,8 @@ class TurnActivities:
         delta = _merged(agent.state, head, task, {key: Record.read(data) for key, data in recorded.items()})
         change = Change(
             thread_id=commit.thread_id, checkpoint_id=commit.checkpoint_id, source=task.source,
-            nodes=(commit.node,) if commit.node else (), turn=commit.turn, schema_version=agent.state.version, delta=delta,
+            nodes=(commit.node,) if commit.node else (), turn=commit.turn,
+            schema_version=agent.state.version, delta=delta,
         )  # fmt: skip
         return committed(await runtime.checkpointer.commit(head, change, clears=keys), delta)
 
@@ -105,18 +102,7 @@ class TurnActivities:
         return True
 
 
-def _agent_name(task: OpenTurn, row: ThreadRow | None) -> str:
-    if row is not None:
-        return row.agent
-    if not task.agent:
-        raise ThreadNotFound(
-            f"There is no thread {task.commit.thread_id}.", hint="Start it with `perdure start AGENT`."
-        )
-    return task.agent
-
-
-def _input_delta(state: type[State], task: OpenTurn, head: Position | None) -> Delta:
-    message = task.message
+def _input_delta(state: type[State], message: Send, head: Position | None) -> Delta:
     update: dict[str, Any] = dict(message.state)
     if message.content:
         if "messages" in update:

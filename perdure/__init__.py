@@ -36,7 +36,9 @@ _HOMES = {
     "perdure.errors": ("PerdureError", "ToolError"),
     "perdure.message": ("Message",),
     "perdure.starters.client": ("Client",),
-    "perdure.state": ("Overwrite", "State", "add", "append", "maximum", "merge", "messages", "minimum", "overwrite", "union"),
+    "perdure.state": (
+        "Overwrite", "State", "add", "append", "maximum", "merge", "messages", "minimum", "overwrite", "union",
+    ),
     "perdure.tool": ("Approval", "Tool", "ToolContext"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -47,7 +47,7 @@ class Agent:
     tools: Sequence[Tool] = ()
     parameters: dict[str, Json] = field(default_factory=dict)
     context_tokens: int = 100_000
-    budget: Budget = Budget()
+    budget: Budget = field(default_factory=Budget)
     cache: CacheScope = "lineage"
     stream: bool = False
     model_timeout: Duration = "120s"

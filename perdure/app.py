@@ -91,6 +91,7 @@ def _check_compensation(item: Tool, tools: dict[str, Tool]) -> None:
     required = {name for name, field in undo.arguments.model_fields.items() if field.is_required()}
     if missing := required - _OFFERED - set(item.parameters):
         raise DefinitionError(
-            f"Tool {undo.place} compensates {item.name} but needs {', '.join(sorted(missing))}, which {item.name} doesn't have.",
+            f"Tool {undo.place} compensates {item.name} but needs {', '.join(sorted(missing))}, "
+            f"which {item.name} doesn't have.",
             hint=f"A compensation may take receipt and {', '.join(item.parameters) or 'nothing else'}.",
         )

@@ -173,7 +173,7 @@ class ApprovalBook(BaseModel):
         if decision.digest != request.digest:
             raise _refused(
                 "wrong_digest",
-                f"Request {request.id} is for arguments {request.digest[:12]}…, the decision names {decision.digest[:12]}….",
+                f"Request {request.id} is for {request.digest[:12]}…, the decision names {decision.digest[:12]}….",
             )
         if request.policy.approvers and decision.approver not in request.policy.approvers:
             raise _refused(

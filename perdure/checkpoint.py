@@ -43,7 +43,7 @@ class Checkpoint(Value):
 
 
 def new_id(milliseconds: int, random: Random) -> str:
-    """A version 7 UUID (RFC 9562 §5.7), so ids sort by time; deterministic in a workflow, given its clock and random."""
+    """A version 7 UUID (RFC 9562 §5.7), so ids sort by time; deterministic, given a workflow's clock and random."""
     value = (milliseconds & (2**48 - 1)) << 80 | 0x7 << 76 | random.getrandbits(12) << 64
     return str(UUID(int=value | 0b10 << 62 | random.getrandbits(62)))
 

@@ -81,7 +81,7 @@ class Limits(Wire):
 
 
 class AgentSpec(Wire):
-    """What the workflow interprets. ``digest`` names the whole specification in the store, prompt and tools included."""
+    """What the workflow interprets. ``digest`` names the whole definition in the store, prompt and tools included."""
 
     name: str
     digest: str
@@ -170,10 +170,11 @@ class Carry(Wire):
 
 
 class ThreadInput(Wire):
-    """Input of the workflow. ``agent`` is empty where a thread is resumed and the store knows it."""
+    """Input of the workflow. ``resume``: the thread exists in the store, which knows its agent and its head."""
 
     agent: str
     tenant: str = ""
+    resume: bool = False
     carry: Carry | None = None
 
 
@@ -304,18 +305,31 @@ class OpenTurn(Wire):
     agent: str
     tenant: str = ""
     message: Send
-    resumed: bool = False  # the workflow just started and doesn't know the head: look it up
 
 
 class OpenedTurn(Wire):
-    """The turn's specification and its input checkpoint; what a resumed thread has to know besides."""
+    """The turn's specification, recorded for the turn, and its input checkpoint."""
 
     spec: AgentSpec
     committed: Committed
+
+
+class LookUp(Wire):
+    """Find a thread in the store."""
+
+    thread_id: str
+
+
+class Found(Wire):
+    """Where a thread stands, for a workflow that takes it up again."""
+
+    agent: str
+    tenant: str
+    head: Ref
     parent_id: str | None = None
     turn: int
-    branch: int = 0
-    view: StateView | None = None
+    branch: int
+    view: StateView
     attention: tuple[Effect, ...] = ()
 
 
@@ -353,7 +367,7 @@ class ModelDone(Wire):
 
 
 class CallTool(Wire):
-    """Run one planned call. With ``alone`` the activity commits the step itself, in one transaction with the receipt."""
+    """Run one planned call. With ``alone`` it commits the step itself, in one transaction with the receipt."""
 
     commit: Commit
     agent: str
@@ -462,6 +476,7 @@ class Stub(Generic[In, Out]):
     gives: type[Out]
 
 
+LOOK_UP = Stub("look_up", LookUp, Found)
 OPEN_TURN = Stub("open_turn", OpenTurn, OpenedTurn)
 CALL_MODEL = Stub("call_model", CallModel, ModelDone)
 MERGE_STEP = Stub("merge_step", MergeStep, Committed)

@@ -7,6 +7,7 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory, Fa
 from perdure import errors
 from perdure.errors import PerdureError
 
+_BENIGN = ApplicationErrorCategory.BENIGN
 _EXPECTED = (errors.UsageError, errors.NotFound, errors.Conflict, errors.Refused, errors.ToolError)
 
 
@@ -15,7 +16,7 @@ def to_failure(error: PerdureError, *, delay: float | None = None) -> Applicatio
     return ApplicationError(
         error.message, error.hint, type=type(error).__name__, non_retryable=not error.retry,
         next_retry_delay=timedelta(seconds=delay) if delay is not None else None,
-        category=ApplicationErrorCategory.BENIGN if isinstance(error, _EXPECTED) else ApplicationErrorCategory.UNSPECIFIED,
+        category=_BENIGN if isinstance(error, _EXPECTED) else ApplicationErrorCategory.UNSPECIFIED,
     )  # fmt: skip
 
 

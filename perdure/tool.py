@@ -40,7 +40,7 @@ class ToolContext:
 
     @property
     def state(self) -> State:
-        """The thread's state before this step, as the agent's own State class. Changing it changes nothing: use ``update``."""
+        """The state before this step, as the agent's own class. Changing it changes nothing: use ``update``."""
         return self._state()
 
     def update(self, **channels: Any) -> None:

@@ -15,7 +15,7 @@ BOUND = 16_384  # bytes: a query answer stays far below gRPC's limit, and a carr
 
 
 class StateView(BaseModel):
-    """The part of a state that fits in ``BOUND``; ``omitted`` counts list items, or names bytes, left out by channel."""
+    """The part of a state that fits in ``BOUND``; ``omitted`` counts list items, or bytes, left out by channel."""
 
     values: dict[str, Any] = {}
     sizes: dict[str, int] = {}

@@ -105,7 +105,8 @@ class Client:
         Raises InvalidInput, AgentNotFound, Conflict if the thread exists, TemporalUnreachable.
         """
         thread_id = checked_id(thread or f"{agent}-{uuid.uuid4().hex[:8]}")
-        if await self._last_run(thread_id) is not None:
+        run = await self._last_run(thread_id)
+        if run is not None and run.status != WorkflowExecutionStatus.FAILED:  # failed: its first message was refused
             raise Conflict(f"There is a thread {thread_id} already.", hint="Send to it, or choose another id.")
         said = Send(id=message_id or str(uuid.uuid4()), content=message, state=state or {}, sender=sender)
         return thread_id, await self._send_with_start(thread_id, agent, tenant, said)
@@ -123,7 +124,7 @@ class Client:
             return await self._update(thread_id, "send", said, Accepted)
         except ThreadNotFound:
             agent, tenant = await self._resumable(thread_id)
-        return await self._send_with_start(thread_id, agent, tenant, said)
+        return await self._send_with_start(thread_id, agent, tenant, said, resume=True)
 
     async def wait(self, thread_id: str, message_id: str = "", *, for_people: bool = True) -> TurnResult | StatusAnswer:
         """Wait until the turn of a message (default: whatever runs now) has ended; its result.
@@ -271,7 +272,7 @@ class Client:
     async def compensate(self, thread_id: str, *, turn: int | None = None, by: str = "", reason: str = "") -> Residue:
         """Undo the effects of a turn; a thread that had completed is woken for it. Raises Refused if there are none."""
         task = Compensate(turn=turn, by=by, reason=reason)
-        return await self._update(thread_id, "compensate", task, Residue, wake=True, timeout=3600)
+        return await self._update(thread_id, "compensate", task, Residue, wake=True, patience=3600)
 
     async def resolve(self, thread_id: str, key: str, *, done: bool, by: str, reason: str = "") -> Effect:
         """Settle an effect that is in doubt or could not be undone. Raises EffectNotFound, Refused."""
@@ -304,41 +305,45 @@ class Client:
             raise Conflict(f"Thread {thread_id} has completed; nothing is running.") from None
 
     async def _update(
-        self, thread_id: str, name: str, said: Any, gives: type[Answer], *, wake: bool = False, timeout: float = 60
+        self, thread_id: str, name: str, said: Any, gives: type[Answer], *, wake: bool = False, patience: float = 60
     ) -> Answer:
         handle = self._handle(thread_id)
         args = [] if said is None else [said]
         try:
             return await ask(
-                thread_id, lambda: handle.execute_update(name, args=args, result_type=gives), timeout=timeout
+                thread_id, lambda: handle.execute_update(name, args=args, result_type=gives), patience=patience
             )
         except ThreadNotFound:
             if not wake:
                 raise
         agent, tenant = await self._resumable(thread_id)
-        start = self._start_operation(thread_id, agent, tenant, "woken")
+        start = self._start_operation(thread_id, agent, tenant, "woken", True)
         update = self.temporal.execute_update_with_start_workflow
         return await ask(
             thread_id,
             lambda: update(name, args=args, start_workflow_operation=start, result_type=gives),
-            timeout=timeout,
+            patience=patience,
         )
 
-    async def _send_with_start(self, thread_id: str, agent: str, tenant: str, said: Send) -> Accepted:
-        start = self._start_operation(thread_id, agent, tenant, said.content)
+    async def _send_with_start(
+        self, thread_id: str, agent: str, tenant: str, said: Send, *, resume: bool = False
+    ) -> Accepted:
+        start = self._start_operation(thread_id, agent, tenant, said.content, resume)
         update = self.temporal.execute_update_with_start_workflow
         return await ask(
-            thread_id, lambda: update("send", said, start_workflow_operation=start, result_type=Accepted), timeout=60
+            thread_id, lambda: update("send", said, start_workflow_operation=start, result_type=Accepted), patience=60
         )
 
     def _start_operation(
-        self, thread_id: str, agent: str, tenant: str, about: str
+        self, thread_id: str, agent: str, tenant: str, about: str, resume: bool
     ) -> WithStartWorkflowOperation[Any, Any]:
         attributes = [SearchAttributePair(_AGENT, agent), SearchAttributePair(_TENANT, tenant or "default")]
         text = " ".join(about.split())
         return WithStartWorkflowOperation(
-            WORKFLOW, ThreadInput(agent=agent, tenant=tenant), id=thread_id, task_queue=self._settings.task_queue,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING, search_attributes=TypedSearchAttributes(attributes),
+            WORKFLOW, ThreadInput(agent=agent, tenant=tenant, resume=resume), id=thread_id,
+            task_queue=self._settings.task_queue,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            search_attributes=TypedSearchAttributes(attributes),
             static_summary=f"{agent}: {text[:100]}",
             static_details=f"A thread of agent **{agent}**. Everything about it is under *current details*; "
             f"`perdure status {thread_id}` shows the same.",
@@ -357,7 +362,7 @@ class Client:
         return run is not None and run.status == WorkflowExecutionStatus.RUNNING
 
     async def _resumable(self, thread_id: str) -> tuple[str, str]:
-        """Agent and tenant of a thread whose workflow has completed: from Temporal while it remembers, else the store."""
+        """Agent and tenant of a thread whose workflow has completed, from Temporal or else the store."""
         run = await self._last_run(thread_id)
         if run is not None and run.workflow_type == WORKFLOW:
             if run.typed_search_attributes.get(SearchAttributeKey.for_keyword("PerdureStatus")) == "closed":

@@ -50,10 +50,10 @@ async def connect(
         ) from error
 
 
-async def ask(thread_id: str, call: Callable[[], Awaitable[T]], *, timeout: float = 30.0) -> T:
-    """Run one call to a thread; every way it can fail as one of our errors."""
+async def ask(thread_id: str, call: Callable[[], Awaitable[T]], *, patience: float = 30.0) -> T:
+    """Run one call to a thread, for at most ``patience`` seconds; every way it can fail as one of our errors."""
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(patience):
             return await call()
     except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:
         raise TemporalUnreachable(f"Thread {thread_id} doesn't answer.", hint=_NOBODY) from error

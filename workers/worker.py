@@ -38,6 +38,7 @@ def build_worker(
         task_queue=settings.task_queue,
         workflows=[AgentThread],
         activities=[
+            turns.look_up,
             turns.open_turn,
             turns.merge_step,
             turns.close_thread,
@@ -46,7 +47,7 @@ def build_worker(
             effects.inspect_effect,
             effects.load_saga,
             effects.settle_effect,
-        ],  # fmt: skip
+        ],
         workflow_runner=UnsandboxedWorkflowRunner(),
         interceptors=[ActivityGuard(), *interceptors],
         # What the workflow itself finds wrong must end the thread with its reason, not retry its task for ever.

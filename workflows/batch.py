@@ -123,12 +123,14 @@ class Batch:
                 again = await self._failed(plan, spec, error)
             if not again:
                 return None
-        return await self._in_doubt(plan, "no attempt could be started")
+        await self._in_doubt(plan, "no attempt could be started")
+        return None
 
     def _start(self, plan: ToolPlan, spec: ToolSpec, approved_by: tuple[str, ...]) -> ActivityHandle[ToolDone]:
         task = CallTool(
             commit=self._commit, agent=self._record.agent, spec=self._turn.spec.digest, call_id=plan.call_id,
-            tool=plan.tool, index=plan.index, key=plan.key, digest=plan.digest, alone=self._alone, approved_by=approved_by,
+            tool=plan.tool, index=plan.index, key=plan.key, digest=plan.digest, alone=self._alone,
+            approved_by=approved_by,
         )  # fmt: skip
         return start_tool(task, spec, summary=plan.summary, limits=self._turn.spec.limits)
 

@@ -73,19 +73,21 @@ def start_undo(stub: Stub[In, Out], arg: In, spec: ToolSpec, *, summary: str, li
 
 async def store_call(stub: Stub[In, Out], arg: In, *, summary: str, limits: Limits | None = None) -> Out:
     """An activity that only talks to the store."""
-    return await workflow.execute_activity(
+    result: Out = await workflow.execute_activity(
         stub.name, arg, result_type=stub.gives, start_to_close_timeout=_STORE_ATTEMPT,
         schedule_to_close_timeout=_STORE_DEADLINE, retry_policy=_PATIENT, summary=summary,
         heartbeat_timeout=timedelta(seconds=(limits or Limits()).heartbeat),
     )  # fmt: skip
+    return result
 
 
 async def local_call(stub: Stub[In, Out], arg: In, *, summary: str) -> Out:
     """The same beside the workflow, without a round trip through the server."""
-    return await workflow.execute_local_activity(
+    result: Out = await workflow.execute_local_activity(
         stub.name, arg, result_type=stub.gives, start_to_close_timeout=_STORE_ATTEMPT,
         schedule_to_close_timeout=_STORE_DEADLINE, retry_policy=_PATIENT, summary=summary,
     )  # fmt: skip
+    return result
 
 
 def error_type(error: ActivityError) -> str:

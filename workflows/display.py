@@ -56,7 +56,7 @@ def details(record: Record) -> str:
         turn = record.turn
         limit = f" of {turn.budget.steps}" if turn.budget.steps is not None else ""
         parts.append(
-            f"Turn {turn.number}, {turn.steps}{limit} steps, {turn.usage.calls} model calls, {turn.usage.tokens} tokens."
+            f"Turn {turn.number}: {turn.steps}{limit} steps, {turn.usage.calls} model calls, {turn.usage.tokens} tokens"
         )
     parts += [_request(record.thread_id, request) for request in record.book.pending()]
     parts += [_open_effects(record), _budget(record), _results(record), _refused(record), _log(record)]
@@ -71,8 +71,10 @@ def _request(thread_id: str, request: ApprovalRequest) -> str:
     )
     return (
         f"### Approval {request.id}: `{request.tool}`\n{request.policy.reason}\n\n{arguments}\n\n"
-        f"Who: {who} ({request.approvals()} of {request.policy.quorum}). Until {request.expires_at:%Y-%m-%d %H:%M} UTC.\n\n"
-        f"To answer: `perdure approve {thread_id} {request.id} --as YOU`, or send the signal `approve` or `reject` with\n"
+        f"Who: {who} ({request.approvals()} of {request.policy.quorum}). "
+        f"Until {request.expires_at:%Y-%m-%d %H:%M} UTC.\n\n"
+        f"To answer: `perdure approve {thread_id} {request.id} --as YOU`, "
+        f"or send the signal `approve` or `reject` with\n"
         f"```json\n{json.dumps(answer)}\n```"
     )
 
@@ -90,7 +92,8 @@ def _open_effects(record: Record) -> str:
 def _budget(record: Record) -> str:
     if not record.out_of_budget:
         return ""
-    return f"### Budget\n{record.out_of_budget}. Go on with `perdure extend {record.thread_id} --steps 50`, or cancel the turn."
+    more = f"`perdure extend {record.thread_id} --steps 50`"
+    return f"### Budget\n{record.out_of_budget}. Go on with {more}, or cancel the turn."
 
 
 def _results(record: Record) -> str:

@@ -14,6 +14,7 @@ from perdure.contracts import (
     Carry,
     Commit,
     Committed,
+    Found,
     LogEntry,
     RunningTurn,
     Send,
@@ -72,7 +73,6 @@ class Record:
     parent_id: str | None = None
     turn_number: int = 0
     branch: int = 0
-    resumed: bool = True  # the head has not been looked up in the store yet
     turn: Turn | None = None
     stop: Stop | None = None
     closing: bool = False
@@ -96,7 +96,7 @@ class Record:
         carry = given.carry
         if carry is None:
             return record
-        record.head, record.turn_number, record.branch, record.resumed = carry.head, carry.turn, carry.branch, False
+        record.head, record.turn_number, record.branch = carry.head, carry.turn, carry.branch
         record.queue, record.seen, record.results = deque(carry.queue), list(carry.seen), list(carry.results)
         record.book, record.view, record.log = carry.book, carry.view, list(carry.log)
         record.effects = {effect.key: effect for effect in carry.effects}
@@ -122,6 +122,12 @@ class Record:
         )  # fmt: skip
         return ThreadInput(agent=self.agent, tenant=self.tenant, carry=carry)
 
+    def found(self, found: Found) -> None:
+        """The thread was there before this workflow: take it up where it stands."""
+        self.agent, self.tenant, self.branch, self.turn_number = found.agent, found.tenant, found.branch, found.turn
+        self.head, self.parent_id, self.view = found.head, found.parent_id, found.view
+        self.effects = {effect.key: effect for effect in found.attention}
+
     # ── changes ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def note(self, text: str) -> None:
@@ -143,11 +149,15 @@ class Record:
 
     def finish(self, result: TurnResult) -> None:
         """The turn has ended."""
-        self.results.append(result)
-        del self.results[:-KEPT_RESULTS]
+        self.keep(result)
         self.failed = result.outcome == "failed"
         self.turn = self.stop = None
         self.out_of_budget = ""
+
+    def keep(self, result: TurnResult) -> None:
+        """Keep a result for whoever waits for it."""
+        self.results.append(result)
+        del self.results[:-KEPT_RESULTS]
 
     def enter(self, effect: Effect) -> None:
         """Put an effect into the ledger, or what is new about it. Settled ones make room when it is full."""

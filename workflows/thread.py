@@ -1,14 +1,15 @@
 """``AgentThread``: the workflow of one thread. It interprets a specification; nobody's code but ours runs in it."""
 
 import asyncio
-from typing import Any
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 from temporalio import workflow
 from temporalio.common import RawValue
-from temporalio.exceptions import ApplicationError
 
 from perdure.approvals import Verdict
-from perdure.budget import Budget, Usage, extended
+from perdure.budget import Budget, extended
 from perdure.contracts import (
     CLOSE_THREAD,
     MAX_MESSAGE,
@@ -44,11 +45,22 @@ from perdure.errors import (
     ThreadClosed,
 )
 from perdure.failures import to_failure
+from perdure.workflows import answers
 from perdure.workflows.calls import store_call
 from perdure.workflows.display import Display
 from perdure.workflows.record import KEPT_SEEN, Record, Stop
 from perdure.workflows.saga import load_saga, roll_back, rollback_message
-from perdure.workflows.turn import Refusal, TurnRunner, commit_note, history_is_long, open_turn
+from perdure.workflows.turn import Refusal, TurnRunner, commit_note, history_is_long, look_up, open_turn
+
+T = TypeVar("T")
+
+
+@dataclass
+class _Opening:
+    """How opening the turn of a message went."""
+
+    done: bool = False
+    refusal: Refusal | None = None
 
 
 @workflow.defn(name=WORKFLOW)
@@ -60,13 +72,21 @@ class AgentThread:
         self._record = Record.restore(given)
         self._display = Display(self._record)
         self._writer = asyncio.Lock()  # a turn and an operation between turns exclude each other
-        self._opened: dict[str, Refusal | None] = {}  # messages that somebody waits for -> how opening went
+        self._opening: dict[str, _Opening] = {}  # messages whose senders wait for their turn to begin
+        self._ready = not given.resume or given.carry is not None
+        self._refused: Refusal | None = None  # why the thread can't be taken up
+        self._cancelled = False
         self._limits = Limits()
 
     @workflow.run
     async def run(self, given: ThreadInput) -> ThreadResult:
         """Serve the thread until it is idle for long, closed, or cancelled."""
+        if not self._ready:
+            await self._take_up()
         while True:
+            if self._cancelled:
+                await workflow.wait_condition(workflow.all_handlers_finished)
+                raise asyncio.CancelledError
             if self._record.turn is not None:
                 await self._run_turn()
             elif self._record.queue:
@@ -78,49 +98,68 @@ class AgentThread:
 
     # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────
 
+    async def _take_up(self) -> None:
+        """Find the thread in the store; a thread that isn't there, or is closed, ends this workflow with the reason."""
+        try:
+            await look_up(self._record)
+        except Refusal as refusal:
+            self._refused = refusal
+            await workflow.wait_condition(workflow.all_handlers_finished)
+            raise refusal.failure() from refusal
+        finally:
+            self._ready = True
+
     async def _next_turn(self) -> None:
-        """Open a turn for the oldest message. A thread that could not even begin fails, and leaves nothing behind."""
+        """Open a turn for the oldest message."""
         message = self._record.queue.popleft()
+        refusal = await self._to_the_end(self._open(message))
+        if opening := self._opening.get(message.id):
+            opening.done, opening.refusal = True, refusal
+        if refusal is not None:
+            await self._turn_refused(message, refusal)
+
+    async def _open(self, message: Send) -> Refusal | None:
         async with self._writer:
             try:
                 await open_turn(self._record, message)
-                self._opened[message.id] = None
-                self._record.note(f"message: {message.content[:80]}")
             except Refusal as refusal:
-                self._opened[message.id] = refusal
-                await self._refused(message, refusal)
+                return refusal
+        self._record.note(f"message: {message.content[:80]}")
+        return None
 
-    async def _refused(self, message: Send, refusal: Refusal) -> None:
-        self._record.note(f"message refused: {refusal.message}")
+    async def _turn_refused(self, message: Send, refusal: Refusal) -> None:
+        """Tell why; a thread that could not even begin fails, and leaves nothing behind."""
+        record = self._record
+        record.note(f"message refused: {refusal.message}")
         result = TurnResult(
-            turn=self._record.turn_number, outcome="refused", error=refusal.message, error_type=refusal.kind,
+            turn=record.turn_number, outcome="refused", error=refusal.message, error_type=refusal.kind,
             message_ids=(message.id,),
         )  # fmt: skip
-        self._record.results.append(result)
+        record.keep(result)
         self._display.refresh()
-        if self._record.head is None and not self._record.queue:
+        if record.head is None and not record.queue:
             await workflow.wait_condition(workflow.all_handlers_finished)
-            raise ApplicationError(refusal.message, refusal.hint, type=refusal.kind, non_retryable=True)
+            raise refusal.failure() from refusal
 
     async def _run_turn(self) -> None:
-        """Run the turn as a task of its own: a cancelled workflow stops the turn in good order, it doesn't tear it."""
-        assert self._record.turn is not None
-        self._limits = self._record.turn.spec.limits
+        turn = self._record.turn
+        assert turn is not None, "the loop looked"
+        self._limits = turn.spec.limits
         async with self._writer:
-            runner = TurnRunner(self._record, self._record.turn, self._display)
-            task = asyncio.create_task(runner.run())
-            cancelled = False
-            try:
-                await workflow.wait_condition(task.done)
-            except asyncio.CancelledError:
-                cancelled = True
-                self._stop("the workflow was cancelled", compensate=True)
-                await workflow.wait_condition(task.done)
-            self._record.finish(task.result())
+            result = await self._to_the_end(TurnRunner(self._record, turn, self._display).run())
+            self._record.finish(result)
         self._display.refresh()
-        if cancelled:
-            await workflow.wait_condition(workflow.all_handlers_finished)
-            raise asyncio.CancelledError
+
+    async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run something as a task of its own: a cancelled workflow stops its turn in good order, it doesn't tear it."""
+        task = asyncio.create_task(work)
+        try:
+            await workflow.wait_condition(task.done)
+        except asyncio.CancelledError:
+            self._cancelled = True
+            self._stop("the workflow was cancelled", compensate=True)
+            await workflow.wait_condition(task.done)
+        return task.result()
 
     async def _wait_for_work(self) -> bool:
         """Wait for something to do; False when the thread has been idle for long and may complete."""
@@ -162,9 +201,11 @@ class AgentThread:
             return Accepted(message_id=message.id, repeated=True)
         queued = self._take(message)
         if queued == 0:
-            await workflow.wait_condition(lambda: message.id in self._opened)
-            if refusal := self._opened.pop(message.id):
-                raise ApplicationError(refusal.message, refusal.hint, type=refusal.kind, non_retryable=True)
+            opening = self._opening[message.id] = _Opening()
+            await workflow.wait_condition(lambda: opening.done or self._refused is not None)
+            del self._opening[message.id]
+            if refusal := opening.refusal or self._refused:
+                raise refusal.failure()
         return Accepted(message_id=message.id, queued=queued)
 
     @send.validator
@@ -179,15 +220,16 @@ class AgentThread:
         try:
             said = _decoded(args)
             fields = {"content": said} if isinstance(said, str) else dict(said)
-            message = Send.model_validate({"id": str(workflow.uuid4())} | fields)
-            problem = self._why_not(message)
+            self._take_if_fit(Send.model_validate({"id": str(workflow.uuid4())} | fields))
         except (ValueError, TypeError) as error:
-            problem = InvalidInput(f"The signal doesn't fit: {error}")
-        if problem:
+            self._record.note(f"message refused: it doesn't fit: {str(error)[:200]}")
+        self._display.refresh()
+
+    def _take_if_fit(self, message: Send) -> None:
+        if problem := self._why_not(message):
             self._record.note(f"message refused: {problem.message}")
         elif message.id not in self._record.seen:
             self._take(message)
-        self._display.refresh()
 
     def _why_not(self, message: Send) -> PerdureError | None:
         record = self._record
@@ -248,7 +290,7 @@ class AgentThread:
         """The acknowledged form of the signals: a refused decision leaves no event."""
         self._record.book.decide(said.verdict, said.decision, workflow.now())
         self._display.refresh()
-        return self.approvals()
+        return answers.approvals(self._record)
 
     @decide.validator
     def check_decide(self, said: Decide) -> None:
@@ -277,6 +319,7 @@ class AgentThread:
     @workflow.update(name="compensate", description="Undo the effects of a turn.")
     async def compensate(self, task: Compensate) -> Residue:
         """Undo a turn. The running one is stopped for it; an earlier one is undone between turns."""
+        await self._known()
         running = self._record.turn
         if running and task.turn in (None, running.number):
             self._stop(_because(task), compensate=True)
@@ -295,9 +338,12 @@ class AgentThread:
     @workflow.update(name="resolve_effect", description="Settle an effect that is in doubt or could not be undone.")
     async def resolve_effect(self, task: ResolveEffect) -> Effect:
         """Write down what a person found out: the effect stands outside (``done``), or it doesn't."""
+        await self._known()
+        self.check_resolve(task)
         record = self._record
         effect = record.effects[task.key]
-        status = "done" if task.done else "undone" if effect.status == "needs_attention" else "failed"
+        not_done: Literal["undone", "failed"] = "undone" if effect.status == "needs_attention" else "failed"
+        status: Literal["done", "undone", "failed"] = "done" if task.done else not_done
         said = f"{task.by}: {task.reason}" if task.reason else task.by
         settle = Settle(thread_id=record.thread_id, key=task.key, status=status, error=task.reason, by=task.by)
         settled = await store_call(SETTLE_EFFECT, settle, summary=f"{effect.label()} is {status}, says {task.by}")
@@ -309,7 +355,9 @@ class AgentThread:
 
     @resolve_effect.validator
     def check_resolve(self, task: ResolveEffect) -> None:
-        """Raise where there is nothing to settle."""
+        """Raise where there is nothing to settle; a thread that was just woken is asked again when it knows."""
+        if not self._ready:
+            return
         effect = self._record.effects.get(task.key)
         if effect is None:
             raise to_failure(EffectNotFound(f"Thread {self._record.thread_id} has no open effect {task.key}."))
@@ -336,41 +384,33 @@ class AgentThread:
             raise to_failure(InvalidInput("Give more steps or more tokens."))
 
     @workflow.update(name="close", description="Take no more messages; the running turn is finished first.")
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the thread for good."""
+        await self._known()
         self._record.closing = True
+
+    async def _known(self) -> None:
+        """Wait until the workflow knows where its thread stands. Raises where it can't be taken up."""
+        await workflow.wait_condition(lambda: self._ready)
+        if self._refused is not None:
+            raise self._refused.failure()
 
     # ── queries ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     @workflow.query(name="checkpoint", description="The current checkpoint, with the state while it is small.")
     def checkpoint(self) -> CheckpointAnswer:
         """Where the thread stands. Never asks a database."""
-        record = self._record
-        return CheckpointAnswer(
-            thread_id=record.thread_id, agent=record.agent, status=record.status(), turn=record.turn_number,
-            head=record.head, parent_id=record.parent_id, next=(record.turn.node,) if record.turn else (),
-            state=record.view.values, truncated=record.view.truncated, omitted=record.view.omitted,
-        )  # fmt: skip
+        return answers.checkpoint(self._record)
 
     @workflow.query(name="status", description="What the thread does, what it waits for, what happened lately.")
     def status(self) -> StatusAnswer:
         """The thread for people."""
-        record, turn = self._record, self._record.turn
-        return StatusAnswer(
-            thread_id=record.thread_id, agent=record.agent, status=record.status(), turn=record.turn_number,
-            step=record.head.step if record.head else 0, node=turn.node if turn else "",
-            waiting_for=tuple(f"{r.id}: {r.summary}" for r in record.book.pending()), queued=len(record.queue),
-            usage=turn.usage if turn else Usage(), steps_used=turn.steps if turn else 0,
-            budget=turn.budget if turn else Budget(), results=tuple(record.results),
-            attention=tuple(f"{e.key}: {e.label()} ({e.status})" for e in record.attention()), log=tuple(record.log),
-        )  # fmt: skip
+        return answers.status(self._record)
 
     @workflow.query(name="approvals", description="Approval requests, and decisions that were refused.")
     def approvals(self) -> ApprovalsAnswer:
         """Open requests, those closed lately, refused decisions with their reasons."""
-        book = self._record.book
-        closed = tuple(request for request in book.requests.values() if request.outcome != "open")
-        return ApprovalsAnswer(open=tuple(book.pending()), closed=closed, refused_decisions=tuple(book.refused))
+        return answers.approvals(self._record)
 
     @workflow.query(name="effects", description="The ledger: what was done outside, under which key.")
     def effects(self) -> EffectsAnswer:

@@ -1,15 +1,17 @@
 """One turn: the interpreter of an agent's graph, from a message to its answer or its rollback."""
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.workflow import ActivityHandle
 
 from perdure.budget import exceeded
 from perdure.contracts import (
     END,
+    LOOK_UP,
     MERGE_STEP,
     OPEN_TURN,
     CallModel,
+    LookUp,
     MergeStep,
     ModelDone,
     OpenTurn,
@@ -27,42 +29,43 @@ from perdure.workflows.saga import load_saga, roll_back, rollback_message
 
 
 class Refusal(Exception):
-    """The turn could not be opened; nothing was written."""
+    """The thread can't be taken up, or the turn can't be opened; nothing was written."""
 
-    def __init__(self, kind: str, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.message = message
-        self.hint = hint
+    def __init__(self, error: ActivityError) -> None:
+        cause = root(error)
+        super().__init__(str(error))
+        self.kind = error_type(error) or "Failed"
+        self.message = describe(cause)
+        self.hint = str(next(iter(getattr(cause, "details", ())), ""))
+
+    def failure(self) -> ApplicationError:
+        """As the caller gets it."""
+        return ApplicationError(self.message, self.hint, type=self.kind, non_retryable=True)
+
+
+async def look_up(record: Record) -> None:
+    """Take a thread up where the store has it. Raises Refusal."""
+    try:
+        record.found(await store_call(LOOK_UP, LookUp(thread_id=record.thread_id), summary="where does it stand?"))
+    except ActivityError as error:
+        raise Refusal(error) from error
 
 
 async def open_turn(record: Record, message: Send) -> None:
     """Commit the message and take the agent's specification as it is now. Raises Refusal."""
     record.turn_number += 1
-    task = OpenTurn(
-        commit=record.commit(), agent=record.agent, tenant=record.tenant, message=message, resumed=record.resumed
-    )
+    task = OpenTurn(commit=record.commit(), agent=record.agent, tenant=record.tenant, message=message)
     try:
         opened = await store_call(OPEN_TURN, task, summary=f"open turn: {message.content[:80]}")
     except ActivityError as error:
         record.turn_number -= 1
-        cause = root(error)
-        hint = str(next(iter(getattr(cause, "details", ())), ""))
-        raise Refusal(error_type(error) or "Failed", describe(cause), hint) from error
-    record.agent, record.turn_number, record.branch = opened.spec.name, opened.turn, opened.branch
+        raise Refusal(error) from error
     record.advance(opened.committed)
-    if opened.view is not None:
-        record.view, record.parent_id = opened.view, opened.parent_id
-    for effect in opened.attention:
-        record.enter(effect)
-    record.resumed = record.failed = False
+    record.failed = False
     record.turn = Turn(
-        number=opened.turn,
-        node=opened.spec.start,
-        spec=opened.spec,
-        budget=opened.spec.budget,
+        number=record.turn_number, node=opened.spec.start, spec=opened.spec, budget=opened.spec.budget,
         message_ids=(message.id,),
-    )
+    )  # fmt: skip
 
 
 class TurnRunner:
@@ -145,8 +148,9 @@ class TurnRunner:
             record.out_of_budget = limit
             record.note(f"out of budget: {limit}")
             self._display.refresh()
-            before = turn.budget
-            await workflow.wait_condition(lambda: record.stop is not None or turn.budget != before)
+            await workflow.wait_condition(
+                lambda: record.stop is not None or not exceeded(turn.budget, turn.steps, turn.usage)
+            )
         record.out_of_budget = ""
         if record.stop:
             raise Stopped

@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Connection, RowMapping, event
+from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -206,13 +206,13 @@ class _Transaction:
         """Run a statement; how many rows it changed."""
         return (await self.connection.execute(query(name), values)).rowcount
 
-    async def one(self, name: str, **values: Any) -> RowMapping | None:
+    async def one(self, name: str, **values: Any) -> rows.Row | None:
         """The first row."""
-        return (await self.connection.execute(query(name), values)).mappings().first()
+        return cast("rows.Row | None", (await self.connection.execute(query(name), values)).mappings().first())
 
-    async def all(self, name: str, **values: Any) -> Sequence[RowMapping]:
+    async def all(self, name: str, **values: Any) -> Sequence[rows.Row]:
         """All rows."""
-        return (await self.connection.execute(query(name), values)).mappings().all()
+        return cast("Sequence[rows.Row]", (await self.connection.execute(query(name), values)).mappings().all())
 
 
 async def _commit(tx: _Transaction, step: Step) -> bool:
@@ -250,7 +250,7 @@ async def _head_moved(tx: _Transaction, checkpoint: Checkpoint) -> ConcurrentMod
     row = await tx.one("thread", thread_id=checkpoint.thread_id)
     stands = row["head_id"] if row else "nothing"
     return ConcurrentModification(
-        f"Thread {checkpoint.thread_id}: step {checkpoint.step} extends {checkpoint.parent_id}, but the head is {stands}."
+        f"Step {checkpoint.step} of {checkpoint.thread_id} extends {checkpoint.parent_id}, but the head is {stands}."
     )
 
 

@@ -1,0 +1,34 @@
+"""Answers of the queries: what a thread remembers, as the contracts want it."""
+
+from perdure.budget import Budget, Usage
+from perdure.contracts import ApprovalsAnswer, CheckpointAnswer, StatusAnswer
+from perdure.workflows.record import Record
+
+
+def checkpoint(record: Record) -> CheckpointAnswer:
+    """Where the thread stands, with the bounded view of its state."""
+    return CheckpointAnswer(
+        thread_id=record.thread_id, agent=record.agent, status=record.status(), turn=record.turn_number,
+        head=record.head, parent_id=record.parent_id, next=(record.turn.node,) if record.turn else (),
+        state=record.view.values, truncated=record.view.truncated, omitted=record.view.omitted,
+    )  # fmt: skip
+
+
+def status(record: Record) -> StatusAnswer:
+    """The thread for people."""
+    turn = record.turn
+    return StatusAnswer(
+        thread_id=record.thread_id, agent=record.agent, status=record.status(), turn=record.turn_number,
+        step=record.head.step if record.head else 0, node=turn.node if turn else "",
+        waiting_for=tuple(f"{r.id}: {r.summary}" for r in record.book.pending()), queued=len(record.queue),
+        usage=turn.usage if turn else Usage(), steps_used=turn.steps if turn else 0,
+        budget=turn.budget if turn else Budget(), results=tuple(record.results),
+        attention=tuple(f"{e.key}: {e.label()} ({e.status})" for e in record.attention()), log=tuple(record.log),
+    )  # fmt: skip
+
+
+def approvals(record: Record) -> ApprovalsAnswer:
+    """Open requests, those closed lately, refused decisions with their reasons."""
+    book = record.book
+    closed = tuple(request for request in book.requests.values() if request.outcome != "open")
+    return ApprovalsAnswer(open=tuple(book.pending()), closed=closed, refused_decisions=tuple(book.refused))
