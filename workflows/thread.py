@@ -12,8 +12,6 @@ from perdure.approvals import Verdict
 from perdure.budget import Budget, extended
 from perdure.contracts import (
     CLOSE_THREAD,
-    MAX_MESSAGE,
-    MAX_QUEUE,
     SETTLE_EFFECT,
     WORKFLOW,
     Accepted,
@@ -39,16 +37,14 @@ from perdure.errors import (
     DecisionRefused,
     EffectNotFound,
     InvalidInput,
-    PerdureError,
     Refused,
-    ThreadBusy,
-    ThreadClosed,
 )
 from perdure.failures import to_failure
 from perdure.workflows import answers
 from perdure.workflows.calls import store_call
 from perdure.workflows.display import Display
-from perdure.workflows.record import KEPT_SEEN, Record, Stop
+from perdure.workflows.inbox import Inbox
+from perdure.workflows.record import Record, Stop
 from perdure.workflows.saga import load_saga, roll_back, rollback_message
 from perdure.workflows.turn import Refusal, TurnRunner, commit_note, history_is_long, look_up, open_turn
 
@@ -72,6 +68,7 @@ class AgentThread:
         self._record = Record.restore(given)
         self._display = Display(self._record)
         self._writer = asyncio.Lock()  # a turn and an operation between turns exclude each other
+        self._inbox = Inbox(self._record, lambda compensate: self._stop("another message came", compensate=compensate))
         self._opening: dict[str, _Opening] = {}  # messages whose senders wait for their turn to begin
         self._ready = not given.resume or given.carry is not None
         self._refused: Refusal | None = None  # why the thread can't be taken up
@@ -197,64 +194,33 @@ class AgentThread:
     @workflow.update(name="send", description="Send a message; acknowledged once its turn has begun or is queued.")
     async def send(self, message: Send) -> Accepted:
         """Take a message. Rejected without a trace where the thread doesn't take it."""
-        if message.id in self._record.seen:
+        if self._inbox.seen(message):
             return Accepted(message_id=message.id, repeated=True)
-        queued = self._take(message)
-        if queued == 0:
-            opening = self._opening[message.id] = _Opening()
-            await workflow.wait_condition(lambda: opening.done or self._refused is not None)
-            del self._opening[message.id]
-            if refusal := opening.refusal or self._refused:
-                raise refusal.failure()
-        return Accepted(message_id=message.id, queued=queued)
+        busy = self._record.turn is not None or self._writer.locked() or bool(self._record.queue)
+        self._inbox.take(message)
+        if busy:
+            return Accepted(message_id=message.id, queued=len(self._record.queue))
+        opening = self._opening[message.id] = _Opening()
+        await workflow.wait_condition(lambda: opening.done or self._refused is not None)
+        del self._opening[message.id]
+        if refusal := opening.refusal or self._refused:
+            raise refusal.failure()
+        return Accepted(message_id=message.id)
 
     @send.validator
     def check_send(self, message: Send) -> None:
         """Raise where the message is refused."""
-        if message.id not in self._record.seen:
-            _raise(self._why_not(message))
+        if not self._inbox.seen(message) and (problem := self._inbox.why_not(message)):
+            raise to_failure(problem)
 
     @workflow.signal(name="send", description='Send a message: {"content": "…"} or just a text.')
     def send_signal(self, *args: Any) -> None:
         """The unacknowledged form. What can't be taken is noted in the thread's log."""
         try:
-            said = _decoded(args)
-            fields = {"content": said} if isinstance(said, str) else dict(said)
-            self._take_if_fit(Send.model_validate({"id": str(workflow.uuid4())} | fields))
+            self._inbox.take_signal(_decoded(args))
         except (ValueError, TypeError) as error:
             self._record.note(f"message refused: it doesn't fit: {str(error)[:200]}")
         self._display.refresh()
-
-    def _take_if_fit(self, message: Send) -> None:
-        if problem := self._why_not(message):
-            self._record.note(f"message refused: {problem.message}")
-        elif message.id not in self._record.seen:
-            self._take(message)
-
-    def _why_not(self, message: Send) -> PerdureError | None:
-        record = self._record
-        if record.closing or record.closed:
-            return ThreadClosed(f"Thread {record.thread_id} is closed.", hint="Start a new one.")
-        if len(message.content) > MAX_MESSAGE:
-            return InvalidInput(f"The message has {len(message.content)} characters, more than {MAX_MESSAGE}.")
-        if not message.content.strip() and not message.state:
-            return InvalidInput("The message is empty.", hint="Give a text or an input.")
-        if len(record.queue) >= MAX_QUEUE:
-            return ThreadBusy(f"{MAX_QUEUE} messages wait already.", hint="Send it again later.")
-        if record.turn and record.turn.spec.on_busy == "reject":
-            return ThreadBusy(f"Turn {record.turn.number} is running.", hint="Send it again when it has ended.")
-        return None
-
-    def _take(self, message: Send) -> int:
-        """Queue a message; how many turns come before its own."""
-        record = self._record
-        record.seen.append(message.id)
-        del record.seen[:-KEPT_SEEN]
-        record.queue.append(message)
-        if record.turn and record.turn.spec.on_busy in ("interrupt", "rollback"):
-            self._stop("another message came", compensate=record.turn.spec.on_busy == "rollback")
-        busy = self._writer.locked() or record.turn is not None
-        return len(record.queue) - (0 if busy else 1)
 
     # ── decisions ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -430,8 +396,3 @@ def _decoded(args: tuple[Any, ...]) -> Any:
 def _because(task: Compensate) -> str:
     by = f" by {task.by}" if task.by else ""
     return f"compensated{by}" + (f": {task.reason}" if task.reason else "")
-
-
-def _raise(problem: PerdureError | None) -> None:
-    if problem is not None:
-        raise to_failure(problem)
