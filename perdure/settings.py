@@ -26,6 +26,7 @@ class Settings(BaseSettings):
     heartbeat: float = Field(default=10.0, gt=0.5)  # seconds; see contracts.Limits
     history_events: int = Field(default=8_000, ge=50)
     sticky: float = Field(default=5.0, gt=0)  # seconds until another worker takes over a thread's workflow task
+    task_timeout: float = Field(default=10.0, ge=1)  # seconds until a workflow task that a worker lost is given anew
     max_cached_workflows: int = 1_000
     max_concurrent_activities: int = 100
     shutdown: float = 20.0  # seconds that activities get to finish when the worker is told to stop

@@ -9,7 +9,7 @@ import asyncio
 import re
 import uuid
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import temporalio.client
@@ -341,7 +341,7 @@ class Client:
         text = " ".join(about.split())
         return WithStartWorkflowOperation(
             WORKFLOW, ThreadInput(agent=agent, tenant=tenant, resume=resume), id=thread_id,
-            task_queue=self._settings.task_queue,
+            task_queue=self._settings.task_queue, task_timeout=timedelta(seconds=self._settings.task_timeout),
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             search_attributes=TypedSearchAttributes(attributes),
             static_summary=f"{agent}: {text[:100]}",
