@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from temporalio import activity
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
-from perdure.contracts import Commit
+from perdure.contracts import Commit, lean
 from perdure.errors import PerdureError
 from perdure.failures import to_failure
 
@@ -31,7 +31,8 @@ class _Guard(ActivityInboundInterceptor):
             activity=info.activity_type, attempt=info.attempt, **_where(input)
         ):
             try:
-                return await super().execute_activity(input)
+                result = await super().execute_activity(input)
+                return lean(result) if isinstance(result, BaseModel) else result
             except PerdureError as error:
                 log.info("activity refused", error=str(error), kind=type(error).__name__)
                 raise to_failure(error) from error

@@ -47,7 +47,7 @@ class ModelActivities:
                 self._plan(task, definition, position.ref.step, i, call) for i, call in enumerate(message.tool_calls)
             ),
             usage=usage,
-            answer=message.content[:_ANSWER],
+            answer="" if message.tool_calls else message.content[:_ANSWER],
             note=message.note,
         )
 

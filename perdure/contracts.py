@@ -1,7 +1,7 @@
 """The wire types: what crosses Temporal. Workflow, activities and clients meet only here.
 
-Wire types ignore fields they don't know, so that an older worker can serve a thread that a newer client started;
-payloads leave out fields that were never set (``perdure.wire``), so optional fields cost no history.
+Wire types ignore fields they don't know, so that an older worker can serve a thread that a newer client started.
+What goes to activities and comes back is written ``lean``: an optional field costs history only where it is used.
 """
 
 from dataclasses import dataclass
@@ -42,6 +42,11 @@ class Wire(BaseModel):
     """Base of the wire types."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+def lean(value: BaseModel) -> dict[str, Any]:
+    """A wire type as it is written into history: without what equals its default, which reading restores."""
+    return value.model_dump(mode="json", exclude_defaults=True)
 
 
 # ── the specification an agent is interpreted from ───────────────────────────────────────────────────────────────
@@ -463,7 +468,7 @@ class CloseThread(Wire):
     thread_id: str
 
 
-In = TypeVar("In")
+In = TypeVar("In", bound=BaseModel)
 Out = TypeVar("Out")
 
 

@@ -147,7 +147,12 @@ class Failed(PerdureError):
 
 
 class IntegrityError(Failed):
-    """A stored row doesn't match its digest."""
+    """A stored row can't be read, or doesn't match its digest; ``table`` and ``row`` name it where they are known."""
+
+    def __init__(self, message: str, *, hint: str = "", table: str = "", row: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.table = table
+        self.row = row
 
 
 class StoreOutdated(Failed):

@@ -6,20 +6,16 @@ from typing import Any
 
 from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
-from temporalio.contrib.pydantic import PydanticPayloadConverter, ToJsonOptions, pydantic_data_converter
+from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
 from temporalio.converter import DataConverter
 
 
 class _Converter(PydanticPayloadConverter):
-    """Pydantic JSON with two differences.
+    """Pydantic JSON with one difference: where no type is asked for, a payload that can't be read stays a RawValue.
 
-    It leaves out fields nobody set: an optional field costs history only where it is used. And where no type is
-    asked for, a payload that can't be read stays a RawValue: the SDK drops a signal whose payload doesn't decode
-    with a log line, and we want its handler to see it, refuse it and keep the refusal where people look.
+    The SDK drops a signal whose payload doesn't decode, with a log line; we want its handler to see it, refuse it
+    and keep the refusal where people look.
     """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(ToJsonOptions(exclude_unset=True))
 
     def from_payloads(self, payloads: Sequence[Payload], type_hints: list[type] | None = None) -> list[Any]:
         """See base class."""

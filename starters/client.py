@@ -50,8 +50,9 @@ from perdure.errors import (
     TurnFailed,
 )
 from perdure.settings import Settings
-from perdure.starters.connect import ask, connect, rpc_error
+from perdure.starters.connect import ask, rpc_error
 from perdure.values import Value
+from perdure.workers.connect import connect
 
 Answer = TypeVar("Answer")
 
@@ -215,11 +216,11 @@ class Client:
         return await self._query(thread_id, "approvals", ApprovalsAnswer)
 
     async def effects(self, thread_id: str) -> list[Effect]:
-        """The ledger: all of it from the store, with what the running workflow knows on top."""
+        """The ledger: all of it from the store, with what only the running workflow knows yet."""
         live = {effect.key: effect for effect in (await self._query(thread_id, "effects", EffectsAnswer)).effects}
         rows = await self._from_store().store.effects(thread_id)
         known = {row.entry.key: row.entry for row in rows}
-        return sorted((known | live).values(), key=lambda e: (e.turn, e.step, e.index))
+        return sorted((live | known).values(), key=lambda e: (e.turn, e.step, e.index))
 
     async def watch(self, thread_id: str) -> AsyncIterator[StatusAnswer]:
         """The status each time it has changed; ends when the thread has completed."""

@@ -18,11 +18,13 @@ from perdure.contracts import (
     Stub,
     ToolDone,
     ToolSpec,
+    Wire,
+    lean,
     tool_stub,
 )
 from perdure.failures import root
 
-In = TypeVar("In")
+In = TypeVar("In", bound=Wire)
 Out = TypeVar("Out")
 
 _STORE_ATTEMPT = timedelta(seconds=30)  # one short transaction; longer means that the worker is gone
@@ -38,7 +40,7 @@ def start(
     """Start an activity. Times in seconds; ``attempts`` 0 means as many as fit in the deadline."""
     return workflow.start_activity(
         stub.name,
-        arg,
+        lean(arg),
         result_type=stub.gives,
         start_to_close_timeout=timedelta(seconds=attempt + _SURROUND),
         schedule_to_close_timeout=timedelta(seconds=deadline + _SURROUND),
@@ -74,7 +76,7 @@ def start_undo(stub: Stub[In, Out], arg: In, spec: ToolSpec, *, summary: str, li
 async def store_call(stub: Stub[In, Out], arg: In, *, summary: str, limits: Limits | None = None) -> Out:
     """An activity that only talks to the store."""
     result: Out = await workflow.execute_activity(
-        stub.name, arg, result_type=stub.gives, start_to_close_timeout=_STORE_ATTEMPT,
+        stub.name, lean(arg), result_type=stub.gives, start_to_close_timeout=_STORE_ATTEMPT,
         schedule_to_close_timeout=_STORE_DEADLINE, retry_policy=_PATIENT, summary=summary,
         heartbeat_timeout=timedelta(seconds=(limits or Limits()).heartbeat),
     )  # fmt: skip
@@ -84,7 +86,7 @@ async def store_call(stub: Stub[In, Out], arg: In, *, summary: str, limits: Limi
 async def local_call(stub: Stub[In, Out], arg: In, *, summary: str) -> Out:
     """The same beside the workflow, without a round trip through the server."""
     result: Out = await workflow.execute_local_activity(
-        stub.name, arg, result_type=stub.gives, start_to_close_timeout=_STORE_ATTEMPT,
+        stub.name, lean(arg), result_type=stub.gives, start_to_close_timeout=_STORE_ATTEMPT,
         schedule_to_close_timeout=_STORE_DEADLINE, retry_policy=_PATIENT, summary=summary,
     )  # fmt: skip
     return result

@@ -2,7 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from temporalio import workflow
 
@@ -22,6 +22,7 @@ from perdure.contracts import (
     ThreadInput,
     ToolPlan,
     TurnResult,
+    lean,
 )
 from perdure.effects import OPEN, Effect
 from perdure.view import StateView
@@ -108,7 +109,7 @@ class Record:
             )  # fmt: skip
         return record
 
-    def carry(self) -> ThreadInput:
+    def carry(self) -> dict[str, Any]:
         """As the input of the next run. Only called between steps: nothing is pending then."""
         turn = self.turn
         running = turn and RunningTurn(
@@ -120,7 +121,7 @@ class Record:
             seen=tuple(self.seen), results=tuple(self.results), book=self.book, effects=tuple(self.effects.values()),
             view=self.view, log=tuple(self.log), failed=self.failed,
         )  # fmt: skip
-        return ThreadInput(agent=self.agent, tenant=self.tenant, carry=carry)
+        return lean(ThreadInput(agent=self.agent, tenant=self.tenant, carry=carry))
 
     def found(self, found: Found) -> None:
         """The thread was there before this workflow: take it up where it stands."""

@@ -1,6 +1,6 @@
 """What a checkpoint store can do: the one seam between the engine and a database."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
 from perdure.budget import Usage
@@ -122,6 +122,12 @@ class Store(Protocol):
 
     async def history(self, thread_id: str, *, limit: int, before_step: int | None = None) -> list[Checkpoint]:
         """A page of checkpoints, newest first."""
+
+    def walk(self, thread_id: str) -> AsyncIterator[Checkpoint]:
+        """All checkpoints of a thread by step, the root first; a page at a time, so memory stays bounded.
+
+        Raises IntegrityError that names the row where one can't be read.
+        """
 
     async def snapshots(self, thread_id: str) -> list[Snapshot]:
         """All snapshots of a thread, oldest first."""

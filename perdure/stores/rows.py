@@ -2,7 +2,8 @@
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from perdure.budget import Usage
 from perdure.canonical import canonical
 from perdure.checkpoint import Checkpoint
 from perdure.effects import Effect
+from perdure.errors import IntegrityError
 from perdure.stores.base import CachedResult, EffectRow, Line, Receipt, Snapshot, Step
 
 Row = Mapping[str, Any]
@@ -34,23 +36,36 @@ def unpacked(stored: bytes) -> bytes:
     return zlib.decompress(stored[1:]) if stored[:1] == _ZLIB else stored[1:]
 
 
+@contextmanager
+def _reading(table: str, row: Row, name: str) -> Iterator[None]:
+    """Whoever meets a row that can't be decoded learns which one it is."""
+    try:
+        yield
+    except (ValueError, TypeError, zlib.error) as error:
+        raise IntegrityError(
+            f"Thread {row['thread_id']}: the row {row[name]} of {table} can't be read: {error}.",
+            hint="Run `perdure db verify`.", table=table, row=str(row[name]),
+        ) from error  # fmt: skip
+
+
 def checkpoint(row: Row) -> Checkpoint:
     """A checkpoint from its row."""
-    return Checkpoint(
-        thread_id=row["thread_id"],
-        id=row["checkpoint_id"],
-        parent_id=row["parent_id"],
-        step=row["step"],
-        source=row["source"],
-        nodes=tuple(row["nodes"].split(",")) if row["nodes"] else (),
-        turn=row["turn"],
-        schema_version=row["schema_version"],
-        metadata=json.loads(row["metadata"]),
-        delta=json.loads(unpacked(row["delta"])),
-        created_at=row["created_at"],
-        size=row["size"],
-        digest=row["digest"].hex(),
-    )
+    with _reading("checkpoints", row, "checkpoint_id"):
+        return Checkpoint(
+            thread_id=row["thread_id"],
+            id=row["checkpoint_id"],
+            parent_id=row["parent_id"],
+            step=row["step"],
+            source=row["source"],
+            nodes=tuple(row["nodes"].split(",")) if row["nodes"] else (),
+            turn=row["turn"],
+            schema_version=row["schema_version"],
+            metadata=json.loads(row["metadata"]),
+            delta=json.loads(unpacked(row["delta"])),
+            created_at=row["created_at"],
+            size=row["size"],
+            digest=row["digest"].hex(),
+        )
 
 
 def step_values(step: Step) -> dict[str, Any]:
@@ -79,7 +94,8 @@ def line(found: Sequence[Row], snapshot_row: Row | None) -> Line:
 
 def snapshot(row: Row) -> Snapshot:
     """A snapshot from its row."""
-    return Snapshot(checkpoint_id=row["checkpoint_id"], state=unpacked(row["state"]), digest=row["digest"].hex())
+    with _reading("snapshots", row, "checkpoint_id"):
+        return Snapshot(checkpoint_id=row["checkpoint_id"], state=unpacked(row["state"]), digest=row["digest"].hex())
 
 
 def snapshot_values(value: Snapshot) -> dict[str, Any]:
@@ -107,13 +123,14 @@ _ENTRY = tuple(name for name in Effect.model_fields if name != "index")
 
 def effect(row: Row) -> EffectRow:
     """A ledger entry from its row."""
-    return EffectRow(
-        thread_id=row["thread_id"],
-        entry=Effect(index=row["position"], **{name: row[name] for name in _ENTRY}),
-        arguments=unpacked(row["arguments"]),
-        arguments_digest=row["arguments_digest"],
-        receipt=unpacked(row["receipt"]) if row["receipt"] is not None else None,
-    )
+    with _reading("effects", row, "key"):
+        return EffectRow(
+            thread_id=row["thread_id"],
+            entry=Effect(index=row["position"], **{name: row[name] for name in _ENTRY}),
+            arguments=unpacked(row["arguments"]),
+            arguments_digest=row["arguments_digest"],
+            receipt=unpacked(row["receipt"]) if row["receipt"] is not None else None,
+        )
 
 
 def effect_values(row: EffectRow) -> dict[str, Any]:

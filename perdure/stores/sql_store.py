@@ -19,6 +19,7 @@ from perdure.stores.queries import migrations, query
 from perdure.stores.rows import now
 
 _BUSY_MS = 10_000  # another process may hold the write lock for one short transaction; ten seconds is an outage
+_PAGE = 500  # rows read at once by `walk`: a few hundred kilobytes
 
 
 class SqlStore:
@@ -105,6 +106,17 @@ class SqlStore:
             return [
                 rows.checkpoint(r) for r in await tx.all("history", thread_id=thread_id, limit=limit, before_step=top)
             ]
+
+    async def walk(self, thread_id: str) -> AsyncIterator[Checkpoint]:
+        after: dict[str, Any] = {"step": -(2**62), "checkpoint_id": ""}
+        while True:
+            async with self._reading() as tx:
+                page = await tx.all("walk", thread_id=thread_id, limit=_PAGE, **after)
+            for row in page:
+                yield rows.checkpoint(row)
+            if len(page) < _PAGE:
+                return
+            after = {name: page[-1][name] for name in after}
 
     async def snapshots(self, thread_id: str) -> list[Snapshot]:
         async with self._reading() as tx:

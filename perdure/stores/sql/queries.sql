@@ -41,6 +41,11 @@ SELECT * FROM line ORDER BY step
 SELECT * FROM checkpoints WHERE thread_id = :thread_id AND step < :before_step ORDER BY step DESC, checkpoint_id DESC
 LIMIT :limit
 
+-- name: walk
+SELECT * FROM checkpoints
+WHERE thread_id = :thread_id AND (step > :step OR (step = :step AND checkpoint_id > :checkpoint_id))
+ORDER BY step, checkpoint_id LIMIT :limit
+
 -- name: add_snapshot
 INSERT INTO snapshots (thread_id, checkpoint_id, state, digest) VALUES (:thread_id, :checkpoint_id, :state, :digest)
 
