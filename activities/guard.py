@@ -7,9 +7,10 @@ from typing import Any
 import structlog
 from pydantic import BaseModel
 from temporalio import activity
+from temporalio.common import RawValue
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
-from perdure.contracts import Commit, lean
+from perdure.contracts import lean
 from perdure.errors import PerdureError
 from perdure.failures import to_failure
 
@@ -62,9 +63,20 @@ async def _beat(info: activity.Info) -> None:
 
 
 def _where(input: ExecuteActivityInput) -> dict[str, Any]:
-    task = input.args[0] if input.args and isinstance(input.args[0], BaseModel) else None
-    commit = getattr(task, "commit", None)
-    if isinstance(commit, Commit):
-        step = commit.head.step + 1 if commit.head else 0
-        return {"thread": commit.thread_id, "turn": commit.turn, "step": step, "checkpoint": commit.checkpoint_id}
-    return {"thread": getattr(task, "thread_id", None) or activity.info().workflow_id}
+    """Thread, turn, step and checkpoint of the task, for the log."""
+    task = _task(input)
+    commit = task.get("commit")
+    if commit is None:
+        return {"thread": task.get("thread_id") or activity.info().workflow_id}
+    step = commit["head"]["step"] + 1 if commit.get("head") else 0
+    return {"thread": commit["thread_id"], "turn": commit["turn"], "step": step, "checkpoint": commit["checkpoint_id"]}
+
+
+def _task(input: ExecuteActivityInput) -> dict[str, Any]:
+    """The activity's input as plain data; the dynamic one's isn't decoded yet."""
+    argument = input.args[0] if input.args else None
+    if isinstance(argument, BaseModel):
+        return argument.model_dump()
+    raw = argument[0] if isinstance(argument, list) and argument else None
+    said = activity.payload_converter().from_payload(raw.payload) if isinstance(raw, RawValue) else None
+    return said if isinstance(said, dict) else {}

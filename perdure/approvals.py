@@ -78,6 +78,10 @@ class ApprovalRequest(Value):
         """How many people said yes."""
         return sum(1 for decision in self.decisions if decision.verdict == "approve")
 
+    def waits_for(self) -> str:
+        """What an open request waits for, on one line."""
+        return f"approval {self.id}: {self.summary} waits for {' or '.join(self.policy.approvers) or 'anyone'}"
+
     def verdict_line(self) -> str:
         """How it ended, for people and for the model."""
         if self.outcome == "rejected":

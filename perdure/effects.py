@@ -94,7 +94,7 @@ class Residue(Value):
 def residue(effects: Iterable[Effect]) -> Residue:
     """The residue report over the effects of a saga."""
     groups: dict[str, list[str]] = {"undone": [], "still_done": [], "in_doubt": [], "needs_attention": []}
-    for effect in effects:
+    for effect in sorted(effects, key=lambda e: e.undone_at):
         if effect.status in groups:
             groups[effect.status].append(effect.label())
         elif effect.status == "done" and effect.effect != "read":

@@ -19,6 +19,7 @@
     └── Failed              (1)    it was tried and did not work
         ├── IntegrityError         a stored row doesn't match its digest
         ├── StoreOutdated          the store's schema is not the one this version needs
+        ├── NotSetUp               the Temporal namespace lacks something that threads need
         ├── ModelError             the model refused the request for good
         ├── ToolError              a tool says clearly that it did not do it
         ├── ToolGone               a pending call names a tool that no longer exists
@@ -157,6 +158,10 @@ class IntegrityError(Failed):
 
 class StoreOutdated(Failed):
     """The store's schema is not the one this version needs."""
+
+
+class NotSetUp(Failed):
+    """The Temporal namespace, or a search attribute in it, is missing; the hint is the command that makes it."""
 
 
 class ModelError(Failed):

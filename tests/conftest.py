@@ -7,24 +7,42 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from temporalio.testing import WorkflowEnvironment
+from temporalio.testing import TimeSkippingConfig, WorkflowEnvironment
 
 from perdure.app import App
 from perdure.testing import Script
 from perdure.wire import data_converter
+from perdure.workers.embedded import TUNING
 from tests.world import TEMPORAL, World, search_attributes, world
 
 MakeWorld = Callable[..., AbstractAsyncContextManager[World]]
+SERVER = {
+    "frontend.WorkflowTimeSkippingEnabled": "true",
+    # A deleted history is gone in a few seconds, not in half a minute.
+    "history.transferProcessorUpdateAckInterval": '"100ms"',
+    "history.visibilityProcessorUpdateAckInterval": '"100ms"',
+    **TUNING,
+}
 
 
 @pytest_asyncio.fixture(scope="session")
 async def environment() -> AsyncIterator[WorkflowEnvironment]:
-    """The server. Timers wait in virtual time: a thread's 30 days pass in a second."""
+    """The server. Each thread has a clock of its own, which ``World.forward`` moves: 30 days pass in a second."""
     async with await WorkflowEnvironment.start_time_skipping_v2(
+        ts_config=TimeSkippingConfig(enabled=False),  # else a thread that waits for a person is at its expiry at once
         data_converter=data_converter,
         dev_server_existing_path=TEMPORAL,
-        dev_server_extra_args=["--dynamic-config-value", "frontend.WorkflowTimeSkippingEnabled=true"],
+        dev_server_extra_args=[part for pair in SERVER.items() for part in ("--dynamic-config-value", "=".join(pair))],
         search_attributes=search_attributes(),
+    ) as environment:
+        yield environment
+
+
+@pytest_asyncio.fixture(scope="session")
+async def real_time() -> AsyncIterator[WorkflowEnvironment]:
+    """A second server, whose clock is everybody's: for tests of real processes that die in real time."""
+    async with await WorkflowEnvironment.start_local(
+        data_converter=data_converter, dev_server_existing_path=TEMPORAL, search_attributes=search_attributes()
     ) as environment:
         yield environment
 

@@ -71,11 +71,11 @@ class Batch:
             return None
         try:
             approved_by = await self._gate(plan)
-            return None if approved_by is None else await self._attempt(plan, approved_by)
+            done = None if approved_by is None else await self._attempt(plan, approved_by)
         except Stopped:
-            return None
-        finally:
-            self._display.refresh()
+            done = None
+        self._display.refresh()
+        return done
 
     # ── the gate ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -95,9 +95,7 @@ class Batch:
             return record.stop is not None or record.book.requests[request.id].outcome != "open"
 
         try:
-            await workflow.wait_condition(
-                answered, timeout=plan.approval.expires, timeout_summary=f"approval {request.id} expires"
-            )
+            await workflow.wait_condition(answered, timeout=plan.approval.expires, timeout_summary=request.waits_for())
         except TimeoutError:
             record.book.expire(request.id, workflow.now())
         if record.stop:

@@ -75,7 +75,7 @@ def _request(thread_id: str, request: ApprovalRequest) -> str:
         f"Until {request.expires_at:%Y-%m-%d %H:%M} UTC.\n\n"
         f"To answer: `perdure approve {thread_id} {request.id} --as YOU`, "
         f"or send the signal `approve` or `reject` with\n"
-        f"```json\n{json.dumps(answer)}\n```"
+        f"```json\n{json.dumps(answer, indent=1)}\n```"
     )
 
 

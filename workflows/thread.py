@@ -167,7 +167,9 @@ class AgentThread:
             workflow.continue_as_new(record.carry())
         try:
             await workflow.wait_condition(
-                lambda: bool(record.queue) or record.closing, timeout=self._limits.idle, timeout_summary="idle"
+                lambda: bool(record.queue) or record.closing,
+                timeout=self._limits.idle,
+                timeout_summary="idle: waits for a message",
             )
             return True
         except TimeoutError:

@@ -1,0 +1,110 @@
+"""How the demo speaks: numbered steps, short sentences, calm colours; plain text where there is no terminal."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from perdure.approvals import ApprovalRequest
+from perdure.contracts import LogEntry
+from perdure.examples.orders.ledger import Entry
+from perdure.examples.orders.verdict import Check
+
+_INDENT = 3
+_KEY = 8  # characters of a key that are shown; enough to see which entries belong together
+
+
+class Narrator:
+    """Tells the story on a console, and pauses so that a person can follow. Never asks anything."""
+
+    def __init__(self, console: Console, *, pause: float = 0.0) -> None:
+        self._console = console
+        self._pause = pause
+        self._steps = 0
+        self._told: set[LogEntry] = set()
+
+    def title(self, text: str) -> None:
+        """The first line."""
+        self._console.print(Text(text, style="bold"))
+
+    async def step(self, title: str) -> None:
+        """Begin the next step."""
+        await asyncio.sleep(self._pause)
+        self._steps += 1
+        self._console.print()
+        self._console.print(Text.assemble((f"{self._steps}  ", "bold cyan"), (title, "bold")))
+
+    def say(self, text: str) -> None:
+        """A sentence or two."""
+        self._console.print(Padding(Text(text), (0, 0, 0, _INDENT)))
+
+    def fact(self, name: str, value: str, note: str = "") -> None:
+        """A name and what it stands for, on one line however long, so that it can be copied."""
+        line = Text.assemble(" " * _INDENT, (f"{name:<10}", "cyan"), value, (f"  {note}" if note else "", "dim"))
+        self._console.print(line, soft_wrap=True)
+
+    def log(self, thread: str, entries: Iterable[LogEntry]) -> None:
+        """What is new in a thread's own log."""
+        for entry in entries:
+            if entry not in self._told:
+                self._told.add(entry)
+                line = Text.assemble(" " * _INDENT, (f"{thread} | ", "dim cyan"), (entry.text, "dim"))
+                self._console.print(line, soft_wrap=True)
+
+    def request(self, request: ApprovalRequest, command: str, link: str) -> None:
+        """What a person is asked, and the two ways to see and answer it."""
+        arguments = ", ".join(f"{name} = {value}" for name, value in request.arguments.items())
+        who = " or ".join(request.policy.approvers) or "anyone"
+        self.fact("asked", f"{request.tool}: {arguments}")
+        self.fact("why", request.policy.reason)
+        self.fact("who", f"{who}, until {request.expires_at:%Y-%m-%d %H:%M} UTC")
+        self.fact("command", command)
+        self.fact("or in UI", link)
+
+    def books(self, entries: Sequence[Entry]) -> None:
+        """The shop's own ledger as a table."""
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="cyan")
+        for name in ("id", "kind"):
+            table.add_column(name)
+        table.add_column("amount", justify="right")
+        table.add_column("key")
+        table.add_column("attempts", justify="right")
+        for name in ("status", "undoes"):
+            table.add_column(name)
+        for entry in entries:
+            key, attempts = _short(entry.key), str(entry.attempts)
+            style = "dim" if entry.status == "undone" or entry.undoes else ""
+            cells = [entry.id, entry.kind, f"{entry.amount:g}", key, attempts, entry.status, entry.undoes or ""]
+            table.add_row(*cells, style=style)
+        self._console.print(Padding(table, (0, 0, 0, _INDENT)))
+
+    def checks(self, checks: Iterable[Check]) -> None:
+        """The verdict, claim by claim."""
+        for check in checks:
+            mark = ("ok     ", "green") if check.ok else ("WRONG  ", "bold red")
+            found = f": {check.found}" if check.found else ""
+            self._console.print(Padding(Text.assemble(mark, check.claim, (found, "red")), (0, 0, 0, _INDENT)))
+
+    def end(self, text: str, *, ok: bool) -> None:
+        """The last line."""
+        self._console.print()
+        self._console.print(Text(text, style="bold green" if ok else "bold red"))
+
+    def trouble(self, text: str, details: str = "") -> None:
+        """What went wrong, and what a log says about it."""
+        self._console.print()
+        self._console.print(Text(text, style="bold red"))
+        if details:
+            self._console.print(Padding(Text(details, style="dim"), (0, 0, 0, _INDENT)))
+
+
+def _short(key: str | None) -> str:
+    """A key by its beginning, with what marks a compensation's key."""
+    if key is None:
+        return "none"
+    name, dash, suffix = key.partition("-")
+    return name[:_KEY] + dash + suffix

@@ -1,0 +1,207 @@
+"""What happens in the demo, step by step, told while it happens."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from perdure.approvals import ApprovalRequest
+from perdure.contracts import StatusAnswer, TurnResult
+from perdure.effects import Effect
+from perdure.errors import IntegrityError
+from perdure.examples.orders import verdict
+from perdure.examples.orders.narration import Narrator
+from perdure.examples.orders.parts import Parts
+from perdure.examples.orders.shop import ShopFault
+from perdure.examples.orders.story import ONE_MONITOR, TWO_LAPTOPS
+from perdure.examples.orders.verdict import Check
+
+_AGENT, _APPROVER = "orders", "finance"
+_POLL = 0.1
+_FOR_PEOPLE = frozenset({"awaiting_approval", "awaiting_input", "in_doubt", "needs_attention", "out_of_budget"})
+
+Seen = StatusAnswer | TurnResult
+
+
+class Tale:
+    """Two orders, and the verdict over what they left in the shop."""
+
+    def __init__(self, parts: Parts, narrator: Narrator) -> None:
+        self._parts = parts
+        self._narrator = narrator
+        self._checks: list[Check] = []
+        self._results: list[TurnResult] = []
+        self._recorded = 0  # the model's answers that the second worker found in the thread's history
+
+    async def tell(self) -> bool:
+        """The whole tale. Whether the shop's books are right."""
+        await self._introduce()
+        await self._first_order("order-1")
+        await self._second_order("order-2")
+        await self._show_books()
+        return await self._judge(["order-1", "order-2"])
+
+    async def _introduce(self) -> None:
+        parts, narrator = self._parts, self._narrator
+        narrator.title("Perdure: an order desk that outlives its worker.")
+        await narrator.step("The world: everything runs on this machine, in a folder of its own.")
+        narrator.fact("home", str(parts.worker.log.parent))
+        narrator.fact("shop", parts.shop.url, "stock, payments, a courier; it keeps its own books")
+        if parts.model:
+            narrator.fact("model", parts.model.base_url, "offline: it follows a script, by OpenAI's protocol")
+        else:
+            narrator.fact("model", "a real one, as your OPENAI_ variables say", "so this story is not scripted")
+        narrator.fact("Temporal", parts.server.address, f"its UI: {parts.server.ui}")
+        narrator.fact("worker", f"process {parts.worker.pid}", f"it is going to die; its log: {parts.worker.log}")
+
+    # ── the first order ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _first_order(self, thread: str) -> None:
+        await self._narrator.step(f'A customer writes: "{TWO_LAPTOPS}"')
+        message = await self._start(thread, TWO_LAPTOPS)
+        seen = await self._follow(thread, message)
+        self._claim("the first order waited for a person", seen, "awaiting_approval")
+        survived = False
+        while isinstance(seen, StatusAnswer) and seen.status == "awaiting_approval":
+            if not survived:
+                self._parts.shop.add_fault(ShopFault(path="/charges", method="POST", mode="hang_after"))
+            await self._approve(thread, seen)
+            seen = await self._follow(thread, message, until=lambda: self._parts.shop.waiting > 0)
+            if self._parts.shop.waiting:
+                await self._kill_worker(thread)
+                survived = True
+                seen = await self._follow(thread, message)
+        self._parts.shop.clear_faults()
+        if self._parts.model:
+            self._checks.append(Check(claim="a worker was killed", found="" if survived else "none was"))
+        self._ended(seen, "answered")
+
+    async def _approve(self, thread: str, seen: StatusAnswer) -> None:
+        narrator, request = self._narrator, await self._parts.client.request(thread)
+        await narrator.step("The thread pauses: this call needs a person. It would wait for days, and without a worker.")
+        narrator.request(request, self._command(thread, request), self._parts.link(thread))
+        await narrator.step(f"{_APPROVER} approves, by a signal to the workflow.")
+        self._recorded = seen.usage.calls
+        await self._parts.client.signal_decision(
+            thread, "approve", request, approver=_APPROVER, reason="The order is genuine."
+        )
+
+    def _command(self, thread: str, request: ApprovalRequest) -> str:
+        return f"perdure approve {thread} {request.id} --as {_APPROVER} --address {self._parts.server.address}"
+
+    async def _kill_worker(self, thread: str) -> None:
+        narrator, worker, shop = self._narrator, self._parts.worker, self._parts.shop
+        await narrator.step("The worker is killed in the middle of the charge.")
+        narrator.say("The shop has taken the money, and the worker has not yet heard so.")
+        narrator.fact("SIGKILL", f"process {worker.pid}")
+        await worker.kill()
+        killed = time.monotonic()
+        await shop.idle()  # its connection is gone: nobody will ever hear that answer
+        narrator.books(shop.ledger.entries())
+        await narrator.step("Another worker starts, and the thread goes on where it was.")
+        await worker.start()
+        narrator.fact("worker", f"process {worker.pid}")
+        narrator.say(
+            "Temporal misses the heartbeats of the first, and gives the charge to the second under the same key. "
+            "The shop knows the key: it charges nothing, and answers as it would have then."
+        )
+        await self._answered_again(thread)
+        narrator.fact("took", f"{time.monotonic() - killed:.1f} s from the kill to the second attempt")
+
+    async def _answered_again(self, thread: str) -> None:
+        """Until a charge was asked for twice, or the thread has gone another way."""
+        while max(entry.attempts for entry in self._parts.shop.ledger.entries()) < 2:
+            status = await self._parts.client.status(thread)
+            if status.results or status.status in _FOR_PEOPLE:
+                return
+            await asyncio.sleep(_POLL)
+
+    # ── the second order ─────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _second_order(self, thread: str) -> None:
+        await self._narrator.step(f'Another customer writes: "{ONE_MONITOR}"')
+        self._narrator.say("This costs less than 100: nobody is asked. But no courier goes to Atlantis.")
+        message = await self._start(thread, ONE_MONITOR)
+        seen = await self._follow(thread, message)
+        while isinstance(seen, StatusAnswer) and seen.status == "awaiting_approval":  # only a real model comes here
+            await self._approve(thread, seen)
+            seen = await self._follow(thread, message)
+        self._ended(seen, "failed")
+
+    # ── the verdict ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _show_books(self) -> None:
+        narrator, shop = self._narrator, self._parts.shop
+        await narrator.step("The shop's own books. The shop knows nothing of Perdure.")
+        narrator.books(shop.ledger.entries())
+        usage = [result.usage for result in self._results]
+        needed, cached = sum(each.calls for each in usage), sum(each.cached for each in usage)
+        await narrator.step("The model: nothing is asked, or paid, twice.")
+        counted = "the model's own count" if self._parts.model else "as the threads have it"
+        narrator.fact("calls", f"{len(self._parts.model.log) if self._parts.model else needed - cached}", counted)
+        narrator.fact("saved", f"{self._recorded + cached}", self._why_saved(cached))
+
+    def _why_saved(self, cached: int) -> str:
+        parts = []
+        if self._recorded:
+            parts.append(f"{self._recorded} had been answered before the kill, and were recorded")
+        if cached:
+            parts.append(f"{cached} came from the cache")
+        return "; ".join(parts)
+
+    async def _judge(self, threads: list[str]) -> bool:
+        entries = self._parts.shop.ledger.entries()
+        if self._parts.model:
+            needed = sum(result.usage.calls - result.usage.cached for result in self._results)
+            self._checks += verdict.check_story(entries, self._parts.shop.ledger.stock())
+            self._checks.append(verdict.check_model(self._parts.model.calls_by_key, needed))
+        self._checks += verdict.check_books(entries)
+        effects: list[Effect] = []
+        for thread in threads:
+            own = await self._parts.client.effects(thread)
+            self._checks += [verdict.check_order(thread, entries, own), await self._check_state(thread)]
+            effects += own
+        self._checks.append(verdict.check_agreement(entries, effects))
+        await self._narrator.step("The verdict.")
+        self._narrator.checks(self._checks)
+        right = all(check.ok for check in self._checks)
+        self._narrator.verdict(right=right)
+        return right
+
+    async def _check_state(self, thread: str) -> Check:
+        claim = f"{thread}: its state matches the digests of its checkpoints"
+        try:
+            await self._parts.client.state(thread)
+        except IntegrityError as error:
+            return Check(claim=claim, found=str(error))
+        return Check(claim=claim)
+
+    # ── threads ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _start(self, thread: str, text: str) -> str:
+        _, accepted = await self._parts.client.start(_AGENT, text, thread=thread)
+        return accepted.message_id
+
+    async def _follow(self, thread: str, message: str, *, until: Callable[[], bool] = lambda: False) -> Seen:
+        """Tell what the thread logs, until its turn has ended, it waits for a person, or ``until`` holds."""
+        while True:
+            status = await self._parts.client.status(thread)
+            self._narrator.log(thread, status.log)
+            for result in status.results:
+                if message in result.message_ids:
+                    return result
+            if status.status in _FOR_PEOPLE or until():
+                return status
+            await asyncio.sleep(_POLL)
+
+    def _claim(self, claim: str, seen: Seen, wanted: str) -> None:
+        """A claim about a scripted story; a real model may tell another one."""
+        found = seen.status if isinstance(seen, StatusAnswer) else seen.outcome
+        if self._parts.model:
+            self._checks.append(Check(claim=claim, found="" if found == wanted else f"it is {found}"))
+
+    def _ended(self, seen: Seen, wanted: str) -> None:
+        thread = f"order {len(self._results) + 1}"
+        self._claim(f"{thread} ended as it should: {wanted}", seen, wanted)
+        if isinstance(seen, TurnResult):
+            self._results.append(seen)
+            self._narrator.result(seen)

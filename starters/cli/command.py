@@ -1,0 +1,177 @@
+"""What every command has: the common options, a session to work with, and one place where it runs.
+
+A command is an async function of a ``Session`` and its own parameters::
+
+    @command
+    async def status(session: Session, thread: Thread) -> None: ...
+
+    app.command()(status)
+"""
+
+import asyncio
+import contextlib
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, fields
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
+
+import typer
+
+from perdure.errors import Refused, TemporalUnreachable, UsageError
+from perdure.starters.cli.output import Format, Output
+
+if TYPE_CHECKING:  # each of these costs time that `perdure --help` must not pay
+    from perdure.app import App
+    from perdure.starters.cli.defaults import Place
+    from perdure.starters.client import Client
+    from perdure.stores import Store
+
+P = ParamSpec("P")
+_PANEL = "Common options"
+
+Thread = Annotated[str, typer.Argument(metavar="THREAD", help="The thread's id.", show_default=False)]
+Who = Annotated[str, typer.Option("--as", metavar="WHO", help="In whose name.", show_default=False)]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is recorded.", show_default=False)]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until the turn has ended, or a person is needed.")]
+
+
+def _common(*names: str, metavar: str, help: str) -> Any:
+    return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=_PANEL, show_default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options that every command takes, as they were given."""
+
+    app: Annotated[str, _common("--app", metavar="MODULE:ATTR", help="The app (PERDURE_APP).")] = ""
+    store: Annotated[str, _common("--store", metavar="URL", help="The checkpoint store (PERDURE_STORE).")] = ""
+    address: Annotated[str, _common("--address", metavar="HOST:PORT", help="Temporal (TEMPORAL_ADDRESS).")] = ""
+    namespace: Annotated[
+        str, _common("--namespace", "-n", metavar="NAME", help="Temporal's namespace (TEMPORAL_NAMESPACE).")
+    ] = ""
+    profile: Annotated[
+        str, _common("--profile", metavar="NAME", help="A profile of Temporal's configuration (TEMPORAL_PROFILE).")
+    ] = ""
+    output: Annotated[
+        Format, _common("--output", "-o", metavar="text|json|jsonl", help="The form of what is printed.")
+    ] = Format.text
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Answer questions with yes.", rich_help_panel=_PANEL)
+    ] = False  # fmt: skip
+
+
+class Session:
+    """What one command works with. Connections are made when they are first asked for."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.out = Output(options.output)
+        self._closing = contextlib.AsyncExitStack()
+        self._client: Client | None = None
+
+    @cached_property
+    def place(self) -> "Place":
+        """The server, the store and the app. Raises InvalidInput."""
+        from perdure.starters.cli.defaults import find_place
+
+        o = self.options
+        return find_place(app=o.app, store=o.store, address=o.address, namespace=o.namespace, profile=o.profile)
+
+    async def client(self, *, worker: bool = False) -> "Client":
+        """A connected client. With ``worker`` also make sure that somebody will answer, before anything is sent.
+
+        Raises TemporalUnreachable.
+        """
+        from perdure.starters.client import Client
+
+        place = self.place
+        if self._client is None:
+            self._client = await Client.connect(
+                address=place.address, namespace=place.namespace, profile=place.profile, settings=place.settings
+            )
+            self._closing.push_async_callback(self._client.close)
+        if worker and not await self._client.is_served():
+            raise TemporalUnreachable(
+                f"No worker serves the task queue {place.settings.task_queue}; nothing was sent.",
+                hint="`perdure worker` starts one, `perdure doctor` checks.",
+            )
+        return self._client
+
+    async def store(self, *, create: bool = False) -> "Store":
+        """The store; with ``create`` also one that isn't there yet. Raises InvalidInput, StoreUnreachable."""
+        from perdure.stores import open_store
+
+        store = open_store(self.place.settings.store_url(), create=create)
+        self._closing.push_async_callback(store.close)
+        return store
+
+    def app(self) -> "App | None":
+        """The app, if one is named. Raises DefinitionError."""
+        from perdure.app import load_app
+
+        if not (name := self.place.settings.app):
+            return None
+        with contextlib.redirect_stdout(sys.stderr):  # what a module prints as it is imported is no document of ours
+            return load_app(name)
+
+    @property
+    def is_interactive(self) -> bool:
+        """Whether a person can be asked: reads what we ask and types the answer."""
+        return sys.stdin.isatty() and sys.stderr.isatty()
+
+    def confirm(self, question: str) -> None:
+        """Have a person agree, unless ``-y`` does. Raises Refused: nobody can be asked, or the answer is no."""
+        if self.options.yes:
+            return
+        if not self.is_interactive:
+            raise Refused("This needs a yes, and there is no terminal to ask on.", hint="Pass -y to agree.")
+        if not typer.confirm(question, default=False, err=True):
+            raise Refused("You said no; nothing was changed.")
+
+    def ui_link(self, thread_id: str) -> str:
+        """The thread's page in Temporal's UI; empty where no UI is known."""
+        ui, namespace = self.place.settings.ui, self._client.temporal.namespace if self._client else "default"
+        return f"{ui.rstrip('/')}/namespaces/{namespace}/workflows/{thread_id}" if ui else ""
+
+    async def close(self) -> None:
+        """Let go of what was opened."""
+        await self._closing.aclose()
+
+
+def command(function: Callable[Concatenate[Session, P], Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """An async function of a session as a Typer command that also takes the common options."""
+
+    @wraps(function)
+    def run(**given: Any) -> None:
+        options = Options(**{field.name: given.pop(field.name) for field in fields(Options)})
+        asyncio.run(_run(Session(options), function, given))
+
+    first, *own = inspect.signature(function, eval_str=True).parameters.values()
+    run.__signature__ = inspect.Signature([*own, *_parameters()])  # type: ignore[attr-defined]
+    run.__annotations__ = {}  # of the function inside; Typer reads the signature
+    return run
+
+
+async def _run(session: Session, function: Callable[..., Coroutine[Any, Any, None]], given: dict[str, Any]) -> None:
+    try:
+        await function(session, **given)
+    finally:
+        await session.close()
+
+
+def _parameters() -> list[inspect.Parameter]:
+    hints = typing.get_type_hints(Options, include_extras=True)
+    return [
+        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
+        for f in fields(Options)
+    ]
+
+
+def exactly_one(**given: object) -> None:
+    """Raise UsageError unless exactly one of the options (by name) has a value."""
+    names = ", ".join(f"--{name}" for name in given)
+    if sum(value not in (None, "") for value in given.values()) != 1:
+        raise UsageError(f"Give one of {names}.")

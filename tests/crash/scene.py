@@ -1,0 +1,175 @@
+"""One thread's own shop, model, store and task queue; its workers are processes. And what is true at the end."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import Client as TemporalClient
+from temporalio.common import SearchAttributeKey
+from temporalio.service import RPCError, RPCStatusCode
+from temporalio.worker import Replayer
+
+from perdure.checkpoint import Checkpoint
+from perdure.checkpointer import verify_line
+from perdure.contracts import TurnResult
+from perdure.examples.orders import desk
+from perdure.examples.orders.ledger import Entry
+from perdure.examples.orders.shop import Shop
+from perdure.testing import ModelServer
+from perdure.tool import Tool
+from perdure.wire import data_converter
+from perdure.workflows.thread import AgentThread
+from tests.crash.points import Point
+from tests.crash.process import WorkerProcess
+from tests.crash.stories import SCRIPT, Story
+from tests.world import World, eventually, world
+
+ORDERS = "perdure.examples.orders.desk:app"
+PATIENCE = 90.0  # seconds for a thread to get where it must; on a busy machine it takes ten
+# A lost attempt is noticed within a second or two, a lost workflow task too: the tests wait for nothing else.
+_QUICK = {"heartbeat": 1.5, "sticky": 1.0, "task_timeout": 2.0}
+_STATUS = SearchAttributeKey.for_keyword("PerdureStatus")
+
+
+class Scene:
+    """A thread that has not begun, and everything it will meet."""
+
+    def __init__(self, made: World, shop: Shop, folder: Path, app: str) -> None:
+        self.shop = shop
+        self.model: ModelServer = made.model
+        self.store = made.store
+        self.client = made.client
+        self.thread = made.thread()
+        self._world = made
+        self._folder = folder
+        self._app = app
+        self._workers: list[WorkerProcess] = []
+
+    async def worker(self, at: Point | None = None, **environment: str) -> WorkerProcess:
+        """Start a worker process; ``at`` is where it is struck."""
+        settings = self._world.settings
+        base = {
+            "OPENAI_BASE_URL": self.model.base_url, "OPENAI_API_KEY": "offline", "ORDERS_SHOP_URL": self.shop.url,
+            "PERDURE_STORE": settings.store, "PERDURE_HOME": str(settings.home),
+            "PERDURE_TASK_QUEUE": settings.task_queue, "PERDURE_HEARTBEAT": str(settings.heartbeat),
+            "PERDURE_STICKY": str(settings.sticky),
+        }  # fmt: skip
+        worker = await WorkerProcess.start(
+            address=self._world.temporal.service_client.config.target_host, app=self._app,
+            environment=base | environment, log=self._folder / f"worker-{len(self._workers) + 1}.log", at=at,
+        )  # fmt: skip
+        self._workers.append(worker)
+        return worker
+
+    async def end(self) -> None:
+        """No process is left."""
+        await asyncio.gather(*(worker.end() for worker in self._workers))
+
+    # ── what happens ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def begins(self, message: str, agent: str = "orders") -> str:
+        """Send the first message; its id, once its turn has begun."""
+        _, accepted = await self.client.start(agent, message, thread=self.thread)
+        return accepted.message_id
+
+    async def finishes(self, message_id: str) -> TurnResult:
+        """How the turn of a message ends."""
+        async with asyncio.timeout(PATIENCE):
+            result = await self.client.wait(self.thread, message_id, for_people=False)
+        assert isinstance(result, TurnResult)
+        return result
+
+    async def approved(self, amount: float) -> None:
+        """Once Temporal shows that the charge waits for approval, approve it by signal. Needs no worker."""
+        await self.shows("awaiting_approval")
+        arguments = desk.charge_card.arguments(card="tok_visa_1", amount=amount)
+        decision = {"request_id": "a1", "approver": "finance", "digest": desk.charge_card.digest(arguments)}
+        await self._world.temporal.get_workflow_handle(self.thread).signal("approve", decision)
+
+    async def shows(self, status: str) -> None:
+        """Return once Temporal itself shows this status; asks no worker."""
+        await eventually(self._shown, lambda shown: shown == status, within=PATIENCE)
+
+    async def _shown(self) -> str:
+        try:
+            run = await self._world.temporal.get_workflow_handle(self.thread).describe()
+        except RPCError as error:
+            if error.status != RPCStatusCode.NOT_FOUND:
+                raise
+            return ""
+        return run.typed_search_attributes.get(_STATUS) or ""
+
+    # ── what is true at the end ──────────────────────────────────────────────────────────────────────────────────
+
+    async def is_whole(self, story: Story, *, repaid: int | None = None, attempts: dict[str, int] | None = None) -> None:
+        """Everything that must be true, whatever was struck.
+
+        ``repaid`` is the number of the logical model call that was answered twice; ``attempts`` tells how often the
+        shop was asked for an effect (``charge tok_visa_1``), where not once.
+        """
+        self.paid(story.calls, repaid)
+        self.shop_did(story, attempts or {})
+        await self.store_is_whole(story.sources)
+        statuses = tuple(row.entry.status for row in await self.store.effects(self.thread))
+        assert statuses == story.effects
+        if story.notes:
+            assert (await self.client.state(self.thread))["notes"] == list(story.notes)
+        await self.history_is_clean()
+
+    def paid(self, calls: int, repaid: int | None) -> None:
+        """Each logical model call was answered once; the one that is named, twice."""
+        answered = list(self.model.calls_by_key.values())
+        assert answered == [2 if number == repaid else 1 for number in range(1, calls + 1)]
+
+    def shop_did(self, story: Story, attempts: dict[str, int]) -> None:
+        """One entry for each logical effect, each asked for under one key."""
+        entries = self.shop.ledger.entries()
+        assert sorted(map(_seen, entries)) == sorted((d.kind, d.subject, d.status) for d in story.ledger)
+        assert {f"{e.kind} {e.subject}": e.attempts for e in entries if e.attempts > 1} == attempts
+        assert len({entry.key for entry in entries}) == len(entries)
+        assert all(entry.key for entry in entries)
+
+    async def store_is_whole(self, sources: object) -> list[Checkpoint]:
+        """One unbroken line of checkpoints, every digest right; no receipt is left over. Oldest first."""
+        line = tuple(reversed(await self.client.history(self.thread, limit=1000)))
+        assert [checkpoint.source for checkpoint in line] == sources
+        assert [checkpoint.parent_id for checkpoint in line] == [None, *(checkpoint.id for checkpoint in line[:-1])]
+        verify_line(self.thread, None, line)
+        row = await self.store.thread(self.thread)
+        known = await self.client.checkpoint(self.thread)
+        assert row is not None
+        assert known.head == line[-1].ref
+        assert row.head_id == line[-1].id
+        assert known.state == await self.client.state(self.thread)
+        assert (await self.store.sizes())["rows"]["receipts"] == 0
+        return list(line)
+
+    async def history_is_clean(self) -> None:
+        """No workflow task failed (one that timed out with its worker did not), and the history replays, sandboxed."""
+        history = await self._world.fetch(self.thread)
+        failed = [event for event in history.events if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED]
+        assert not failed
+        await Replayer(workflows=[AgentThread], data_converter=data_converter).replay_workflow(history)
+
+
+@asynccontextmanager
+async def scene(temporal: TemporalClient, folder: Path, app: str = ORDERS) -> AsyncIterator[Scene]:
+    """A scene without a worker; at its end no process is left."""
+    async with AsyncExitStack() as stack:
+        folder.mkdir(parents=True, exist_ok=True)
+        made = await stack.enter_async_context(world(temporal, folder, desk.app, SCRIPT, serve=False, **_QUICK))
+        shop = await stack.enter_async_context(Shop(folder / "ledger.db"))
+        set_up = Scene(made, shop, folder, app)
+        stack.push_async_callback(set_up.end)
+        yield set_up
+
+
+def _seen(entry: Entry) -> tuple[str, str, str]:
+    return entry.kind, entry.subject, entry.status
+
+
+def digest_of(tool: Tool, **arguments: object) -> str:
+    """What an approval of this call binds to."""
+    return tool.digest(tool.arguments(**arguments))

@@ -1,0 +1,107 @@
+"""What the threads of the crash tests are about, and what must be true of each once it has ended."""
+
+from collections.abc import Sequence
+
+from perdure.examples.orders.story import ONE_MONITOR, STORY, TWO_LAPTOPS
+from perdure.testing import Rule, Script, call, say, together
+from perdure.values import Value
+
+TOGETHER = "Please look after three things at once."
+GARBLED = "Please call what can't be called."
+HELLO = "Are you still there?"
+
+SCRIPT = STORY.model_copy(
+    update={
+        "rules": [
+            Rule(
+                when=TOGETHER,
+                replies=[
+                    together(
+                        call("reserve_stock", sku="laptop", quantity=2),
+                        call("check_stock", sku="mouse"),
+                        call("reserve_stock", sku="monitor", quantity=1),
+                    ),
+                    say("All three are done."),
+                ],
+            ),
+            Rule(when=GARBLED, replies=[together(call("reserve_stock", sku="laptop"), call("fly")), say("I can't.")]),
+            Rule(when=HELLO, replies=[say("I am.")]),
+            *STORY.rules,
+        ]
+    }
+)
+
+
+class Done(Value):
+    """An entry of the shop's ledger, as it must be."""
+
+    kind: str
+    subject: str
+    status: str
+
+
+class Story(Value):
+    """One thread: its message, and how it ends however often a worker dies on the way."""
+
+    message: str
+    outcome: str
+    answer: str = ""
+    approval: float | None = None
+    ledger: tuple[Done, ...] = ()
+    effects: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    sources: Sequence[str]
+    calls: int
+
+
+ORDER = Story(
+    message=TWO_LAPTOPS,
+    outcome="answered",
+    answer="Your order is on its way: reservation-1, paid with charge-2, brought by booking-3.",
+    approval=2500.0,
+    ledger=(
+        Done(kind="reserve", subject="laptop", status="done"),
+        Done(kind="charge", subject="tok_visa_1", status="done"),
+        Done(kind="book", subject="12 Harbour Street", status="done"),
+    ),
+    effects=("done", "done", "done"),
+    notes=(
+        "Reserved 2 of laptop as reservation-1.",
+        "Charged 2500.00 to tok_visa_1 as charge-2.",
+        "Booked a courier to 12 Harbour Street as booking-3.",
+    ),
+    sources=["input", *["step"] * 7],
+    calls=4,
+)
+
+TAKEN_BACK = Story(
+    message=ONE_MONITOR,
+    outcome="failed",
+    ledger=(
+        Done(kind="reserve", subject="monitor", status="undone"),
+        Done(kind="charge", subject="tok_visa_1", status="undone"),
+        Done(kind="refund", subject="tok_visa_1", status="done"),
+        Done(kind="release", subject="monitor", status="done"),
+    ),
+    effects=("undone", "undone", "failed"),
+    notes=("Reserved 1 of monitor as reservation-1.", "Charged 89.00 to tok_visa_1 as charge-2."),
+    sources=["input", *["step"] * 5, "compensation"],
+    calls=3,
+)
+
+THREE_AT_ONCE = Story(
+    message=TOGETHER,
+    outcome="answered",
+    answer="All three are done.",
+    ledger=(
+        Done(kind="reserve", subject="laptop", status="done"),
+        Done(kind="reserve", subject="monitor", status="done"),
+    ),
+    effects=("done", "done"),
+    sources=["input", *["step"] * 3],
+    calls=2,
+)
+
+NOT_CALLED = Story(
+    message=GARBLED, outcome="answered", answer="I can't.", sources=["input", *["step"] * 3], calls=2
+)  # fmt: skip
