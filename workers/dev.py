@@ -2,15 +2,13 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
-
-from temporalio.client import Client
+from pathlib import Path
 
 from perdure.app import App
 from perdure.errors import TemporalUnreachable
 from perdure.settings import Settings
-from perdure.stores import Store
 from perdure.workers.connect import connect_embedded, let_go
 from perdure.workers.dev_record import DevRecord, written
 from perdure.workers.embedded import EmbeddedServer
@@ -22,7 +20,7 @@ Say = Callable[[str], None]
 
 
 async def develop(
-    target: str, settings: Settings, *, port: int | None = None, ui_port: int | None = None, say: Say
+    target: str, settings: Settings, *, port: int | None = None, ui_port: int | None = None, say: Say = print
 ) -> None:
     """Run everything for the app ``MODULE:ATTR`` until SIGINT or SIGTERM. ``say`` gets what a person should read.
 
@@ -32,29 +30,29 @@ async def develop(
     app = named_app(target)
     server = EmbeddedServer(settings=settings, port=port, ui_port=ui_port)
     with stop_signals(server.abandon) as told:
-        async with server, opened(settings) as store:
-            await store.migrate()
-            record = DevRecord(
-                address=server.address, ui=server.ui, app=target, store=settings.store_url(), pid=os.getpid()
-            )
-            with written(record, server.home):
-                client = await connect_embedded(server.address)
-                greeting = _greeting(app, server, settings)
-                until = _until(server, told, say, settings)
-                await _work(client, app, store, settings, until, lambda: say(greeting))
-                del client
+        async with server:
+            await _serve(app, target, server, settings, told, say)
             await let_go()
             if not told.is_set():
-                raise _server_died(server)
+                raise _death(server)
 
 
-async def _work(
-    client: Client, app: App, store: Store, settings: Settings, until: Awaitable[None], began: Callable[[], None]
+async def _serve(
+    app: App, target: str, server: EmbeddedServer, settings: Settings, told: asyncio.Event, say: Say
 ) -> None:
-    await work(client, app=app, store=store, settings=settings, until=until, began=began)
+    async with opened(settings) as store:
+        await store.migrate()
+        client = await connect_embedded(server.address)
+        record = DevRecord(
+            address=server.address, ui=server.ui, app=target, store=settings.store_url(), pid=os.getpid()
+        )
+        with written(record, server.home):
+            greeting = "\n".join(_greeting(app, server, settings))
+            until = _end(server, told, lambda: say(_farewell(settings)))
+            await work(client, app=app, store=store, settings=settings, until=until, began=lambda: say(greeting))
 
 
-async def _until(server: EmbeddedServer, told: asyncio.Event, say: Say, settings: Settings) -> None:
+async def _end(server: EmbeddedServer, told: asyncio.Event, say: Callable[[], None]) -> None:
     """Until a signal came or the server died."""
     waiting = [asyncio.ensure_future(told.wait()), asyncio.ensure_future(server.died())]
     try:
@@ -65,17 +63,17 @@ async def _until(server: EmbeddedServer, told: asyncio.Event, say: Say, settings
             with suppress(asyncio.CancelledError):
                 await each
     if told.is_set():
-        say(f"Stopping. What runs gets {settings.shutdown:.0f} seconds to finish; once more to stop at once.")
+        say()
 
 
-def _server_died(server: EmbeddedServer) -> TemporalUnreachable:
+def _death(server: EmbeddedServer) -> TemporalUnreachable:
     said = server.last_words()
     return TemporalUnreachable("The embedded Temporal server died.", hint=f"It said: {said}" if said else "")
 
 
-def _greeting(app: App, server: EmbeddedServer, settings: Settings) -> str:
+def _greeting(app: App, server: EmbeddedServer, settings: Settings) -> list[str]:
     agent = next(iter(app.agents), "AGENT")
-    lines = [
+    return [
         f"Temporal UI   {server.ui}",
         f"Temporal      {server.address}",
         f"Store         {settings.store_url()}",
@@ -86,8 +84,9 @@ def _greeting(app: App, server: EmbeddedServer, settings: Settings) -> str:
         "  perdure list",
         "  perdure approvals",
         *_cautions(server),
+        "",
+        "Ctrl-C stops it; the next start goes on from there.",
     ]
-    return "\n".join(lines)
 
 
 def _cautions(server: EmbeddedServer) -> list[str]:
@@ -95,10 +94,16 @@ def _cautions(server: EmbeddedServer) -> list[str]:
     elsewhere = os.environ.get("TEMPORAL_ADDRESS", server.address)
     if elsewhere != server.address:
         lines += ["", f"TEMPORAL_ADDRESS is {elsewhere}: unset it there, or add --address {server.address}."]
+    if server.home != Path(".perdure").absolute():
+        lines += ["", f"There too: export PERDURE_HOME={server.home}"]
     if not is_configured():
         lines += [
             "",
-            f"No model is configured: set {KEY} (or {ADDRESS} for another server that speaks its protocol) and start",
+            f"No model is configured: set {KEY} (or {ADDRESS}, for another server of the same protocol) and start",
             "again. Threads wait for it until then. `perdure demo` needs none.",
         ]
     return lines
+
+
+def _farewell(settings: Settings) -> str:
+    return f"Stopping. What runs gets {settings.shutdown:.0f} seconds to finish; Ctrl-C again stops it at once."
