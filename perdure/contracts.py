@@ -28,8 +28,8 @@ SEARCH_ATTRIBUTES = {
 }
 TOOL_PREFIX = "tool:"  # activity types: the UI's timeline then names the tool itself
 UNDO_PREFIX = "undo:"
-MAX_MESSAGE = 100_000  # characters of one message; far below Temporal's 2 MB a payload
-MAX_QUEUE = 100
+MAX_MESSAGE = 256_000  # bytes of one message with its state
+MAX_QUEUE = 1_000_000  # bytes of all that wait: they are carried when a thread continues as new, within 2 MB a payload
 
 Status = Literal[
     "idle", "running", "awaiting_approval", "awaiting_input", "compensating", "in_doubt", "needs_attention",

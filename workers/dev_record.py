@@ -1,6 +1,5 @@
 """``HOME/dev.json``: how the commands typed beside a running `perdure dev` find its server, store and app."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +24,7 @@ def written(record: DevRecord, home: Path) -> Iterator[None]:
     """The record stands in the folder, whole from its first moment, and is gone at the end."""
     path, draft = home / NAME, home / f"{NAME}.new"
     draft.write_text(record.model_dump_json() + "\n", "utf-8")
-    os.replace(draft, path)
+    draft.replace(path)
     try:
         yield
     finally:

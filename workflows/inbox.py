@@ -10,6 +10,10 @@ from perdure.errors import InvalidInput, PerdureError, ThreadBusy, ThreadClosed
 from perdure.workflows.record import KEPT_SEEN, Record
 
 
+def _size(message: Send) -> int:
+    return len(message.model_dump_json().encode())
+
+
 class Inbox:
     """The thread's queue, with its rules. ``interrupt`` stops the running turn (True: and undoes it)."""
 
@@ -26,12 +30,12 @@ class Inbox:
         record = self._record
         if record.closing or record.closed:
             return ThreadClosed(f"Thread {record.thread_id} is closed.", hint="Start a new one.")
-        if len(message.content) > MAX_MESSAGE:
-            return InvalidInput(f"The message has {len(message.content)} characters, more than {MAX_MESSAGE}.")
+        if (size := _size(message)) > MAX_MESSAGE:
+            return InvalidInput(f"The message has {size} bytes, more than {MAX_MESSAGE}.")
         if not message.content.strip() and not message.state:
             return InvalidInput("The message is empty.", hint="Give a text or an input.")
-        if len(record.queue) >= MAX_QUEUE:
-            return ThreadBusy(f"{MAX_QUEUE} messages wait already.", hint="Send it again later.")
+        if size + sum(map(_size, record.queue)) > MAX_QUEUE:
+            return ThreadBusy(f"{len(record.queue)} messages wait already.", hint="Send it again later.")
         if record.turn and record.turn.spec.on_busy == "reject":
             return ThreadBusy(f"Turn {record.turn.number} is running.", hint="Send it again when it has ended.")
         return None

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -10,11 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from perdure.approvals import ApprovalRequest
-from perdure.contracts import LogEntry
+from perdure.contracts import LogEntry, TurnResult
 from perdure.examples.orders.ledger import Entry
+from perdure.examples.orders.processes import APP
 from perdure.examples.orders.verdict import Check
 
 _INDENT = 3
+_RIGHT = "The books are right: each effect happened once, and what had to be undone was undone once."
+_WRONG = "The books are WRONG."
 _KEY = 8  # characters of a key that are shown; enough to see which entries belong together
 
 
@@ -89,10 +93,24 @@ class Narrator:
             found = f": {check.found}" if check.found else ""
             self._console.print(Padding(Text.assemble(mark, check.claim, (found, "red")), (0, 0, 0, _INDENT)))
 
-    def end(self, text: str, *, ok: bool) -> None:
-        """The last line."""
+    def result(self, result: TurnResult) -> None:
+        """How a turn ended, and what it left behind."""
+        self.fact(result.outcome, result.answer or result.error)
+        for line in result.residue.lines():
+            name, _, what = line.partition(": ")
+            self.fact(name.lower(), what)
+
+    def verdict(self, *, right: bool) -> None:
+        """The last words."""
+        said, style = (_RIGHT, "bold green") if right else (_WRONG, "bold red")
         self._console.print()
-        self._console.print(Text(text, style="bold green" if ok else "bold red"))
+        self._console.print(Text(said, style=style))
+
+    def kept(self, home: Path) -> None:
+        """Where to look afterwards."""
+        self._console.print()
+        self._console.print(Text(f"Kept: {home}. To look at the threads again:"))
+        self._console.print(Text(f"   PERDURE_HOME={home} perdure dev --app {APP}", style="cyan"), soft_wrap=True)
 
     def trouble(self, text: str, details: str = "") -> None:
         """What went wrong, and what a log says about it."""

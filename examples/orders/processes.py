@@ -10,7 +10,9 @@ from pathlib import Path
 
 from perdure.workers.leash import Leash
 
-_COMMAND = (sys.executable, "-m", "perdure.workers.process")
+APP = "perdure.examples.orders.desk:app"
+
+_COMMAND = (sys.executable, "-c", "import asyncio; from perdure.settings import Settings; from perdure.workers.process import serve; s=Settings(); asyncio.run(serve(s.app, s))")
 _GRACE = 10.0  # seconds a worker gets to end when it is told to; it needs one or two
 _POLL = 0.05
 _LAST_WORDS = 15  # lines
@@ -76,14 +78,6 @@ class WorkerProcess:
                 raise WorkerDied(f"The worker, process {process.pid}, ended by itself with exit code {code}.")
             await asyncio.sleep(_POLL)
 
-    def last_words(self) -> str:
-        """The end of the log."""
-        try:
-            lines = self.log.read_text(errors="replace").splitlines()
-        except OSError:
-            return ""
-        return "\n".join(lines[-_LAST_WORDS:])
-
     def _latest(self) -> Process:
         if self._process is None:
             raise RuntimeError("The worker has not been started.")
@@ -96,6 +90,15 @@ class WorkerProcess:
             await leash.untie()
 
 
+def last_words(log: Path) -> str:
+    """The end of a log, if there is any."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(lines[-_LAST_WORDS:])
+
+
 def worker_environment(
     home: Path, *, address: str, store: str, task_queue: str, shop: str, model: Mapping[str, str]
 ) -> dict[str, str]:
@@ -106,7 +109,7 @@ def worker_environment(
     direct = ",".join(filter(None, [kept.get("NO_PROXY") or kept.get("no_proxy"), "127.0.0.1,localhost"]))
     return {
         **kept,
-        "PERDURE_APP": "perdure.examples.orders.desk:app",
+        "PERDURE_APP": APP,
         "PERDURE_HOME": str(home),
         "PERDURE_STORE": store,
         "PERDURE_TASK_QUEUE": task_queue,

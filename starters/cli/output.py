@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from pydantic_core import to_jsonable_python
 from rich.console import Console, RenderableType
+from rich.panel import Panel
 
 _WIDE = 100_000  # columns where nobody looks: nothing is wrapped or cut, so that ids can be cut out by programs
 # C0 but for tab and newline, DEL, C1, and what reorders text; JSON itself escapes the first of these.
@@ -40,7 +41,7 @@ class Output:
     def show(self, document: Any, text: RenderableType) -> None:
         """The one document of a command, or what a person reads instead."""
         if self.is_text:
-            self.console.print(text, soft_wrap=isinstance(text, str))
+            _print(self.console, text)
         else:
             self._write(document)
 
@@ -55,7 +56,7 @@ class Output:
     def say(self, text: RenderableType) -> None:
         """Tell a person something on standard error; where a program reads, only errors are told."""
         if self.is_text:
-            self.err.print(text, soft_wrap=isinstance(text, str))
+            _print(self.err, text)
 
     def raw(self, data: bytes) -> None:
         """Bytes as they are; on a terminal without what could harm it."""
@@ -84,6 +85,12 @@ def line(text: str) -> str:
 
 def _escaped(match: re.Match[str]) -> str:
     return f"\\u{ord(match[0]):04x}"
+
+
+def _print(console: Console, text: RenderableType) -> None:
+    if isinstance(text, Panel) and not console.is_terminal:
+        text = text.renderable  # a frame is for eyes
+    console.print(text, soft_wrap=isinstance(text, str))
 
 
 def _console(stream: IO[str]) -> Console:

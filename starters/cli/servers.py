@@ -54,10 +54,9 @@ async def worker(session: Session) -> None:
 
     place = session.place
     _begin(place.settings)
-    with contextlib.redirect_stdout(sys.stderr):
-        await serve(
-            place.settings.app, place.settings, address=place.address, namespace=place.namespace, profile=place.profile
-        )
+    await serve(
+        place.settings.app, place.settings, address=place.address, namespace=place.namespace, profile=place.profile
+    )
 
 
 @command
@@ -66,7 +65,9 @@ async def doctor(session: Session) -> None:
     from perdure.workers.doctor import examine, exit_code
 
     place = session.place
-    checks = await examine(place.settings, address=place.address, namespace=place.namespace, profile=place.profile)
+    _begin(place.settings)
+    with contextlib.redirect_stdout(sys.stderr):  # what a module prints as it is imported is no document of ours
+        checks = await examine(place.settings, address=place.address, namespace=place.namespace, profile=place.profile)
     session.out.show_all(checks, _table(checks))
     if code := exit_code(checks):
         raise typer.Exit(code)

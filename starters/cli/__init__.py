@@ -1,0 +1,89 @@
+"""The command line: ``perdure``. One module a noun; ``command`` has what all of them share."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+import perdure
+from perdure.errors import PerdureError
+from perdure.starters.cli import (
+    agents,
+    approvals,
+    checkpoints,
+    database,
+    demo,
+    effects,
+    messages,
+    servers,
+    threads,
+)
+from perdure.starters.cli.output import safe
+
+__all__ = ["app", "main", "run"]
+
+app = typer.Typer(
+    name="perdure",
+    help="AI agents that outlive crashes, deploys, rate limits and slow humans.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(perdure.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+for noun in (demo, servers, messages, threads, checkpoints, approvals, effects, agents, database):
+    noun.register(app)
+
+
+def main() -> NoReturn:
+    """The executable. Ends the process at once: one that has used Temporal's SDK sometimes crashes at exit."""
+    code = run(sys.argv[1:])
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # the reader has gone, `perdure list | head`, or closed it before
+            code = code or 1
+    os._exit(code)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; its exit code. What goes wrong is told on standard error, in one line."""
+    try:
+        return app(list(arguments), prog_name="perdure", standalone_mode=False) or 0
+    except PerdureError as error:
+        return _tell(error, str(error), error.exit_code)
+    except typer.TyperException as error:  # what Typer finds wrong with the command line
+        return _tell(error, f"{error.format_message()} See `perdure --help`.", error.exit_code)
+    except (typer.Abort, KeyboardInterrupt) as error:
+        return _tell(error, "Interrupted.", 130)
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        return _tell(error, f"{type(error).__name__}: {error} (PERDURE_DEBUG=1 shows where.)", 1)
+
+
+def _tell(error: BaseException, message: str, code: int) -> int:
+    if os.environ.get("PERDURE_DEBUG") == "1":
+        traceback.print_exception(error)
+    typer.echo(f"perdure: {safe(message)}", err=True)
+    return code
