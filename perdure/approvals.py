@@ -6,7 +6,7 @@ Pure: the workflow holds an ``ApprovalBook`` and gives it the time; nothing here
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from perdure.canonical import Json
 from perdure.errors import DecisionRefused
@@ -30,12 +30,15 @@ class ApprovalPolicy(Value):
 
 
 class Decision(Value):
-    """What a person says: ``digest`` names exactly the arguments that person saw."""
+    """What a person says: ``digest`` names exactly the arguments that person saw.
 
-    request_id: str
-    approver: str
-    digest: str
-    reason: str = ""
+    Bounded, since it is kept: a decision that counts in its request, one that doesn't among the refused ones.
+    """
+
+    request_id: str = Field(max_length=100)
+    approver: str = Field(min_length=1, max_length=200)
+    digest: str = Field(max_length=100)
+    reason: str = Field(default="", max_length=4_000)
 
 
 class CountedDecision(Value):
@@ -116,6 +119,7 @@ class ApprovalBook(BaseModel):
     ) -> ApprovalRequest:
         """Open a request. Ids are ``a1``, ``a2``, … in the thread: short, because people type them."""
         self.counter += 1
+        self._make_room()
         request = ApprovalRequest(
             id=f"a{self.counter}",
             call_id=call_id,
@@ -200,10 +204,12 @@ class ApprovalBook(BaseModel):
     def _close(self, request: ApprovalRequest, outcome: Outcome, now: datetime) -> ApprovalRequest:
         closed = request.model_copy(update={"outcome": outcome, "closed_at": stamp(now)})
         self.requests[request.id] = closed
-        surplus = [r.id for r in self.requests.values() if r.outcome != "open"][:-KEPT_CLOSED]
-        for request_id in surplus:
-            del self.requests[request_id]
         return closed
+
+    def _make_room(self) -> None:
+        """Forget the oldest closed requests; only when one is opened, since a call that waits still reads its own."""
+        for request_id in [r.id for r in self.requests.values() if r.outcome != "open"][:-KEPT_CLOSED]:
+            del self.requests[request_id]
 
     def _refuse(self, verdict: Verdict, said: object, refusal: DecisionRefused, now: datetime) -> None:
         text = str(said)

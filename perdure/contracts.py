@@ -14,6 +14,7 @@ from perdure.budget import Budget, Usage
 from perdure.checkpoint import Ref, Source
 from perdure.delta import Delta
 from perdure.effects import Effect, EffectClass, EffectStatus, Residue
+from perdure.errors import InvalidInput
 from perdure.view import StateView
 
 WORKFLOW = "AgentThread"
@@ -128,6 +129,18 @@ class Send(Wire):
     content: str = ""
     sender: str = ""
     state: dict[str, Any] = {}
+
+    def size(self) -> int:
+        """Its bytes."""
+        return len(self.model_dump_json().encode())
+
+    def fault(self) -> InvalidInput | None:
+        """Why no thread would take it: so a client refuses it before anything is sent."""
+        if (size := self.size()) > MAX_MESSAGE:
+            return InvalidInput(f"The message has {size} bytes, more than {MAX_MESSAGE}.")
+        if not self.content.strip() and not self.state:
+            return InvalidInput("The message is empty.", hint="Give a text or an input.")
+        return None
 
 
 class Accepted(Wire):

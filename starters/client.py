@@ -13,12 +13,16 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import temporalio.client
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import WithStartWorkflowOperation, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes, WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
 from perdure.approvals import ApprovalRequest, Verdict
 from perdure.budget import Budget
+from perdure.canonical import digest as canonical_digest
 from perdure.checkpoint import Checkpoint
 from perdure.contracts import (
     THREAD_ID,
@@ -36,6 +40,7 @@ from perdure.contracts import (
     StatusAnswer,
     ThreadInput,
     TurnResult,
+    lean,
 )
 from perdure.delta import Values
 from perdure.effects import Effect, Residue
@@ -43,7 +48,9 @@ from perdure.errors import (
     AmbiguousRequest,
     CheckpointNotFound,
     Conflict,
+    IntegrityError,
     InvalidInput,
+    Refused,
     RequestNotFound,
     ThreadClosed,
     ThreadNotFound,
@@ -57,6 +64,7 @@ from perdure.workers.connect import connect
 Answer = TypeVar("Answer")
 
 _POLL = 0.25  # seconds between two looks at a thread that works
+_PATIENCE = timedelta(seconds=10)  # for a question that the server answers itself
 _AGENT = SearchAttributeKey.for_keyword("PerdureAgent")
 _TENANT = SearchAttributeKey.for_keyword("PerdureTenant")
 _WAITS_FOR_PEOPLE = frozenset({"awaiting_approval", "awaiting_input", "in_doubt", "out_of_budget"})
@@ -105,11 +113,11 @@ class Client:
 
         Raises InvalidInput, AgentNotFound, Conflict if the thread exists, TemporalUnreachable.
         """
+        said = _message(message, state, sender, message_id)
         thread_id = checked_id(thread or f"{agent}-{uuid.uuid4().hex[:8]}")
         run = await self._last_run(thread_id)
         if run is not None and run.status != WorkflowExecutionStatus.FAILED:  # failed: its first message was refused
             raise Conflict(f"There is a thread {thread_id} already.", hint="Send to it, or choose another id.")
-        said = Send(id=message_id or str(uuid.uuid4()), content=message, state=state or {}, sender=sender)
         return thread_id, await self._send_with_start(thread_id, agent, tenant, said)
 
     async def send(
@@ -120,7 +128,7 @@ class Client:
 
         The same ``message_id`` twice is one message. Raises ThreadNotFound, ThreadClosed, ThreadBusy, InvalidInput.
         """
-        said = Send(id=message_id or str(uuid.uuid4()), content=message, state=state or {}, sender=sender)
+        said = _message(message, state, sender, message_id)
         try:
             return await self._update(thread_id, "send", said, Accepted)
         except ThreadNotFound:
@@ -205,10 +213,12 @@ class Client:
         return page
 
     async def blob(self, digest: str) -> bytes:
-        """A large tool result by the digest that its message names. Raises CheckpointNotFound."""
+        """A large tool result by the digest that its message names. Raises CheckpointNotFound, IntegrityError."""
         found: bytes | None = await self._from_store().store.blob(digest)
         if found is None:
             raise CheckpointNotFound(f"The store has no blob {digest}.")
+        if canonical_digest(found) != digest:
+            raise IntegrityError(f"The blob {digest} doesn't match its digest.", table="blobs", row=digest)
         return found
 
     async def approvals(self, thread_id: str) -> ApprovalsAnswer:
@@ -217,8 +227,12 @@ class Client:
 
     async def effects(self, thread_id: str) -> list[Effect]:
         """The ledger: all of it from the store, with what only the running workflow knows yet."""
-        live = {effect.key: effect for effect in (await self._query(thread_id, "effects", EffectsAnswer)).effects}
-        rows = await self._from_store().store.effects(thread_id)
+        rows = await self._from_store().store.effects(checked_id(thread_id))
+        try:
+            live = {effect.key: effect for effect in (await self._query(thread_id, "effects", EffectsAnswer)).effects}
+        except ThreadNotFound:
+            await self._resumable(thread_id)  # Temporal has forgotten it, which the store must not
+            live = {}
         known = {row.entry.key: row.entry for row in rows}
         return sorted((live | known).values(), key=lambda e: (e.turn, e.step, e.index))
 
@@ -230,7 +244,7 @@ class Client:
             if status != shown:
                 yield status
                 shown = status
-            if status.status in ("idle", "failed", "closed", "needs_attention") and not await self._is_open(thread_id):
+            if not await self._is_open(thread_id):
                 return
             await asyncio.sleep(_POLL)
 
@@ -282,11 +296,28 @@ class Client:
 
     async def extend(self, thread_id: str, *, steps: int = 0, tokens: int = 0, by: str = "") -> Budget:
         """Give the running turn more room. Raises Refused if none runs."""
-        return await self._update(thread_id, "extend_budget", ExtendBudget(steps=steps, tokens=tokens, by=by), Budget)
+        task = ExtendBudget(steps=steps, tokens=tokens, by=by)
+        try:
+            return await self._update(thread_id, "extend_budget", task, Budget)
+        except ThreadNotFound:
+            await self._resumable(thread_id)
+            raise Refused(f"Thread {thread_id} has completed; no turn is running.") from None
 
     async def close_thread(self, thread_id: str) -> None:
         """Let the thread finish its turn and take no more messages."""
         await self._update(thread_id, "close", None, type(None), wake=True)
+
+    async def is_served(self) -> bool:
+        """Whether a worker has asked for work on our task queue in the last few minutes."""
+        queue = TaskQueue(name=self._settings.task_queue)
+        question = DescribeTaskQueueRequest(
+            namespace=self.temporal.namespace, task_queue=queue, task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
+        )
+        try:
+            answer = await self.temporal.workflow_service.describe_task_queue(question, timeout=_PATIENCE)
+        except RPCError as error:
+            raise rpc_error("", error) from error
+        return bool(answer.pollers)
 
     # ── through Temporal ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -341,7 +372,7 @@ class Client:
         attributes = [SearchAttributePair(_AGENT, agent), SearchAttributePair(_TENANT, tenant or "default")]
         text = " ".join(about.split())
         return WithStartWorkflowOperation(
-            WORKFLOW, ThreadInput(agent=agent, tenant=tenant, resume=resume), id=thread_id,
+            WORKFLOW, lean(ThreadInput(agent=agent, tenant=tenant, resume=resume)), id=thread_id,
             task_queue=self._settings.task_queue, task_timeout=timedelta(seconds=self._settings.task_timeout),
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             search_attributes=TypedSearchAttributes(attributes),
@@ -378,10 +409,18 @@ class Client:
     def _from_store(self) -> Any:
         if self._checkpointer is None:
             from perdure.checkpointer import Checkpointer  # and with it the database's driver: only when needed
-            from perdure.stores import open_store
+            from perdure.stores.open import open_existing
 
-            self._checkpointer = Checkpointer(open_store(self._settings.store_url()))
+            self._checkpointer = Checkpointer(open_existing(self._settings.store_url()))
         return self._checkpointer
+
+
+def _message(content: str, state: dict[str, Any] | None, sender: str, message_id: str) -> Send:
+    """A message that may be sent. Raises InvalidInput."""
+    said = Send(id=message_id or str(uuid.uuid4()), content=content, state=state or {}, sender=sender)
+    if fault := said.fault():
+        raise fault
+    return said
 
 
 def checked_id(thread_id: str) -> str:

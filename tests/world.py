@@ -7,13 +7,19 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 from openai import AsyncOpenAI
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import EventType, WorkflowTaskFailedCause
+from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
 from temporalio.client import Client as TemporalClient
-from temporalio.client import WorkflowHistory
+from temporalio.client import WorkflowHandle, WorkflowHistory
 from temporalio.common import SearchAttributeKey
+from temporalio.service import RPCError, RPCStatusCode
+from temporalio.testing import TimeSkipper
 from temporalio.worker import Interceptor, Worker
 
 from perdure.app import App
@@ -52,6 +58,7 @@ class World:
         self.store: Store = open_store(self.settings.store_url())
         self.client = Client(temporal, self.settings)
         self.openai = AsyncOpenAI(base_url=model.base_url, api_key="offline", max_retries=0)
+        self.threads: list[str] = []
 
     def worker(self, app: App | None = None, *, interceptors: Sequence[Interceptor] = ()) -> Worker:
         """A worker of this world, with its app or another version of it."""
@@ -66,11 +73,54 @@ class World:
 
     def thread(self) -> str:
         """A thread id nobody has."""
-        return f"t{next(_numbers)}-{uuid.uuid4().hex[:8]}"
+        self.threads.append(f"t{next(_numbers)}-{uuid.uuid4().hex[:8]}")
+        return self.threads[-1]
+
+    def handle(self, thread_id: str, run_id: str | None = None) -> WorkflowHandle[Any, Any]:
+        """The thread's workflow, as Temporal's own client has it."""
+        return self.temporal.get_workflow_handle(thread_id, run_id=run_id)
 
     async def fetch(self, thread_id: str) -> WorkflowHistory:
         """The thread's history in Temporal (of its latest run)."""
-        return await self.temporal.get_workflow_handle(thread_id).fetch_history()
+        return await self.handle(thread_id).fetch_history()
+
+    async def runs(self, thread_id: str) -> list[WorkflowHistory]:
+        """The histories of all the thread's runs that Temporal lists, oldest first."""
+        found = [run async for run in self.temporal.list_workflows(f"WorkflowId = '{thread_id}'")]
+        return [await self.handle(thread_id, run.run_id).fetch_history() for run in reversed(found)]
+
+    async def forward(self, thread_id: str, time: timedelta) -> bool:
+        """Let time pass for a thread that waits; False if its workflow ended on the way."""
+        return await TimeSkipper(self.temporal).fast_forward(self.handle(thread_id), time)
+
+    async def forget(self, thread_id: str) -> None:
+        """Delete the thread's history, as a namespace's retention does in the end."""
+        run = await self.handle(thread_id).describe()
+        which = WorkflowExecution(workflow_id=thread_id, run_id=run.run_id)
+        request = DeleteWorkflowExecutionRequest(namespace=self.temporal.namespace, workflow_execution=which)
+        await self.temporal.workflow_service.delete_workflow_execution(request)
+        await eventually(lambda: self._is_known(thread_id), lambda known: not known)
+
+    async def _is_known(self, thread_id: str) -> bool:
+        try:
+            await self.handle(thread_id).describe()
+        except RPCError as error:
+            assert error.status == RPCStatusCode.NOT_FOUND
+            return False
+        return True
+
+    async def check_tasks(self) -> None:
+        """No workflow task of any thread has failed: one that fails is tried again for ever.
+
+        The server itself fails one in good order where something new came while its commands were on their way.
+        """
+        for thread_id in self.threads:
+            for history in await self.runs(thread_id):
+                for event in history.events:
+                    if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED:
+                        failed = event.workflow_task_failed_event_attributes
+                        cause = WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_UNHANDLED_COMMAND
+                        assert failed.cause == cause, f"a workflow task of {thread_id} failed: {failed.failure}"
 
 
 @asynccontextmanager
@@ -88,6 +138,7 @@ async def world(
         if serve:
             await stack.enter_async_context(made.worker())
         yield made
+        await made.check_tasks()
 
 
 async def eventually(look: Callable[[], Awaitable[T]], holds: Callable[[T], bool], *, within: float = 20.0) -> T:

@@ -40,7 +40,7 @@ async def develop(
 async def _serve(
     app: App, target: str, server: EmbeddedServer, settings: Settings, told: asyncio.Event, say: Say
 ) -> None:
-    async with opened(settings) as store:
+    async with opened(settings, create=True) as store:
         await store.migrate()
         client = await connect_embedded(server.address)
         record = DevRecord(

@@ -17,7 +17,6 @@ from temporalio.service import RPCError
 from perdure.app import load_app
 from perdure.errors import Failed, PerdureError, Unreachable
 from perdure.settings import Settings
-from perdure.stores import Store
 from perdure.values import Value
 from perdure.workers.connect import connect
 from perdure.workers.embedded import temporal_executable
@@ -51,8 +50,7 @@ async def examine(settings: Settings, *, address: str = "", namespace: str = "",
     """All checks, in the order in which one would mend things. Nothing is changed, and nothing is raised."""
     checks = [await _check("Python", _python), await _check("Temporal executable", lambda: _executable(settings))]
     checks += await _temporal(settings, address=address, namespace=namespace, profile=profile)
-    async with opened(settings) as store:
-        checks.append(await _check("Store", lambda: _store(store)))
+    checks.append(await _check("Store", lambda: _store(settings)))
     if settings.app:
         checks.append(await _check("App", lambda: _app(settings.app)))
     return [*checks, await _check("Model", _model)]
@@ -146,9 +144,10 @@ async def _pollers(client: Client, queue: str) -> str:
     return f"task queue {queue}: {', '.join(sorted(workers))}"
 
 
-async def _store(store: Store) -> str:
-    await require_schema(store)
-    rows = (await store.sizes())["rows"]
+async def _store(settings: Settings) -> str:
+    async with opened(settings) as store:
+        await require_schema(store)
+        rows = (await store.sizes())["rows"]
     return f"{store.url}, {rows.get('threads', 0)} threads, {rows.get('checkpoints', 0)} checkpoints"
 
 

@@ -13,6 +13,7 @@ from perdure.app import App, load_app
 from perdure.errors import Failed, UsageError
 from perdure.settings import Settings
 from perdure.stores import Store, open_store
+from perdure.stores.open import open_existing
 from perdure.workers.connect import connect, let_go
 from perdure.workers.health import Health, health_endpoint
 from perdure.workers.model import model_client
@@ -73,9 +74,9 @@ def named_app(target: str) -> App:
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Store]:
-    """The store of the settings, closed at the end."""
-    store = open_store(settings.store_url())
+async def opened(settings: Settings, *, create: bool = False) -> AsyncIterator[Store]:
+    """The store of the settings, closed at the end. Raises StoreUnreachable if it isn't there, unless ``create``."""
+    store = (open_store if create else open_existing)(settings.store_url())
     try:
         yield store
     finally:

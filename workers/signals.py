@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first asks to stop in good order, the second ends the process at once."""
+"""SIGINT, SIGTERM, SIGHUP: the first asks to stop in good order, the second ends the process at once."""
 
 import asyncio
 import os
@@ -6,8 +6,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -25,10 +23,13 @@ def stop_signals(last_act: Callable[[], None] = lambda: None) -> Iterator[asynci
         told.set()
 
     loop = asyncio.get_running_loop()
-    for number in _STOPPING:
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup: the terminal's end is not ours
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
         loop.add_signal_handler(number, hear, number)
     try:
         yield told
     finally:
-        for number in _STOPPING:
+        for number in numbers:
             loop.remove_signal_handler(number)

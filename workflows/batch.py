@@ -11,6 +11,7 @@ from perdure.contracts import (
     MERGE_STEP,
     SETTLE_EFFECT,
     CallTool,
+    Committed,
     InspectEffect,
     MergeStep,
     Part,
@@ -54,14 +55,20 @@ class Batch:
         if self._record.stop:
             raise Stopped
         committed = done[0].committed if self._alone and done[0] else None
-        if committed is None:
-            merge = MergeStep(commit=self._commit, agent=self._record.agent, parts=tuple(self.parts.values()))
-            try:
-                committed = await local_call(MERGE_STEP, merge, summary=f"merge {len(self.parts)} results")
-            except ActivityError as error:
-                self._fail(describe(root(error)), error_type(error))
-                raise Stopped from error
-        self._record.advance(committed)
+        self._record.advance(committed or await self._merge())
+
+    async def _merge(self) -> Committed:
+        merge = MergeStep(commit=self._commit, agent=self._record.agent, parts=tuple(self.parts.values()))
+        summary = f"merge {len(self.parts)} results"
+        try:
+            # A local activity is lost with its workflow task, and then done anew under the id that a replay makes:
+            # the same, unless that very task made it. Where no call was waited for, it did.
+            if all(plan.error for plan in self._turn.planned):
+                return await store_call(MERGE_STEP, merge, summary=summary, limits=self._turn.spec.limits)
+            return await local_call(MERGE_STEP, merge, summary=summary)
+        except ActivityError as error:
+            self._fail(describe(root(error)), error_type(error))
+            raise Stopped from error
 
     async def _call(self, plan: ToolPlan) -> ToolDone | None:
         """One call, to its end. It never raises: what it came to stands in ``parts``, or the turn is told to stop."""

@@ -5,13 +5,9 @@ from typing import Any
 
 from temporalio import workflow
 
-from perdure.contracts import MAX_MESSAGE, MAX_QUEUE, Send
-from perdure.errors import InvalidInput, PerdureError, ThreadBusy, ThreadClosed
+from perdure.contracts import MAX_QUEUE, Send
+from perdure.errors import PerdureError, ThreadBusy, ThreadClosed
 from perdure.workflows.record import KEPT_SEEN, Record
-
-
-def _size(message: Send) -> int:
-    return len(message.model_dump_json().encode())
 
 
 class Inbox:
@@ -30,11 +26,9 @@ class Inbox:
         record = self._record
         if record.closing or record.closed:
             return ThreadClosed(f"Thread {record.thread_id} is closed.", hint="Start a new one.")
-        if (size := _size(message)) > MAX_MESSAGE:
-            return InvalidInput(f"The message has {size} bytes, more than {MAX_MESSAGE}.")
-        if not message.content.strip() and not message.state:
-            return InvalidInput("The message is empty.", hint="Give a text or an input.")
-        if size + sum(map(_size, record.queue)) > MAX_QUEUE:
+        if fault := message.fault():
+            return fault
+        if message.size() + sum(waiting.size() for waiting in record.queue) > MAX_QUEUE:
             return ThreadBusy(f"{len(record.queue)} messages wait already.", hint="Send it again later.")
         if record.turn and record.turn.spec.on_busy == "reject":
             return ThreadBusy(f"Turn {record.turn.number} is running.", hint="Send it again when it has ended.")

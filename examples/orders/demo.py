@@ -20,6 +20,7 @@ from perdure.examples.orders.processes import WorkerDied, WorkerProcess, last_wo
 from perdure.examples.orders.shop import Shop
 from perdure.examples.orders.tale import Tale
 from perdure.values import Value
+from perdure.workers.connect import let_go
 
 PAUSE, SLOW_PAUSE = 0.8, 3.0  # seconds before each step, so that a person can read the one before
 _LONGEST, _LONGEST_REAL = 180.0, 900.0  # seconds; the scripted story takes less than twenty
@@ -64,7 +65,7 @@ async def _told(home: Path, options: Options, narrator: Narrator, open_shop: Cal
     except UsageError:
         raise
     except (WorkerDied, PerdureError, TimeoutError) as error:
-        narrator.trouble(f"The demo failed: {error or 'it took too long'}", last_words(home / "worker.log"))
+        narrator.trouble(f"The demo failed: {str(error) or 'it took too long.'}", last_words(home / "worker.log"))
         return False
 
 
@@ -94,8 +95,11 @@ async def _until_told(demo: Coroutine[Any, Any, int]) -> int:
 
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
-        loop.add_signal_handler(number, hear, number)
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            loop.add_signal_handler(number, hear, number)
     try:
         return await running
     except asyncio.CancelledError:
         return 128 + heard[0] if heard else 1
+    finally:
+        await let_go()

@@ -1,11 +1,11 @@
 """How the demo speaks: numbered steps, short sentences, calm colours; plain text where there is no terminal."""
 
 import asyncio
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -15,11 +15,18 @@ from perdure.contracts import LogEntry, TurnResult
 from perdure.examples.orders.ledger import Entry
 from perdure.examples.orders.processes import APP
 from perdure.examples.orders.verdict import Check
+from perdure.starters.cli.output import line as one_line
 
-_INDENT = 3
+_INDENT = 4
+_WIDTH = 100
 _RIGHT = "The books are right: each effect happened once, and what had to be undone was undone once."
 _WRONG = "The books are WRONG."
-_KEY = 8  # characters of a key that are shown; enough to see which entries belong together
+_KEY = 6  # characters of a key that are shown; enough to see which entries belong together
+
+
+def make_console() -> Console:
+    """Standard output: as wide as the terminal, or a hundred columns where there is none."""
+    return Console(width=None if sys.stdout.isatty() else _WIDTH, markup=False, highlight=False, emoji=False)
 
 
 class Narrator:
@@ -40,15 +47,18 @@ class Narrator:
         await asyncio.sleep(self._pause)
         self._steps += 1
         self._console.print()
-        self._console.print(Text.assemble((f"{self._steps}  ", "bold cyan"), (title, "bold")))
+        row = Table.grid()
+        row.add_column(width=_INDENT)
+        row.add_row(Text(f"{self._steps}", style="bold cyan"), Text(title, style="bold"))
+        self._console.print(row)
 
     def say(self, text: str) -> None:
         """A sentence or two."""
-        self._console.print(Padding(Text(text), (0, 0, 0, _INDENT)))
+        self._indented(Text(text))
 
     def fact(self, name: str, value: str, note: str = "") -> None:
         """A name and what it stands for, on one line however long, so that it can be copied."""
-        line = Text.assemble(" " * _INDENT, (f"{name:<10}", "cyan"), value, (f"  {note}" if note else "", "dim"))
+        line = Text.assemble(" " * _INDENT, (f"{name:<10}", "cyan"), one_line(value), (f"  {note}" if note else "", "dim"))
         self._console.print(line, soft_wrap=True)
 
     def log(self, thread: str, entries: Iterable[LogEntry]) -> None:
@@ -56,7 +66,7 @@ class Narrator:
         for entry in entries:
             if entry not in self._told:
                 self._told.add(entry)
-                line = Text.assemble(" " * _INDENT, (f"{thread} | ", "dim cyan"), (entry.text, "dim"))
+                line = Text.assemble(" " * _INDENT, (f"{thread} | ", "dim cyan"), (one_line(entry.text), "dim"))
                 self._console.print(line, soft_wrap=True)
 
     def request(self, request: ApprovalRequest, command: str, link: str) -> None:
@@ -71,27 +81,21 @@ class Narrator:
 
     def books(self, entries: Sequence[Entry]) -> None:
         """The shop's own ledger as a table."""
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="cyan")
-        for name in ("id", "kind"):
-            table.add_column(name)
-        table.add_column("amount", justify="right")
-        table.add_column("key")
-        table.add_column("attempts", justify="right")
-        for name in ("status", "undoes"):
-            table.add_column(name)
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="cyan")
+        for name in ("id", "kind", "amount", "key", "attempts", "status", "undoes"):
+            table.add_column(name, justify="right" if name in ("amount", "attempts") else "left", overflow="fold")
         for entry in entries:
             key, attempts = _short(entry.key), str(entry.attempts)
-            style = "dim" if entry.status == "undone" or entry.undoes else ""
             cells = [entry.id, entry.kind, f"{entry.amount:g}", key, attempts, entry.status, entry.undoes or ""]
-            table.add_row(*cells, style=style)
-        self._console.print(Padding(table, (0, 0, 0, _INDENT)))
+            table.add_row(*cells, style="dim" if entry.status == "undone" or entry.undoes else "")
+        self._indented(table)
 
     def checks(self, checks: Iterable[Check]) -> None:
         """The verdict, claim by claim."""
         for check in checks:
             mark = ("ok     ", "green") if check.ok else ("WRONG  ", "bold red")
             found = f": {check.found}" if check.found else ""
-            self._console.print(Padding(Text.assemble(mark, check.claim, (found, "red")), (0, 0, 0, _INDENT)))
+            self._indented(Text.assemble(mark, check.claim, (found, "red")))
 
     def result(self, result: TurnResult) -> None:
         """How a turn ended, and what it left behind."""
@@ -117,7 +121,10 @@ class Narrator:
         self._console.print()
         self._console.print(Text(text, style="bold red"))
         if details:
-            self._console.print(Padding(Text(details, style="dim"), (0, 0, 0, _INDENT)))
+            self._indented(Text(details, style="dim"))
+
+    def _indented(self, what: RenderableType) -> None:
+        self._console.print(Padding(what, (0, 0, 0, _INDENT), expand=False))
 
 
 def _short(key: str | None) -> str:

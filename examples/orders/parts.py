@@ -17,7 +17,7 @@ from perdure.settings import Settings
 from perdure.starters.client import Client
 from perdure.stores import open_store
 from perdure.testing import ModelServer
-from perdure.workers.connect import connect_embedded, let_go
+from perdure.workers.connect import connect_embedded
 from perdure.workers.embedded import EmbeddedServer
 from perdure.workers.ports import free_port
 
@@ -65,7 +65,6 @@ async def open_parts(home: Path, *, real_model: bool, open_shop: Callable[[Path]
     update = {"home": home, "store": store, "task_queue": TASK_QUEUE, "ui": ""}
     settings = Settings().model_copy(update=update)
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(let_go)
         shop = await stack.enter_async_context(open_shop(home / "shop.db"))
         model = None if real_model else await stack.enter_async_context(ModelServer(STORY))
         server = EmbeddedServer(settings=settings, home=home, port=free_port(), ui_port=free_port())

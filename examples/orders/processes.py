@@ -12,7 +12,8 @@ from perdure.workers.leash import Leash
 
 APP = "perdure.examples.orders.desk:app"
 
-_COMMAND = (sys.executable, "-c", "import asyncio; from perdure.settings import Settings; from perdure.workers.process import serve; s=Settings(); asyncio.run(serve(s.app, s))")
+# `perdure worker`, also where the executable is not on the path.
+_COMMAND = (sys.executable, "-c", "from perdure.starters.cli import main; main()", "worker")
 _GRACE = 10.0  # seconds a worker gets to end when it is told to; it needs one or two
 _POLL = 0.05
 _LAST_WORDS = 15  # lines

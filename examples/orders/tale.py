@@ -57,58 +57,69 @@ class Tale:
 
     async def _first_order(self, thread: str) -> None:
         await self._narrator.step(f'A customer writes: "{TWO_LAPTOPS}"')
+        shop, asked, killed = self._parts.shop, False, False
+        shop.add_fault(ShopFault(path="/charges", method="POST", mode="hang_after"))
         message = await self._start(thread, TWO_LAPTOPS)
-        seen = await self._follow(thread, message)
-        self._claim("the first order waited for a person", seen, "awaiting_approval")
-        survived = False
-        while isinstance(seen, StatusAnswer) and seen.status == "awaiting_approval":
-            if not survived:
-                self._parts.shop.add_fault(ShopFault(path="/charges", method="POST", mode="hang_after"))
-            await self._approve(thread, seen)
-            seen = await self._follow(thread, message, until=lambda: self._parts.shop.waiting > 0)
-            if self._parts.shop.waiting:
-                await self._kill_worker(thread)
-                survived = True
-                seen = await self._follow(thread, message)
-        self._parts.shop.clear_faults()
-        if self._parts.model:
-            self._checks.append(Check(claim="a worker was killed", found="" if survived else "none was"))
-        self._ended(seen, "answered")
+        while isinstance(seen := await self._follow(thread, message, until=lambda: shop.waiting > 0), StatusAnswer):
+            if shop.waiting:
+                killed = True
+                await self._kill_worker(seen)
+            elif seen.status == "awaiting_approval":
+                asked = True
+                await self._approve(seen)
+            else:
+                break
+        shop.clear_faults()
+        self._claim(f"{thread} waited for a person", asked)
+        self._claim("the worker was killed in the middle of a charge", killed)
+        self._ended(thread, seen, "answered")
 
-    async def _approve(self, thread: str, seen: StatusAnswer) -> None:
-        narrator, request = self._narrator, await self._parts.client.request(thread)
-        await narrator.step("The thread pauses: this call needs a person. It would wait for days, and without a worker.")
+    async def _approve(self, seen: StatusAnswer) -> None:
+        narrator, thread = self._narrator, seen.thread_id
+        request = await self._parts.client.request(thread)
+        await narrator.step("The thread pauses: this call needs a person.")
+        narrator.say("While it waits it needs no worker and no memory. What a person sees, and would do:")
+        narrator.fact("status", seen.status, f"step {seen.step}, turn {seen.turn}")
         narrator.request(request, self._command(thread, request), self._parts.link(thread))
         await narrator.step(f"{_APPROVER} approves, by a signal to the workflow.")
-        self._recorded = seen.usage.calls
         await self._parts.client.signal_decision(
             thread, "approve", request, approver=_APPROVER, reason="The order is genuine."
         )
+        await self._decided(thread, request)
+
+    async def _decided(self, thread: str, request: ApprovalRequest) -> None:
+        """Until the signal has arrived: what still waits would be approved a second time."""
+        while True:
+            answer = await self._parts.client.approvals(thread)
+            if answer.refused_decisions or request.id not in {each.id for each in answer.open}:
+                return
+            await asyncio.sleep(_POLL)
 
     def _command(self, thread: str, request: ApprovalRequest) -> str:
         return f"perdure approve {thread} {request.id} --as {_APPROVER} --address {self._parts.server.address}"
 
-    async def _kill_worker(self, thread: str) -> None:
+    async def _kill_worker(self, seen: StatusAnswer) -> None:
         narrator, worker, shop = self._narrator, self._parts.worker, self._parts.shop
         await narrator.step("The worker is killed in the middle of the charge.")
-        narrator.say("The shop has taken the money, and the worker has not yet heard so.")
+        narrator.say("The shop has taken the money; the worker still waits for the answer.")
         narrator.fact("SIGKILL", f"process {worker.pid}")
         await worker.kill()
         killed = time.monotonic()
-        await shop.idle()  # its connection is gone: nobody will ever hear that answer
+        await shop.idle()  # the connection is gone: nobody will ever hear that answer
+        self._recorded = seen.usage.calls
         narrator.books(shop.ledger.entries())
         await narrator.step("Another worker starts, and the thread goes on where it was.")
         await worker.start()
         narrator.fact("worker", f"process {worker.pid}")
         narrator.say(
-            "Temporal misses the heartbeats of the first, and gives the charge to the second under the same key. "
+            "Temporal misses the heartbeats of the first one and gives the charge to the second, under the same key. "
             "The shop knows the key: it charges nothing, and answers as it would have then."
         )
-        await self._answered_again(thread)
+        await self._asked_again(seen.thread_id)
         narrator.fact("took", f"{time.monotonic() - killed:.1f} s from the kill to the second attempt")
 
-    async def _answered_again(self, thread: str) -> None:
-        """Until a charge was asked for twice, or the thread has gone another way."""
+    async def _asked_again(self, thread: str) -> None:
+        """Until the charge was asked for again, or the thread has gone another way."""
         while max(entry.attempts for entry in self._parts.shop.ledger.entries()) < 2:
             status = await self._parts.client.status(thread)
             if status.results or status.status in _FOR_PEOPLE:
@@ -121,11 +132,11 @@ class Tale:
         await self._narrator.step(f'Another customer writes: "{ONE_MONITOR}"')
         self._narrator.say("This costs less than 100: nobody is asked. But no courier goes to Atlantis.")
         message = await self._start(thread, ONE_MONITOR)
-        seen = await self._follow(thread, message)
-        while isinstance(seen, StatusAnswer) and seen.status == "awaiting_approval":  # only a real model comes here
-            await self._approve(thread, seen)
-            seen = await self._follow(thread, message)
-        self._ended(seen, "failed")
+        while isinstance(seen := await self._follow(thread, message), StatusAnswer):
+            if seen.status != "awaiting_approval":  # only a real model asks for so much that it is
+                break
+            await self._approve(seen)
+        self._ended(thread, seen, "failed")
 
     # ── the verdict ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -193,15 +204,14 @@ class Tale:
                 return status
             await asyncio.sleep(_POLL)
 
-    def _claim(self, claim: str, seen: Seen, wanted: str) -> None:
-        """A claim about a scripted story; a real model may tell another one."""
-        found = seen.status if isinstance(seen, StatusAnswer) else seen.outcome
+    def _claim(self, claim: str, is_so: bool, found: str = "it was not so") -> None:
+        """A claim about the scripted story; a real model may tell another one."""
         if self._parts.model:
-            self._checks.append(Check(claim=claim, found="" if found == wanted else f"it is {found}"))
+            self._checks.append(Check(claim=claim, found="" if is_so else found))
 
-    def _ended(self, seen: Seen, wanted: str) -> None:
-        thread = f"order {len(self._results) + 1}"
-        self._claim(f"{thread} ended as it should: {wanted}", seen, wanted)
+    def _ended(self, thread: str, seen: Seen, wanted: str) -> None:
+        outcome = seen.status if isinstance(seen, StatusAnswer) else seen.outcome
+        self._claim(f"the turn of {thread} ended as it had to: {wanted}", outcome == wanted, f"it is {outcome}")
         if isinstance(seen, TurnResult):
             self._results.append(seen)
             self._narrator.result(seen)

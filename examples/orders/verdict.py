@@ -24,12 +24,15 @@ class Check(Value):
 
 
 class Line(Value):
-    """One effect that the books should hold exactly once; ``undoes`` is the kind of what it took back."""
+    """One effect that the books should hold exactly once.
+
+    ``again``: it was asked for more than once. ``undoes`` is the kind of what it took back.
+    """
 
     kind: Kind
     subject: str
     amount: float
-    attempts: int = 1
+    again: bool = False
     undone: bool = False
     undoes: Kind | None = None
 
@@ -39,16 +42,16 @@ class Line(Value):
 
     def label(self) -> str:
         """As a claim."""
-        times = {1: "asked for once", 2: "asked for twice"}.get(self.attempts, f"asked for {self.attempts} times")
+        again = ", though asked for again" if self.again else ""
         undone = ", undone once" if self.undone else ""
-        return f"{self.kind} {self.amount:g} ({self.subject}): {times}, done once{undone}"
+        return f"{self.kind} {self.amount:g} ({self.subject}): done once{again}{undone}"
 
 
 _CARD = "tok_visa_1"
-# The charge is asked for twice because the worker is killed before it hears the shop's answer.
+# The first charge is asked for again because the worker is killed before it hears the shop's answer.
 BOOKS = (
     Line(kind="reserve", subject="laptop", amount=2),
-    Line(kind="charge", subject=_CARD, amount=2500, attempts=2),
+    Line(kind="charge", subject=_CARD, amount=2500, again=True),
     Line(kind="book", subject="12 Harbour Street", amount=1),
     Line(kind="reserve", subject="monitor", amount=1, undone=True),
     Line(kind="charge", subject=_CARD, amount=89, undone=True),
@@ -123,8 +126,8 @@ def _check_line(line: Line, entries: Sequence[Entry]) -> Check:
         return Check(claim=line.label(), found=f"done {len(found)} times")
     entry, kinds = found[0], {each.id: each.kind for each in entries}
     wrong = []
-    if entry.attempts != line.attempts:
-        wrong.append(f"asked for {entry.attempts} times")
+    if line.again and entry.attempts < 2:  # any other may be, too: a slow machine misses a heartbeat
+        wrong.append("it was asked for once")
     if (entry.status == "undone") != line.undone:
         wrong.append(f"it is {entry.status}")
     if kinds.get(entry.undoes or "") != line.undoes:

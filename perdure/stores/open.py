@@ -3,7 +3,7 @@
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from perdure.errors import InvalidInput
+from perdure.errors import InvalidInput, StoreUnreachable
 from perdure.stores.base import Store
 
 
@@ -19,3 +19,18 @@ def open_store(url: str) -> Store:
     from perdure.stores.sql_store import SqlStore  # SQLAlchemy is slow to import: only who opens a store pays
 
     return SqlStore.sqlite(Path(path))
+
+
+def open_existing(url: str) -> Store:
+    """The store, which must be there already. Opening a SQLite file that isn't there would make an empty one, in
+    which every thread seems to be lost.
+
+    Raises InvalidInput, or StoreUnreachable if there is no such file.
+    """
+    store = open_store(url)
+    kind, _, path = store.url.partition(":///")
+    if kind == "sqlite" and not Path(path).exists():
+        raise StoreUnreachable(
+            f"There is no store {store.url}.", hint="Is PERDURE_STORE right? `perdure db migrate` makes one."
+        )
+    return store

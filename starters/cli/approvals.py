@@ -59,9 +59,10 @@ async def approvals(session: Session, thread: SomeThread = "") -> None:
         for request in answer.open
     ]
     session.out.show_all(found, render.requests([(item.thread_id, item.request) for item in found]))
-    for answer in answers.values():  # one thread that doesn't answer must not hide the others, nor be hidden
-        if isinstance(answer, PerdureError):
-            raise answer
+    # One thread that doesn't answer must not hide the others, nor be hidden.
+    for error in answers.values():
+        if isinstance(error, PerdureError):
+            raise error
 
 
 async def _ask_all(client: "Client", threads: list[str]) -> dict[str, ApprovalsAnswer | PerdureError]:

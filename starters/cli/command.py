@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
-from perdure.errors import Refused, TemporalUnreachable, UsageError
+from perdure.errors import Refused, TemporalUnreachable
 from perdure.starters.cli.output import Format, Output
 
 if TYPE_CHECKING:  # each of these costs time that `perdure --help` must not pay
@@ -102,9 +102,9 @@ class Session:
 
     async def store(self, *, create: bool = False) -> "Store":
         """The store; with ``create`` also one that isn't there yet. Raises InvalidInput, StoreUnreachable."""
-        from perdure.stores import open_store
+        from perdure.stores.open import open_existing, open_store
 
-        store = open_store(self.place.settings.store_url(), create=create)
+        store = (open_store if create else open_existing)(self.place.settings.store_url())
         self._closing.push_async_callback(store.close)
         return store
 
@@ -149,7 +149,7 @@ def command(function: Callable[Concatenate[Session, P], Coroutine[Any, Any, None
         options = Options(**{field.name: given.pop(field.name) for field in fields(Options)})
         asyncio.run(_run(Session(options), function, given))
 
-    first, *own = inspect.signature(function, eval_str=True).parameters.values()
+    _, *own = inspect.signature(function, eval_str=True).parameters.values()
     run.__signature__ = inspect.Signature([*own, *_parameters()])  # type: ignore[attr-defined]
     run.__annotations__ = {}  # of the function inside; Typer reads the signature
     return run
@@ -168,10 +168,3 @@ def _parameters() -> list[inspect.Parameter]:
         inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
         for f in fields(Options)
     ]
-
-
-def exactly_one(**given: object) -> None:
-    """Raise UsageError unless exactly one of the options (by name) has a value."""
-    names = ", ".join(f"--{name}" for name in given)
-    if sum(value not in (None, "") for value in given.values()) != 1:
-        raise UsageError(f"Give one of {names}.")

@@ -1,6 +1,5 @@
-"""Where a command finds its server, its store and its app: options, then the environment, then a running `perdure dev`."""
+"""Where a command finds its server, store and app: options, then the environment, then a running `perdure dev`."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,20 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from perdure.errors import InvalidInput
 from perdure.settings import Settings
-
-DEV_FILE = "dev.json"
-
-
-class Dev(BaseModel):
-    """What a running `perdure dev` has written down in ``PERDURE_HOME/dev.json``."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    address: str
-    ui: str = ""
-    app: str = ""
-    store: str = ""
-    pid: int
+from perdure.workers.dev_record import NAME, DevRecord
 
 
 class Place(BaseModel):
@@ -55,11 +41,11 @@ def find_place(
     return Place(settings=settings, address=address, namespace=namespace, profile=profile)
 
 
-def running_dev(home: Path) -> Dev | None:
+def running_dev(home: Path) -> DevRecord | None:
     """The development server of this home folder, if its process lives."""
     try:
-        dev = Dev.model_validate(json.loads((home / DEV_FILE).read_text("utf-8")))
-    except (OSError, ValueError):  # none was started here, or it is just writing the file
+        dev = DevRecord.model_validate_json((home / NAME).read_text("utf-8"))
+    except (OSError, ValueError):  # none was started here, or it was another version's
         return None
     return dev if _alive(dev.pid) else None
 

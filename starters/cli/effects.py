@@ -37,9 +37,7 @@ async def effects(session: Session, thread: Thread) -> None:
 
 
 @command
-async def compensate(
-    session: Session, thread: Thread, turn: Turn = None, who: Who = "", reason: Reason = ""
-) -> None:
+async def compensate(session: Session, thread: Thread, turn: Turn = None, who: Who = "", reason: Reason = "") -> None:
     """Undo what a turn did outside, in reverse order; the running turn is stopped for it."""
     client = await session.client(worker=True)
     if session.is_interactive and not session.options.yes:
@@ -58,7 +56,9 @@ async def _preview(session: Session, client: "Client", thread: str, turn: int | 
 
 def _raise_if_left(thread: str, left: Residue) -> None:
     if left.needs_attention or left.in_doubt:
-        raise Failed(f"Not everything of {thread} could be undone.", hint=f"`perdure status {thread}` tells what to do.")
+        raise Failed(
+            f"Not everything of {thread} could be undone.", hint=f"`perdure status {thread}` tells what to do."
+        )
 
 
 @command

@@ -137,8 +137,8 @@ def _raise_unless_answered(thread_id: str, ended: TurnResult) -> None:
     if ended.outcome == "answered":
         return
     kind = Refused if ended.outcome == "refused" else TurnFailed
-    raise kind(f"Turn {ended.turn} of {thread_id} was {ended.outcome}: {ended.error.rstrip('.')}."
-               if ended.outcome != "failed" else f"Turn {ended.turn} of {thread_id} failed: {ended.error.rstrip('.')}.")
+    went = "failed" if ended.outcome == "failed" else f"was {ended.outcome}"
+    raise kind(f"Turn {ended.turn} of {thread_id} {went}: {ended.error.rstrip('.')}.")
 
 
 def _sent(

@@ -83,18 +83,23 @@ def _used(answer: StatusAnswer) -> str:
 def needs(answer: StatusAnswer) -> list[str]:
     """What the thread waits for, each with the command that answers."""
     thread = answer.thread_id
-    lines = []
-    for waiting in answer.waiting_for:
-        request = waiting.partition(":")[0]
-        lines.append(
-            f"{line(waiting)}\n  perdure approve {thread} {request} --as WHO"
-            f"\n  perdure reject {thread} {request} --as WHO --reason TEXT"
-        )
-    for effect in answer.attention:
-        lines.append(f"{line(effect)}\n  perdure resolve {thread} {effect.partition(':')[0]} --done|--not-done --as WHO")
+    lines = [
+        f"{line(waiting)}\n  perdure approve {thread} {_name(waiting)} --as WHO"
+        f"\n  perdure reject {thread} {_name(waiting)} --as WHO --reason TEXT"
+        for waiting in answer.waiting_for
+    ]
+    lines += [
+        f"{line(effect)}\n  perdure resolve {thread} {_name(effect)} --done|--not-done --as WHO"
+        for effect in answer.attention
+    ]
     if answer.status == "out_of_budget":
         lines.append(f"more budget\n  perdure extend {thread} --steps 50")
     return lines
+
+
+def _name(item: str) -> str:
+    """The id in front of what is said of it."""
+    return item.partition(":")[0]
 
 
 def result_lines(result: TurnResult) -> list[str]:
@@ -175,7 +180,10 @@ def _asked(thread_id: str, asked: ApprovalRequest) -> Iterable[tuple[str, str]]:
     yield "who", _who(asked)
     yield "until", f"{moment(asked.expires_at)} UTC"
     for decision in asked.decisions:
-        yield decision.verdict, f"{decision.approver}, {moment(decision.at)} UTC: {decision.reason or 'no reason given'}"
+        yield (
+            decision.verdict,
+            f"{decision.approver}, {moment(decision.at)} UTC: {decision.reason or 'no reason given'}",
+        )
 
 
 def _who(asked: ApprovalRequest) -> str:
@@ -206,6 +214,8 @@ def approvals(thread_id: str, answer: ApprovalsAnswer) -> RenderableType:
 
 def effects(ledger: Sequence[Effect]) -> RenderableType:
     """The ledger of a thread, oldest first."""
-    rows = [(e.key, e.turn, e.label(), e.effect, state_of(e.status), e.attempts, e.compensation, e.error) for e in ledger]
+    rows = [
+        (e.key, e.turn, e.label(), e.effect, state_of(e.status), e.attempts, e.compensation, e.error) for e in ledger
+    ]
     columns = ("effect", "turn", "call", "class", "status", "attempts", "undone by", "error")
     return table(columns, rows, empty="No effects.")

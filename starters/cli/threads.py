@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
@@ -21,12 +20,12 @@ if TYPE_CHECKING:
 
     from perdure.starters.client import ThreadSummary
 
-StatusName = StrEnum("StatusName", {name: name for name in get_args(Status)})  # Typer knows enumerations only
+_STATUSES: tuple[str, ...] = get_args(Status)
 
 AgentFilter = Annotated[str, typer.Option("--agent", metavar="AGENT", help="Only of this agent.", show_default=False)]
 StatusFilter = Annotated[
-    StatusName | None, typer.Option("--status", metavar="STATUS", help="Only in this status.", show_default=False)
-]
+    str, typer.Option("--status", metavar="STATUS", help="Only in this status.", show_default=False)
+]  # fmt: skip
 Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most so many, the newest first.")]
 NoCompensate = Annotated[bool, typer.Option("--no-compensate", help="Keep what the turn did outside.")]
 Steps = Annotated[int, typer.Option("--steps", min=0, metavar="N", help="So many more steps.", show_default=False)]
@@ -56,12 +55,11 @@ def register(app: typer.Typer) -> None:
 
 
 @command
-async def list_threads(
-    session: Session, agent: AgentFilter = "", status: StatusFilter = None, limit: Limit = 50
-) -> None:
+async def list_threads(session: Session, agent: AgentFilter = "", status: StatusFilter = "", limit: Limit = 50) -> None:
     """List threads, the newest first."""
-    client = await session.client()
-    found = await client.threads(agent=agent, status=status.value if status else "", limit=limit)
+    if status and status not in _STATUSES:
+        raise UsageError(f"{status!r} is no status.", hint=f"There are: {', '.join(_STATUSES)}.")
+    found = await (await session.client()).threads(agent=agent, status=status, limit=limit)
     columns = ("thread", "agent", "status", "step", "pending", "started (UTC)")
     session.out.show_all(found, render.table(columns, map(_row, found), empty="No threads."))
 

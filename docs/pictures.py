@@ -1,0 +1,125 @@
+"""Makes the pictures of the README: the demo in a real terminal, and two threads in the real Temporal UI.
+
+    python3 dev.py run python docs/pictures.py
+
+Needs Chromium and its driver on the PATH (`chromium`, `chromedriver`); nothing else in the project does.
+"""
+
+import asyncio
+import base64
+import os
+import pty
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import httpx2
+from openai import AsyncOpenAI
+from rich.console import Console
+from rich.text import Text
+
+from perdure.examples.orders import desk
+from perdure.examples.orders.shop import Shop
+from perdure.examples.orders.story import ONE_MONITOR, STORY, TWO_LAPTOPS
+from perdure.settings import Settings
+from perdure.starters.client import Client
+from perdure.stores import open_store
+from perdure.testing import ModelServer
+from perdure.workers.embedded import EmbeddedServer
+from perdure.workers.worker import build_worker
+
+DOCS = Path(__file__).resolve().parent
+_FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars "
+    "--disable-background-networking --disable-component-update --disable-sync"
+)
+_PORT = 9515
+_SETTLED = 6.0  # seconds until the UI has drawn a page; it polls for ever, so there is no event to wait for
+
+
+def terminal() -> None:
+    """Run the demo in a pseudo-terminal and draw what it wrote."""
+    reader, writer = pty.openpty()
+    os.environ["COLUMNS"] = "110"
+    demo = subprocess.Popen([Path(sys.executable).with_name("perdure"), "demo"], stdout=writer, stderr=writer)
+    os.close(writer)
+    written = b"".join(iter(lambda: _read(reader), b""))
+    if demo.wait() != 0:
+        sys.exit(written.decode())
+    console = Console(record=True, width=110, file=Path(os.devnull).open("w"))
+    console.print(Text.from_ansi(written.decode().replace("\r\n", "\n")))
+    console.save_svg(str(DOCS / "demo.svg"), title="python3 dev.py demo")
+
+
+def _read(reader: int) -> bytes:
+    try:
+        return os.read(reader, 65536)
+    except OSError:  # Linux says so when the other end of a pseudo-terminal is closed
+        return b""
+
+
+@asynccontextmanager
+async def threads(home: Path) -> AsyncIterator[str]:
+    """A waiting thread and a compensated one; the address of the UI that shows them."""
+    settings = Settings(home=home)
+    store = open_store(settings.store_url())
+    await store.migrate()
+    async with (
+        EmbeddedServer(home=home, settings=settings) as server,
+        ModelServer(STORY) as model,
+        Shop(home / "shop.db") as shop,
+        AsyncOpenAI(base_url=model.base_url, api_key="offline") as openai,
+    ):
+        os.environ["ORDERS_SHOP_URL"] = shop.url
+        client = await Client.connect(address=server.address, settings=settings)
+        async with build_worker(client.temporal, app=desk.app, store=store, settings=settings, model=openai):
+            for thread, message in (("orders-17", TWO_LAPTOPS), ("orders-18", ONE_MONITOR)):
+                _, accepted = await client.start("orders", message, thread=thread)
+                await client.wait(thread, accepted.message_id)
+            yield server.ui
+    await store.close()
+
+
+@contextmanager
+def browser() -> Iterator[httpx2.Client]:
+    """A headless Chromium behind its driver's HTTP protocol (WebDriver)."""
+    driver = subprocess.Popen(["chromedriver", f"--port={_PORT}"], stdout=subprocess.DEVNULL)
+    transport = httpx2.HTTPTransport(retries=20)
+    options = {"goog:chromeOptions": {"args": _FLAGS.split()}, "pageLoadStrategy": "none"}
+    try:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{_PORT}", transport=transport, timeout=60) as client:
+            answer = client.post("/session", json={"capabilities": {"alwaysMatch": options}})
+            client.base_url = httpx2.URL(f"{client.base_url}/session/{answer.json()['value']['sessionId']}")
+            yield client
+            client.delete("")
+    finally:
+        driver.terminate()
+        driver.wait()
+
+
+async def photograph(client: httpx2.Client, url: str, name: str, height: int) -> None:
+    """One page as a PNG in this folder."""
+    client.post("/window/rect", json={"width": 1700, "height": height})
+    client.post("/url", json={"url": url})
+    await asyncio.sleep(_SETTLED)
+    (DOCS / name).write_bytes(base64.b64decode(client.get("/screenshot").json()["value"]))
+
+
+async def ui() -> None:
+    """The two threads as the UI shows them: what the one waits for, what became of the other."""
+    with tempfile.TemporaryDirectory() as home:
+        async with threads(Path(home)) as address:
+            pages = f"{address}/namespaces/default/workflows"
+            with browser() as client:
+                await photograph(client, f"{pages}/orders-17", "ui-timeline.png", 1000)
+                run = client.get("/url").json()["value"].rsplit("/", 2)[-2]
+                await photograph(client, f"{pages}/orders-17/{run}/user-metadata", "ui-waiting.png", 1400)
+                await photograph(client, f"{pages}/orders-18", "ui-compensated.png", 1250)
+
+
+if __name__ == "__main__":
+    asyncio.run(ui())
+    terminal()

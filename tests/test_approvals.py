@@ -1,0 +1,367 @@
+"""Approvals: who may let a call run, what happens to a decision that doesn't count, and to silence."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue
+
+from perdure import Agent, App, Approval, ToolContext, tool
+from perdure.approvals import ApprovalRequest
+from perdure.contracts import MAX_MESSAGE, ApprovalsAnswer, StatusAnswer, TurnResult
+from perdure.errors import AmbiguousRequest, DecisionRefused, InvalidInput, PerdureError, RequestNotFound
+from perdure.testing import Rule, call, say, together
+from tests.conftest import MakeWorld
+from tests.witness import Listener, Witness
+from tests.world import World, eventually
+
+witness = Witness()
+DAY = timedelta(hours=24)
+
+
+@tool(
+    effect="idempotent",
+    approval=Approval(when=lambda args: args.amount > 100, approvers=["ann", "bob"], reason="It is above 100."),
+)
+async def pay(ctx: ToolContext, to: str, amount: float) -> str:
+    """Pay somebody."""
+    witness.saw(ctx, f"paid {amount:g} to {to}, approved by {list(ctx.approved_by)}")
+    return f"paid {to}"
+
+
+@tool(effect="idempotent", approval=Approval(approvers=["ann", "bob", "cid"], quorum=2))
+async def publish(ctx: ToolContext, title: str) -> str:
+    """Publish something; two people must agree."""
+    witness.saw(ctx, f"published {title}, approved by {list(ctx.approved_by)}")
+    return "published"
+
+
+@tool(effect="idempotent", approval=Approval(when=lambda args: args.missing > 1))
+async def guess(ctx: ToolContext, what: str) -> str:
+    """Its condition looks at an argument that isn't there."""
+    witness.saw(ctx, f"guessed {what}")
+    return "guessed"
+
+
+app = App(agents=[Agent(name="clerk", model="m", tools=[pay, publish, guess])])
+
+
+def script() -> Listener:
+    """What the model says in these tests."""
+    pay_three = together(*(call("pay", to=who, amount=200) for who in ("x", "y", "z")))
+    return Listener(
+        rules=[
+            Rule(when="pay 250", replies=[call("pay", to="x", amount=250), say("Paid.")]),
+            Rule(when="pay 50", replies=[call("pay", to="x", amount=50), say("Paid.")]),
+            Rule(when="pay three", replies=[pay_three, say("All settled.")]),
+            Rule(when="pay many", replies=[together(*(call("pay", to=f"p{i}", amount=200) for i in range(25))), say("Done.")]),
+            Rule(when="publish", replies=[call("publish", title="News"), say("Out.")]),
+            Rule(when="guess", replies=[call("guess", what="7"), say("Guessed.")]),
+        ]
+    )  # fmt: skip
+
+
+async def begin(world: World, message: str) -> tuple[str, str]:
+    """Start a thread; its id and the message's."""
+    thread, accepted = await world.client.start("clerk", message, thread=world.thread())
+    return thread, accepted.message_id
+
+
+async def asked(world: World, message: str, count: int = 1) -> tuple[str, str]:
+    """Start a thread and wait until it asks so many people."""
+    thread, message_id = await begin(world, message)
+    await opened(world, thread, count)
+    return thread, message_id
+
+
+async def opened(world: World, thread: str, count: int = 1) -> ApprovalsAnswer:
+    """Wait until so many requests are open."""
+    return await eventually(lambda: world.client.approvals(thread), lambda answer: len(answer.open) == count)
+
+
+async def ended(world: World, thread: str, message_id: str = "") -> TurnResult:
+    """Wait for the end of a turn."""
+    result = await world.client.wait(thread, message_id, for_people=False)
+    assert isinstance(result, TurnResult)
+    return result
+
+
+def decision(request: ApprovalRequest, approver: str) -> dict[str, Any]:
+    """A decision as the Temporal UI shows how to send it."""
+    return {"request_id": request.id, "approver": approver, "digest": request.digest, "reason": ""}
+
+
+async def length(world: World, thread: str) -> int:
+    """How many events the thread's history has."""
+    return len((await world.fetch(thread)).events)
+
+
+# ── decisions that count ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_call_waits_for_a_person_who_approves_by_signal(make_world: MakeWorld) -> None:
+    """Nothing runs before the signal; after it the tool runs once and knows who approved."""
+    async with make_world(app, script()) as world:
+        thread, message_id = await asked(world, "pay 250")
+        waiting = await world.client.wait(thread, message_id)
+        assert isinstance(waiting, StatusAnswer)
+        assert waiting.status == "awaiting_approval"
+        assert [word in waiting.waiting_for[0] for word in ("a1", 'pay(to="x", amount=250.0)', "ann")] == [True] * 3
+        assert witness.of(thread) == []
+        request = await world.client.request(thread)
+        assert (request.arguments, request.policy.reason) == ({"to": "x", "amount": 250.0}, "It is above 100.")
+        await world.client.signal_decision(thread, "approve", request, approver="ann", reason="fine")
+        assert (await ended(world, thread, message_id)).answer == "Paid."
+        assert witness.of(thread) == ["paid 250 to x, approved by ['ann']"]
+        (closed,) = (await world.client.approvals(thread)).closed
+        assert closed.outcome == "approved"
+        assert [(d.verdict, d.approver, d.reason) for d in closed.decisions] == [("approve", "ann", "fine")]
+
+
+async def test_an_update_tells_at_once_that_a_decision_counts(make_world: MakeWorld) -> None:
+    """The acknowledged form answers with the request as it stands now."""
+    async with make_world(app, script()) as world:
+        thread, message_id = await asked(world, "pay 250")
+        answer = await world.client.decide(thread, "approve", await world.client.request(thread), approver="bob")
+        assert (answer.open, [request.outcome for request in answer.closed]) == ((), ["approved"])
+        assert (await ended(world, thread, message_id)).outcome == "answered"
+        assert witness.of(thread) == ["paid 250 to x, approved by ['bob']"]
+
+
+async def test_a_rejection_reaches_the_model_with_its_reason(make_world: MakeWorld) -> None:
+    """A rejected call becomes a tool message, and the agent goes on."""
+    said = script()
+    async with make_world(app, said) as world:
+        thread, message_id = await asked(world, "pay 250")
+        request = await world.client.request(thread)
+        await world.client.signal_decision(thread, "reject", request, approver="ann", reason="too dear")
+        assert (await ended(world, thread, message_id)).answer == "Paid."
+        assert said.told()[-1] == ("tool", "The call was not made: rejected by ann: too dear.")
+        assert witness.of(thread) == []
+
+
+async def test_a_condition_decides_by_the_arguments(make_world: MakeWorld) -> None:
+    """Below the limit nobody is asked; where the condition itself fails somebody is, and is told why."""
+    async with make_world(app, script()) as world:
+        thread, message_id = await begin(world, "pay 50")
+        assert (await ended(world, thread, message_id)).outcome == "answered"
+        assert witness.of(thread) == ["paid 50 to x, approved by []"]
+        thread, _ = await asked(world, "guess")
+        assert "the approval condition failed" in (await world.client.request(thread)).policy.reason
+        assert witness.of(thread) == []
+
+
+async def test_a_quorum_takes_as_many_people(make_world: MakeWorld) -> None:
+    """One of two leaves the request open; the second person's yes lets the call run. One no ends it."""
+    async with make_world(app, script()) as world:
+        thread, message_id = await asked(world, "publish")
+        request = await world.client.request(thread)
+        answer = await world.client.decide(thread, "approve", request, approver="ann")
+        assert [r.approvals() for r in answer.open] == [1]
+        assert witness.of(thread) == []
+        await world.client.decide(thread, "approve", request, approver="cid")
+        await ended(world, thread, message_id)
+        assert witness.of(thread) == ["published News, approved by ['ann', 'cid']"]
+
+        thread, message_id = await asked(world, "publish")
+        request = await world.client.request(thread)
+        await world.client.decide(thread, "approve", request, approver="ann")
+        await world.client.decide(thread, "reject", request, approver="bob", reason="not yet")
+        await ended(world, thread, message_id)
+        assert witness.of(thread) == []
+        assert [r.outcome for r in (await world.client.approvals(thread)).closed] == ["rejected"]
+
+
+async def test_silence_expires_and_is_nobody_s_decision(make_world: MakeWorld) -> None:
+    """After 24 hours the request has an outcome of its own; the model reads that nobody decided."""
+    said = script()
+    async with make_world(app, said) as world:
+        thread, message_id = await asked(world, "pay 250")
+        request = await world.client.request(thread)
+        assert request.expires_at - request.opened_at == DAY
+        await world.forward(thread, DAY - timedelta(minutes=1))
+        assert [r.outcome for r in (await world.client.approvals(thread)).open] == ["open"]
+        await world.forward(thread, timedelta(minutes=1))
+        assert (await ended(world, thread, message_id)).outcome == "answered"
+        (closed,) = (await world.client.approvals(thread)).closed
+        assert (closed.outcome, closed.decisions) == ("expired", ())
+        assert "expired" in said.told()[-1][1]
+        assert witness.of(thread) == []
+
+
+async def test_open_requests_wait_side_by_side(make_world: MakeWorld) -> None:
+    """Three calls of one answer: each has its own request and its own end; the model reads them in its own order."""
+    said = script()
+    async with make_world(app, said) as world:
+        thread, message_id = await asked(world, "pay three", 3)
+        first, second, third = (await world.client.approvals(thread)).open
+        with pytest.raises(AmbiguousRequest, match="a1.*a2.*a3"):
+            await world.client.request(thread)
+        with pytest.raises(RequestNotFound, match="a9"):
+            await world.client.request(thread, "a9")
+        await world.client.decide(thread, "approve", third, approver="ann")
+        await world.client.decide(thread, "reject", first, approver="bob", reason="no")
+        assert await world.client.request(thread) == second
+        await eventually(lambda: _deeds(thread), lambda deeds: len(deeds) == 1)  # an approved call waits for nobody
+        await world.forward(thread, DAY)
+        await ended(world, thread, message_id)
+        assert [r.outcome for r in (await world.client.approvals(thread)).closed] == ["rejected", "expired", "approved"]
+        assert witness.of(thread) == ["paid 200 to z, approved by ['ann']"]
+        texts = [text for role, text in said.told() if role == "tool"]
+        assert texts[0] == "The call was not made: rejected by bob: no."
+        assert "expired" in texts[1]
+        assert texts[2] == "paid z"
+
+
+async def _deeds(thread: str) -> list[str]:
+    return witness.of(thread)
+
+
+async def test_an_approval_is_for_one_call(make_world: MakeWorld) -> None:
+    """The same call in the next turn has to be approved anew, also with a decision that still looks right."""
+    async with make_world(app, script()) as world:
+        thread, message_id = await asked(world, "pay 250")
+        first = await world.client.request(thread)
+        await world.client.decide(thread, "approve", first, approver="ann")
+        await ended(world, thread, message_id)
+        await world.client.send(thread, "pay 250")
+        await opened(world, thread)
+        with pytest.raises(DecisionRefused, match="a1 is closed"):
+            await world.client.decide(thread, "approve", first, approver="ann")
+        second = await world.client.request(thread)
+        assert (second.id, second.digest) == ("a2", first.digest)
+        assert len(witness.of(thread)) == 1
+
+
+async def test_decisions_made_while_no_worker_runs_all_count(make_world: MakeWorld) -> None:
+    """Twenty-five signals that are delivered at once decide twenty-five requests."""
+    async with make_world(app, script(), serve=False) as world:
+        async with world.worker():
+            thread, message_id = await asked(world, "pay many", 25)
+            requests = (await world.client.approvals(thread)).open
+        for request in requests:
+            await world.client.signal_decision(thread, "approve", request, approver="ann")
+        async with world.worker():
+            await ended(world, thread, message_id)
+            assert len(witness.of(thread)) == 25
+
+
+# ── decisions that don't count ───────────────────────────────────────────────────────────────────────────────────
+
+
+def encoded(data: bytes, encoding: str) -> RawValue:
+    """A payload as another program might send it."""
+    return RawValue(Payload(metadata={"encoding": encoding.encode()}, data=data))
+
+
+REFUSED: dict[str, tuple[str, str, Any]] = {
+    "an unknown request": ("unknown_request", "no request 'a7'; open: a1", {"request_id": "a7"}),
+    "another digest": ("wrong_digest", "the decision names 000000000000", {"digest": "0" * 64}),
+    "no approver": ("not_an_approver", "eve may not decide; approvers: ann, bob, cid", {"approver": "eve"}),
+    "the same person twice": ("repeated", "ann has already decided", {}),
+    "an unknown field": ("malformed", "verdikt: Extra inputs", {"verdikt": "yes"}),
+    "no digest at all": ("malformed", "digest: Input should be a valid string", {"digest": None}),
+    "a long reason": ("malformed", "reason: String should have at most", {"reason": "x" * 1_500_000}),
+    "a long request id": ("malformed", "request_id: String should have at most", {"request_id": "x" * 1_500_000}),
+    "a long approver": ("malformed", "approver: String should have at most", {"approver": "x" * 1_500_000}),
+    "an empty object": ("malformed", "request_id: Field required", [{}]),
+    "a list": ("malformed", "payload: Input should be", [["a1", "ann"]]),
+    "a text": ("malformed", "payload: Input should be", ["approve a1"]),
+    "a number": ("malformed", "payload: Input should be", [7]),
+    "null": ("malformed", "payload: Input should be", [None]),
+    "nothing": ("undecodable", "one value is expected, not 0", []),
+    "two values": ("undecodable", "one value is expected, not 2", [{}, {}]),
+    "raw bytes": ("malformed", "payload: Input should be", [encoded(b"\x00\xff", "binary/plain")]),
+    "broken JSON": ("undecodable", "not JSON: b'{\"request_id\"", [encoded(b'{"request_id"', "json/plain")]),
+    "half a character": ("undecodable", "not JSON", [encoded(b'"\\ud800"', "json/plain")]),
+    "another encoding": ("undecodable", "not JSON", [encoded(b"\x12\x34", "binary/encrypted")]),
+    "no encoding": ("undecodable", "not JSON", [RawValue(Payload(data=b"{}"))]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("verdict", ["approve", "reject"])
+async def test_a_decision_that_does_not_count_changes_nothing(make_world: MakeWorld, verdict: str) -> None:
+    """Whatever a signal brings: the request stays as it is, the tool doesn't run, and `approvals` says why."""
+    async with make_world(app, script()) as world:
+        thread, message_id = await asked(world, "publish")
+        handle, request = world.handle(thread), await world.client.request(thread)
+        await handle.signal("approve", decision(request, "ann"))
+        before = (await opened(world, thread)).open
+        for case, (code, why, sent) in REFUSED.items():
+            args = [decision(request, "ann") | sent] if isinstance(sent, dict) else sent
+            await handle.signal(verdict, args=args)
+            answer = await world.client.approvals(thread)
+            refusal = answer.refused_decisions[-1]
+            assert (refusal.verdict, refusal.code) == (verdict, code), f"{case}: {refusal}"
+            assert why in refusal.why, f"{case}: {refusal}"
+            assert len(refusal.model_dump_json()) < 2000, case
+            assert answer.open == before, case
+        assert len((await world.client.approvals(thread)).refused_decisions) == len(REFUSED)
+        assert witness.of(thread) == []
+        await handle.signal("approve", decision(request, "bob"))
+        await ended(world, thread, message_id)
+        assert witness.of(thread) == ["published News, approved by ['ann', 'bob']"]
+
+
+async def test_a_decision_after_the_end_is_kept_but_not_applied(make_world: MakeWorld) -> None:
+    """After the expiry, and after the decision: the refusal names which."""
+    async with make_world(app, script()) as world:
+        thread, message_id = await asked(world, "pay 250")
+        request = await world.client.request(thread)
+        await world.forward(thread, DAY)
+        await ended(world, thread, message_id)
+        await world.handle(thread).signal("approve", decision(request, "ann"))
+        (late,) = (await world.client.approvals(thread)).refused_decisions
+        assert (late.code, json.dumps(request.id)[1:-1] in late.why) == ("expired", True)
+
+        await world.client.send(thread, "pay 250")
+        await opened(world, thread)
+        request = await world.client.request(thread)
+        await world.handle(thread).signal("reject", decision(request, "ann"))
+        await world.handle(thread).signal("approve", decision(request, "bob"))
+        await ended(world, thread)
+        assert [r.code for r in (await world.client.approvals(thread)).refused_decisions] == ["expired", "closed"]
+        assert witness.of(thread) == []
+
+
+async def test_a_refused_update_leaves_no_event(make_world: MakeWorld) -> None:
+    """`decide`, `send`, `resolve_effect` and `extend_budget` that are refused: their sender learns why, the history
+    is as long as before, and nothing has changed."""
+    async with make_world(app, script()) as world:
+        thread, _ = await asked(world, "publish")
+        client, request = world.client, await world.client.request(thread)
+        await client.decide(thread, "approve", request, approver="ann")
+        before, events = await client.approvals(thread), await length(world, thread)
+        other = request.model_copy(update={"digest": "0" * 64})
+        refused: list[tuple[type[PerdureError], str, Any]] = [
+            (DecisionRefused, "already decided", lambda: client.decide(thread, "approve", request, approver="ann")),
+            (DecisionRefused, "may not decide", lambda: client.decide(thread, "approve", request, approver="eve")),
+            (DecisionRefused, "the decision names", lambda: client.decide(thread, "reject", other, approver="bob")),
+            (InvalidInput, "empty", lambda: client.send(thread, "  ")),
+            (InvalidInput, "more than", lambda: client.send(thread, "x" * (MAX_MESSAGE + 1))),
+            (PerdureError, "no open effect", lambda: client.resolve(thread, "k", done=True, by="ann")),
+            (InvalidInput, "more steps or more tokens", lambda: client.extend(thread)),
+        ]
+        for kind, why, ask in refused:
+            with pytest.raises(kind, match=why):
+                await ask()
+        assert await length(world, thread) == events
+        assert await client.approvals(thread) == before
+        assert witness.of(thread) == []
+
+
+async def test_a_flood_of_junk_stays_bounded(make_world: MakeWorld) -> None:
+    """A hundred refused decisions of 100 KB each: the newest fifty are kept, shortened, and the thread goes on."""
+    async with make_world(app, script()) as world:
+        thread, message_id = await asked(world, "pay 250")
+        request = await world.client.request(thread)
+        for number in range(100):
+            junk = {"request_id": f"{number:02}" * 50_000, "approver": "ann", "digest": request.digest}
+            await world.handle(thread).signal("approve", junk)
+        answer = await world.client.approvals(thread)
+        assert len(answer.refused_decisions) == 50
+        assert len(answer.model_dump_json()) < 100_000
+        await world.client.decide(thread, "approve", request, approver="ann")
+        assert (await ended(world, thread, message_id)).outcome == "answered"
