@@ -136,13 +136,13 @@ CASES: dict[str, Case] = {
 
 @pytest_asyncio.fixture(scope="module")
 async def plays(
-    request: pytest.FixtureRequest, real_time: WorkflowEnvironment, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, environment: WorkflowEnvironment, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[dict[str, asyncio.Task[None]]]:
     """The cases of this session, under way side by side, a few at a time: a recovery is mostly waiting."""
     few = asyncio.Semaphore(_AT_ONCE)
 
     async def play(name: str, folder: Path) -> None:
-        async with few, scene(real_time.client, folder) as set_up:
+        async with few, scene(environment.client, folder) as set_up:
             await _play(set_up, CASES[name])
 
     names = [item.callspec.params["name"] for item in request.session.items if _is_played(item)]
@@ -188,18 +188,18 @@ async def _death(set_up: Scene, case: Case, worker: WorkerProcess) -> None:
     """Return once the worker is dead, by SIGKILL, where the case says."""
     if case.at:
         await worker.dies()
-        assert worker.told[-1] == {"reached": case.at}
+        assert worker.said[-1] == {"reached": case.at}
         return
     if case.shop:
         await set_up.shop.held(within=PATIENCE)
         if case.story is THREE_AT_ONCE:
-            await worker.tells("ended", "tool:reserve_stock")
-            await worker.tells("ended", "tool:check_stock")
+            await worker.says("ended", "tool:reserve_stock")
+            await worker.says("ended", "tool:check_stock")
     elif case.model:
         await set_up.model.held(within=PATIENCE)
     else:
         await set_up.shows("awaiting_approval")
-    await worker.kill()
+    await worker.is_killed()
 
 
 def _is_played(item: pytest.Item) -> bool:

@@ -23,7 +23,7 @@ from temporalio.testing import TimeSkipper
 from temporalio.worker import Interceptor, Worker
 
 from perdure.app import App
-from perdure.contracts import SEARCH_ATTRIBUTES
+from perdure.contracts import SEARCH_ATTRIBUTES, ApprovalsAnswer, Status, StatusAnswer, TurnResult
 from perdure.settings import Settings
 from perdure.starters.client import Client
 from perdure.stores import Store, open_store
@@ -76,6 +76,29 @@ class World:
         self.threads.append(f"t{next(_numbers)}-{uuid.uuid4().hex[:8]}")
         return self.threads[-1]
 
+    # ── a thread on its way ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def begin(self, agent: str, message: str) -> tuple[str, str]:
+        """Start a thread; its id and the message's."""
+        thread, accepted = await self.client.start(agent, message, thread=self.thread())
+        return thread, accepted.message_id
+
+    async def opened(self, thread_id: str, count: int = 1) -> ApprovalsAnswer:
+        """Wait until so many approvals are open."""
+        return await eventually(lambda: self.client.approvals(thread_id), lambda answer: len(answer.open) == count)
+
+    async def stands(self, thread_id: str, status: Status) -> StatusAnswer:
+        """Wait until the thread has this status."""
+        return await eventually(lambda: self.client.status(thread_id), lambda answer: answer.status == status)
+
+    async def ended(self, thread_id: str, message_id: str) -> TurnResult:
+        """Wait for the end of the turn of a message, whatever it takes."""
+        result = await self.client.wait(thread_id, message_id, for_people=False)
+        assert isinstance(result, TurnResult)
+        return result
+
+    # ── its workflow in Temporal ─────────────────────────────────────────────────────────────────────────────────
+
     def handle(self, thread_id: str, run_id: str | None = None) -> WorkflowHandle[Any, Any]:
         """The thread's workflow, as Temporal's own client has it."""
         return self.temporal.get_workflow_handle(thread_id, run_id=run_id)
@@ -83,6 +106,10 @@ class World:
     async def fetch(self, thread_id: str) -> WorkflowHistory:
         """The thread's history in Temporal (of its latest run)."""
         return await self.handle(thread_id).fetch_history()
+
+    async def length(self, thread_id: str) -> int:
+        """How many events its history has."""
+        return len((await self.fetch(thread_id)).events)
 
     async def runs(self, thread_id: str) -> list[WorkflowHistory]:
         """The histories of all the thread's runs that Temporal lists, oldest first."""

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from perdure.errors import PerdureError, UsageError
-from perdure.examples.orders.narration import Narrator
+from perdure.examples.orders.narration import Narrator, make_console
 from perdure.examples.orders.parts import demo_home, open_parts
 from perdure.examples.orders.processes import WorkerDied, WorkerProcess, last_words
 from perdure.examples.orders.shop import Shop
@@ -36,12 +36,12 @@ class Options(Value):
     real_model: bool = False
 
 
-def main(options: Options, console: Console) -> int:
-    """The demo in a loop of its own, to its end or to the first signal; the exit code.
+def main(options: Options) -> int:
+    """The demo on standard output, to its end or to the first signal; the exit code.
 
     Raises UsageError for options that can't be.
     """
-    return asyncio.run(_until_told(run(options, console)))
+    return asyncio.run(_until_told(run(options, make_console())))
 
 
 async def run(options: Options, console: Console, *, open_shop: Callable[[Path], Shop] = Shop) -> int:

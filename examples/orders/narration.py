@@ -16,6 +16,7 @@ from perdure.examples.orders.ledger import Entry
 from perdure.examples.orders.processes import APP
 from perdure.examples.orders.verdict import Check
 from perdure.starters.cli.output import line as one_line
+from perdure.starters.cli.output import safe
 
 _INDENT = 4
 _WIDTH = 100
@@ -58,7 +59,8 @@ class Narrator:
 
     def fact(self, name: str, value: str, note: str = "") -> None:
         """A name and what it stands for, on one line however long, so that it can be copied."""
-        line = Text.assemble(" " * _INDENT, (f"{name:<10}", "cyan"), one_line(value), (f"  {note}" if note else "", "dim"))
+        said = one_line(value)
+        line = Text.assemble(" " * _INDENT, (f"{name:<10}", "cyan"), said, (f"  {note}" if note else "", "dim"))
         self._console.print(line, soft_wrap=True)
 
     def log(self, thread: str, entries: Iterable[LogEntry]) -> None:
@@ -120,8 +122,8 @@ class Narrator:
         """What went wrong, and what a log says about it."""
         self._console.print()
         self._console.print(Text(text, style="bold red"))
-        if details:
-            self._indented(Text(details, style="dim"))
+        for line in details.splitlines():
+            self._console.print(Text(" " * _INDENT + safe(line), style="dim"), soft_wrap=True)
 
     def _indented(self, what: RenderableType) -> None:
         self._console.print(Padding(what, (0, 0, 0, _INDENT), expand=False))

@@ -72,7 +72,7 @@ class SqlStore:
     async def thread(self, thread_id: str) -> ThreadRow | None:
         async with self._reading() as tx:
             row = await tx.one("thread", thread_id=thread_id)
-        return ThreadRow.model_validate(dict(row)) if row else None
+        return rows.thread(row) if row else None
 
     async def threads(self) -> list[str]:
         async with self._reading() as tx:
@@ -88,44 +88,43 @@ class SqlStore:
 
     async def checkpoint(self, thread_id: str, checkpoint_id: str) -> Checkpoint | None:
         async with self._reading() as tx:
-            row = await tx.one("checkpoint", thread_id=thread_id, checkpoint_id=checkpoint_id)
-        return rows.checkpoint(row) if row else None
+            row = await tx.one("checkpoint", thread_id=thread_id, checkpoint_id=rows.stored_id(checkpoint_id))
+        return rows.checkpoint(thread_id, row) if row else None
 
     async def line(self, thread_id: str, checkpoint_id: str) -> Line | None:
         async with self._reading() as tx:
-            found = await tx.all("line", thread_id=thread_id, checkpoint_id=checkpoint_id)
+            found = await tx.all("line", thread_id=thread_id, checkpoint_id=rows.stored_id(checkpoint_id))
             if not found:
                 return None
             base = found[-1]["base_id"]
             snapshot = await tx.one("snapshot", thread_id=thread_id, checkpoint_id=base) if base else None
-        return rows.line(found, snapshot)
+        return rows.line(thread_id, found, snapshot)
 
     async def history(self, thread_id: str, *, limit: int, before_step: int | None = None) -> list[Checkpoint]:
         top = before_step if before_step is not None else 2**62
         async with self._reading() as tx:
-            return [
-                rows.checkpoint(r) for r in await tx.all("history", thread_id=thread_id, limit=limit, before_step=top)
-            ]
+            found = await tx.all("history", thread_id=thread_id, limit=limit, before_step=top)
+        return [rows.checkpoint(thread_id, row) for row in found]
 
     async def walk(self, thread_id: str) -> AsyncIterator[Checkpoint]:
-        after: dict[str, Any] = {"step": -(2**62), "checkpoint_id": ""}
+        after: dict[str, Any] = {"step": -(2**62), "checkpoint_id": b""}
         while True:
             async with self._reading() as tx:
                 page = await tx.all("walk", thread_id=thread_id, limit=_PAGE, **after)
             for row in page:
-                yield rows.checkpoint(row)
+                yield rows.checkpoint(thread_id, row)
             if len(page) < _PAGE:
                 return
             after = {name: page[-1][name] for name in after}
 
     async def snapshots(self, thread_id: str) -> list[Snapshot]:
         async with self._reading() as tx:
-            return [rows.snapshot(row) for row in await tx.all("snapshots", thread_id=thread_id)]
+            return [rows.snapshot(thread_id, row) for row in await tx.all("snapshots", thread_id=thread_id)]
 
     async def result(self, scope: str, key: str) -> CachedResult | None:
         async with self._reading() as tx:
-            row = await tx.one("result", scope=scope, key=key)
-        return rows.result(row) if row else None
+            row = await tx.one("result", request=rows.request(scope, key))
+        return rows.result(scope, key, row) if row else None
 
     # ── effects and receipts ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -230,9 +229,9 @@ class _Transaction:
 async def _commit(tx: _Transaction, step: Step) -> bool:
     checkpoint = step.checkpoint
     values = rows.step_values(step)
-    earlier = await tx.one("checkpoint", thread_id=checkpoint.thread_id, checkpoint_id=checkpoint.id)
+    earlier = await tx.one("checkpoint", **_only(values, "checkpoint"))
     if earlier is not None:
-        if rows.checkpoint(earlier).digest == checkpoint.digest:
+        if rows.checkpoint(checkpoint.thread_id, earlier).digest == checkpoint.digest:
             return False
         raise ConcurrentModification(
             f"Checkpoint {checkpoint.id} of {checkpoint.thread_id} was committed with other content."
@@ -260,7 +259,7 @@ async def _put_receipt(tx: _Transaction, thread_id: str, receipt: Receipt) -> No
 
 async def _head_moved(tx: _Transaction, checkpoint: Checkpoint) -> ConcurrentModification:
     row = await tx.one("thread", thread_id=checkpoint.thread_id)
-    stands = row["head_id"] if row else "nothing"
+    stands = rows.thread(row).head_id if row else "nothing"
     return ConcurrentModification(
         f"Step {checkpoint.step} of {checkpoint.thread_id} extends {checkpoint.parent_id}, but the head is {stands}."
     )

@@ -31,7 +31,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -69,17 +69,23 @@ def main() -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run one command; its exit code. What goes wrong is told on standard error, in one line."""
     try:
-        return app(list(arguments), prog_name="perdure", standalone_mode=False) or 0
+        return app(list(arguments) or ["--help"], prog_name="perdure", standalone_mode=False) or 0
     except PerdureError as error:
         return _tell(error, str(error), error.exit_code)
     except typer.TyperException as error:  # what Typer finds wrong with the command line
-        return _tell(error, f"{error.format_message()} See `perdure --help`.", error.exit_code)
+        message = error.format_message().rstrip(".?")
+        return _tell(error, f"{message}. See `{_where(error)} --help`.", error.exit_code)
     except (typer.Abort, KeyboardInterrupt) as error:
         return _tell(error, "Interrupted.", 130)
     except BrokenPipeError:
         return 1
     except Exception as error:
         return _tell(error, f"{type(error).__name__}: {error} (PERDURE_DEBUG=1 shows where.)", 1)
+
+
+def _where(error: typer.TyperException) -> str:
+    context: typer.Context | None = getattr(error, "ctx", None)
+    return context.command_path if context else "perdure"
 
 
 def _tell(error: BaseException, message: str, code: int) -> int:

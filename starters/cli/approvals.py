@@ -19,11 +19,11 @@ _AT_ONCE = 20  # threads asked at the same time; each is a query that a worker a
 _MOST = 1_000
 
 SomeThread = Annotated[
-    str, typer.Argument(metavar="[THREAD]", help="The thread's id; otherwise all that wait.", show_default=False)
+    str, typer.Argument(metavar="THREAD", help="The thread's id; otherwise all that wait.", show_default=False)
 ]
 RequestId = Annotated[
     str,
-    typer.Argument(metavar="[REQUEST]", help="The request's id; not needed if one is open.", show_default=False),
+    typer.Argument(metavar="REQUEST", help="The request's id; not needed if one is open.", show_default=False),
 ]
 Approver = Annotated[str, typer.Option("--as", metavar="WHO", help="Who decides.", show_default=False)]
 Why = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is recorded.", show_default=False)]
@@ -39,7 +39,7 @@ class OpenRequest(Value):
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     for function in (approvals, approve, reject):
-        app.command()(function)
+        app.command(rich_help_panel="Approvals")(function)
 
 
 @command

@@ -31,8 +31,8 @@ class Blob(Value):
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(state)
-    app.command()(history)
+    app.command(rich_help_panel="Checkpoints")(state)
+    app.command(rich_help_panel="Checkpoints")(history)
 
 
 @command

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from perdure.verify import Report
 
 SomeThread = Annotated[
-    str, typer.Argument(metavar="[THREAD]", help="Only this thread.", show_default=False)
+    str, typer.Argument(metavar="THREAD", help="Only this thread.", show_default=False)
 ]  # fmt: skip
 
 
@@ -25,7 +25,7 @@ class Migrated(Value):
 
 def register(app: typer.Typer) -> None:
     """Add the commands, as a group of their own."""
-    db = typer.Typer(help="The checkpoint store.", no_args_is_help=True)
+    db = typer.Typer(help="The checkpoint store.")
     db.command()(migrate)
     db.command()(verify)
     app.add_typer(db, name="db")

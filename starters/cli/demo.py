@@ -34,7 +34,6 @@ def demo(
     The exit code tells whether the shop's books are right.
     """
     from perdure.examples.orders.demo import PAUSE, SLOW_PAUSE, Options, main
-    from perdure.examples.orders.narration import make_console
 
     pause = PAUSE if slow is None else SLOW_PAUSE if slow else 0.0
-    raise typer.Exit(main(Options(home=home, keep=keep, pause=pause, real_model=real_model), make_console()))
+    raise typer.Exit(main(Options(home=home, keep=keep, pause=pause, real_model=real_model)))

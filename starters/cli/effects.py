@@ -26,7 +26,7 @@ Settler = Annotated[str, typer.Option("--as", metavar="WHO", help="Who found out
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     for function in (effects, compensate, resolve):
-        app.command()(function)
+        app.command(rich_help_panel="Effects")(function)
 
 
 @command

@@ -42,8 +42,8 @@ class Sent(Value):
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(start)
-    app.command()(send)
+    app.command(rich_help_panel="Threads")(start)
+    app.command(rich_help_panel="Threads")(send)
 
 
 @command

@@ -49,9 +49,9 @@ class Closed(Value):
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("list")(list_threads)
+    app.command("list", rich_help_panel="Threads")(list_threads)
     for function in (status, watch, cancel, extend, close):
-        app.command()(function)
+        app.command(rich_help_panel="Threads")(function)
 
 
 @command

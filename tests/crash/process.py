@@ -2,97 +2,93 @@
 
 import asyncio
 import json
+import multiprocessing
 import os
 import signal
-import sys
-from asyncio.subprocess import PIPE, Process
-from pathlib import Path
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
-from tests.crash.points import Point
+from tests.crash.worker import Duty, work
 
 _PATIENCE = 60.0  # seconds for anything a process is waited for; far beyond what it takes on a busy machine
+# One process imports everything and has no threads; each worker is forked from it, which saves it a second of CPU.
+_NURSERY = multiprocessing.get_context("forkserver")
+_NURSERY.set_forkserver_preload(["__main__", "tests.crash.worker"])
 
 
 class WorkerProcess:
-    """Started, struck, waited for. What it has told so far is in ``told``."""
+    """Started, struck, waited for. What it has said so far is in ``said``."""
 
-    def __init__(self, process: Process, log: Path) -> None:
-        self._process = process
-        self._log = log
-        self.told: list[dict[str, Any]] = []
+    def __init__(self, duty: Duty) -> None:
+        self.said: list[dict[str, Any]] = []
+        self._log = duty.log
+        self._ended = False
         self._news = asyncio.Event()
-        self._reading = asyncio.create_task(self._read())
+        self._hears, says = _NURSERY.Pipe(duplex=False)
+        self._process = _born(duty, says)
+        asyncio.get_running_loop().add_reader(self._hears.fileno(), self._hear)
 
-    @classmethod
-    async def start(
-        cls, *, address: str, app: str, environment: dict[str, str], log: Path, at: Point | None = None
-    ) -> "WorkerProcess":
-        """Start it, and return once it works."""
-        options = ["--address", address, "--app", app, *(["--point", at.model_dump_json()] if at else [])]
-        with log.open("wb") as errors:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tests.crash.worker", *options,
-                stdout=PIPE, stderr=errors, env={**os.environ, **environment}, cwd=Path(__file__).parents[2],
-            )  # fmt: skip
-        worker = cls(process, log)
-        try:
-            await worker.tells("ready")
-        except BaseException:
-            await worker.end()
-            raise
-        return worker
-
-    async def tells(self, key: str, value: object = None) -> dict[str, Any]:
-        """Wait until it has told something of this key (and value); fails with its log where it ends before that."""
+    async def says(self, key: str, value: object = None) -> None:
+        """Wait until it has said something under this key (with this value); fails with its log if it ends before."""
         async with asyncio.timeout(_PATIENCE):
-            while (found := self._found(key, value)) is None:
-                assert not self._reading.done(), f"it ended without telling {key}: {self._said()}"
+            while not any(key in said and value in (None, said[key]) for said in self.said):
+                assert not self._ended, f"it ended without a word of {key}: {self._last_words()}"
                 await self._news.wait()
-        return found
 
     async def dies(self) -> None:
         """Wait for its end; it must be SIGKILL's."""
-        async with asyncio.timeout(_PATIENCE):
-            await self._reading
-            code = await self._process.wait()
-        assert code == -signal.SIGKILL, f"it ended with {code}: {self._said()}"
+        code = await self._end()
+        assert code == -signal.SIGKILL, f"it ended with {code}: {self._last_words()}"
 
-    async def kill(self) -> None:
-        """Kill it from outside."""
-        assert self._process.returncode is None, f"it is dead already: {self._said()}"
-        self._process.kill()
+    async def is_killed(self) -> None:
+        """Kill it, now."""
+        assert not self._ended, f"it is dead already: {self._last_words()}"
+        self._send(signal.SIGKILL)
         await self.dies()
 
-    async def end(self) -> None:
-        """At the end of a test: whatever state it is in, it goes."""
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._reading
-        await self._process.wait()
+    async def goes(self) -> None:
+        """At the end of a test, whatever state it is in: it goes."""
+        if not self._ended:
+            self._send(signal.SIGKILL)
+        await self._end()
 
-    def stand_still(self) -> None:
+    def stands_still(self) -> None:
         """SIGSTOP: it keeps its connections and its transactions, and does nothing."""
-        self._process.send_signal(signal.SIGSTOP)
+        self._send(signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def goes_on(self) -> None:
         """SIGCONT."""
-        self._process.send_signal(signal.SIGCONT)
+        self._send(signal.SIGCONT)
 
-    def _found(self, key: str, value: object) -> dict[str, Any] | None:
-        return next((said for said in self.told if key in said and value in (None, said[key])), None)
+    def _send(self, number: signal.Signals) -> None:
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
 
-    def _said(self) -> str:
-        return f"{self.told}\n{self._log.read_text()}"
+    async def _end(self) -> int | None:
+        async with asyncio.timeout(_PATIENCE):
+            while not self._ended:
+                await self._news.wait()
+            await asyncio.to_thread(self._process.join)
+        return self._process.exitcode
 
-    async def _read(self) -> None:
-        assert self._process.stdout is not None
-        while line := await self._process.stdout.readline():
-            self.told.append(json.loads(line))
-            self._tell()
-        asyncio.get_running_loop().call_soon(self._tell)  # once this task is done, which is news as well
+    def _last_words(self) -> str:
+        return f"{self.said}\n{self._log.read_text()}"
 
-    def _tell(self) -> None:
-        """Wake whoever waits for news; the next news gets an event of its own."""
+    def _hear(self) -> None:
+        try:
+            while self._hears.poll():
+                self.said.append(json.loads(self._hears.recv_bytes()))
+        except EOFError:
+            asyncio.get_running_loop().remove_reader(self._hears.fileno())
+            self._hears.close()
+            self._ended = True
         self._news.set()
-        self._news = asyncio.Event()
+        self._news = asyncio.Event()  # the next news
+
+
+def _born(duty: Duty, says: Connection) -> BaseProcess:
+    process = _NURSERY.Process(target=work, args=(duty.model_dump_json(), says), daemon=True)
+    process.start()
+    says.close()  # so that its end is heard
+    return process

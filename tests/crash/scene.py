@@ -24,6 +24,7 @@ from perdure.workflows.thread import AgentThread
 from tests.crash.points import Point
 from tests.crash.process import WorkerProcess
 from tests.crash.stories import SCRIPT, Story
+from tests.crash.worker import Duty
 from tests.world import World, eventually, world
 
 ORDERS = "perdure.examples.orders.desk:app"
@@ -56,16 +57,18 @@ class Scene:
             "PERDURE_TASK_QUEUE": settings.task_queue, "PERDURE_HEARTBEAT": str(settings.heartbeat),
             "PERDURE_STICKY": str(settings.sticky),
         }  # fmt: skip
-        worker = await WorkerProcess.start(
-            address=self._world.temporal.service_client.config.target_host, app=self._app,
-            environment=base | environment, log=self._folder / f"worker-{len(self._workers) + 1}.log", at=at,
+        duty = Duty(
+            address=self._world.temporal.service_client.config.target_host, app=self._app, at=at,
+            environment=base | environment, log=self._folder / f"worker-{len(self._workers) + 1}.log",
         )  # fmt: skip
+        worker = WorkerProcess(duty)
         self._workers.append(worker)
+        await worker.says("ready")
         return worker
 
     async def end(self) -> None:
         """No process is left."""
-        await asyncio.gather(*(worker.end() for worker in self._workers))
+        await asyncio.gather(*(worker.goes() for worker in self._workers))
 
     # ── what happens ─────────────────────────────────────────────────────────────────────────────────────────────
 

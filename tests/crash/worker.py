@@ -1,60 +1,54 @@
-"""A worker as a process: ``python -m tests.crash.worker --address HOST:PORT --app MODULE:ATTR [--point JSON]``.
+"""A worker as a process. It says that it is ready, that its point is reached, and how each of its activities ended."""
 
-Everything else comes from the environment, as for any worker. It tells on standard output, one JSON object a line,
-that it is ready, that its point is reached, and how each activity ended; logs go to standard error.
-"""
-
-import argparse
 import asyncio
 import json
 import os
 import sys
+from multiprocessing.connection import Connection
+from pathlib import Path
 
+import openai.resources.chat.completions  # noqa: F401 - else imported in the middle of the first model call
 import structlog
 from temporalio.client import Client
 
-from perdure.app import App, load_app
+from perdure.app import load_app
 from perdure.settings import Settings
 from perdure.stores import open_store
+from perdure.values import Value
 from perdure.wire import data_converter
 from perdure.workers.worker import build_worker
 from tests.crash.points import Fate, Point, Seams, watched_model, watched_store
 
 
-def tell(**said: object) -> None:
-    """One line to the test, written before anything else can happen to this process."""
-    os.write(sys.stdout.fileno(), json.dumps(said).encode() + b"\n")
+class Duty(Value):
+    """What a worker process is told at its start; ``environment`` has all that any worker is told."""
+
+    address: str
+    app: str
+    environment: dict[str, str]
+    log: Path
+    at: Point | None = None
 
 
-async def serve(address: str, app: App, point: Point | None) -> None:
-    """Work until struck."""
-    fate = Fate(point, tell)
+def work(duty: str, out: Connection) -> None:
+    """The process: work until struck. The duty comes as JSON; what it says goes out as JSON, at once."""
+    told = Duty.model_validate_json(duty)
+    os.environ.update(told.environment)
+    os.dup2(os.open(told.log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), sys.stderr.fileno())
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    asyncio.run(_serve(told, Fate(told.at, lambda **said: out.send_bytes(json.dumps(said).encode()))))
+
+
+async def _serve(duty: Duty, fate: Fate) -> None:
     settings = Settings()
-    model = watched_model(fate)
-    _ = model.chat.completions  # openai imports these at their first use: half a second in the middle of an activity
     worker = build_worker(
-        await Client.connect(address, data_converter=data_converter),
-        app=app,
+        await Client.connect(duty.address, data_converter=data_converter),
+        app=load_app(duty.app),
         store=watched_store(open_store(settings.store_url()), fate),
         settings=settings,
-        model=model,
+        model=watched_model(fate),
         interceptors=[Seams(fate)],
     )
     async with worker:
-        tell(ready=os.getpid())
+        fate.tell(ready=os.getpid())
         await asyncio.Event().wait()
-
-
-def main() -> None:
-    """Read the options and serve."""
-    parser = argparse.ArgumentParser(prog="python -m tests.crash.worker", description=__doc__)
-    parser.add_argument("--address", required=True)
-    parser.add_argument("--app", required=True)
-    parser.add_argument("--point", type=Point.model_validate_json)
-    options = parser.parse_args()
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    asyncio.run(serve(options.address, load_app(options.app), options.point))
-
-
-if __name__ == "__main__":
-    main()

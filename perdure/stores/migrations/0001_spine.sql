@@ -1,24 +1,28 @@
 -- The spine: threads, checkpoints, snapshots, results, ledger.
 
+-- number stands for the thread in the tables that grow with every step.
 CREATE TABLE threads (
-    thread_id  TEXT PRIMARY KEY,
+    number     INTEGER PRIMARY KEY,
+    thread_id  TEXT NOT NULL UNIQUE,
     agent      TEXT NOT NULL,
     tenant     TEXT NOT NULL,
     lineage    TEXT NOT NULL,
     branch     INTEGER NOT NULL,
     turn       INTEGER NOT NULL,
-    head_id    TEXT NOT NULL,
+    head_id    BLOB NOT NULL,
     closed     INTEGER NOT NULL,
     created_at TEXT NOT NULL,
     updated_at TEXT NOT NULL
 );
 
--- base_id: the nearest ancestor (or itself) with a snapshot; since_base: bytes of deltas after it;
--- state_size: about the bytes of the whole state. All three only serve to decide when to take a snapshot.
+-- An id is the 16 bytes of its UUID. base_id: the nearest ancestor (or itself) with a snapshot; since_base: bytes of
+-- that snapshot and of the deltas after it; state_size: bytes of the whole state. The three serve to decide when to
+-- take a snapshot. seal: over all the other columns; the digest is over what is the same in every copy of a checkpoint.
+-- A row may be larger than a quarter of a page; so WITHOUT ROWID, which gives each such row a page of its own, is out.
 CREATE TABLE checkpoints (
-    thread_id      TEXT NOT NULL,
-    checkpoint_id  TEXT NOT NULL,
-    parent_id      TEXT,
+    thread         INTEGER NOT NULL,
+    checkpoint_id  BLOB NOT NULL,
+    parent_id      BLOB,
     step           INTEGER NOT NULL,
     source         TEXT NOT NULL,
     nodes          TEXT NOT NULL,
@@ -28,29 +32,29 @@ CREATE TABLE checkpoints (
     delta          BLOB NOT NULL,
     size           INTEGER NOT NULL,
     digest         BLOB NOT NULL,
-    base_id        TEXT,
+    base_id        BLOB,
     since_base     INTEGER NOT NULL,
     state_size     INTEGER NOT NULL,
-    created_at     TEXT NOT NULL,
-    PRIMARY KEY (thread_id, checkpoint_id)
-) WITHOUT ROWID;
+    created_at     INTEGER NOT NULL, -- milliseconds since 1970
+    seal           BLOB NOT NULL,
+    PRIMARY KEY (thread, checkpoint_id)
+);
+CREATE INDEX checkpoints_by_step ON checkpoints (thread, step);
 
 CREATE TABLE snapshots (
-    thread_id     TEXT NOT NULL,
-    checkpoint_id TEXT NOT NULL,
+    thread        INTEGER NOT NULL,
+    checkpoint_id BLOB NOT NULL,
     state         BLOB NOT NULL,
     digest        BLOB NOT NULL,
-    PRIMARY KEY (thread_id, checkpoint_id)
+    PRIMARY KEY (thread, checkpoint_id)
 );
 
--- A model answer is kept once, in its checkpoint; this finds it by the content of the request.
+-- A model answer is kept once, in its checkpoint; this finds it by the digest of scope and request.
 CREATE TABLE results (
-    scope         TEXT NOT NULL,
-    key           TEXT NOT NULL,
-    thread_id     TEXT NOT NULL,
-    checkpoint_id TEXT NOT NULL,
-    usage         TEXT NOT NULL,
-    PRIMARY KEY (scope, key)
+    request       BLOB PRIMARY KEY,
+    thread        INTEGER NOT NULL,
+    checkpoint_id BLOB NOT NULL,
+    usage         TEXT NOT NULL
 ) WITHOUT ROWID;
 
 -- What calls returned, between their end and the commit of their step.

@@ -19,48 +19,58 @@ WHERE thread_id = :thread_id AND head_id = :parent_id
 UPDATE threads SET closed = 1 WHERE thread_id = :thread_id
 
 -- name: add_checkpoint
-INSERT INTO checkpoints (thread_id, checkpoint_id, parent_id, step, source, nodes, turn, schema_version, metadata,
-    delta, size, digest, base_id, since_base, state_size, created_at)
-VALUES (:thread_id, :checkpoint_id, :parent_id, :step, :source, :nodes, :turn, :schema_version, :metadata,
-    :delta, :size, :digest, :base_id, :since_base, :state_size, :created_at)
+INSERT INTO checkpoints (thread, checkpoint_id, parent_id, step, source, nodes, turn, schema_version, metadata,
+    delta, size, digest, base_id, since_base, state_size, created_at, seal)
+VALUES ((SELECT number FROM threads WHERE thread_id = :thread_id), :checkpoint_id, :parent_id, :step, :source, :nodes, :turn,
+    :schema_version, :metadata, :delta, :size, :digest, :base_id, :since_base, :state_size, :created_ms, :seal)
 
 -- name: checkpoint
-SELECT * FROM checkpoints WHERE thread_id = :thread_id AND checkpoint_id = :checkpoint_id
+SELECT * FROM checkpoints
+WHERE thread = (SELECT number FROM threads WHERE thread_id = :thread_id) AND checkpoint_id = :checkpoint_id
 
 -- name: line
 WITH RECURSIVE line AS (
-    SELECT * FROM checkpoints WHERE thread_id = :thread_id AND checkpoint_id = :checkpoint_id
+    SELECT * FROM checkpoints
+    WHERE thread = (SELECT number FROM threads WHERE thread_id = :thread_id) AND checkpoint_id = :checkpoint_id
     UNION ALL
-    SELECT parent.* FROM checkpoints AS parent JOIN line ON parent.thread_id = line.thread_id
-        AND parent.checkpoint_id = line.parent_id
+    SELECT parent.* FROM checkpoints AS parent JOIN line ON parent.thread = line.thread
+        AND parent.checkpoint_id = line.parent_id AND parent.step < line.step
     WHERE line.base_id IS NULL OR line.checkpoint_id <> line.base_id
 )
 SELECT * FROM line ORDER BY step
 
 -- name: history
-SELECT * FROM checkpoints WHERE thread_id = :thread_id AND step < :before_step ORDER BY step DESC, checkpoint_id DESC
-LIMIT :limit
+SELECT * FROM checkpoints
+WHERE thread = (SELECT number FROM threads WHERE thread_id = :thread_id) AND step < :before_step
+ORDER BY step DESC, checkpoint_id DESC LIMIT :limit
 
 -- name: walk
 SELECT * FROM checkpoints
-WHERE thread_id = :thread_id AND (step > :step OR (step = :step AND checkpoint_id > :checkpoint_id))
+WHERE thread = (SELECT number FROM threads WHERE thread_id = :thread_id) AND step >= :step
+    AND (step > :step OR checkpoint_id > :checkpoint_id)
 ORDER BY step, checkpoint_id LIMIT :limit
 
 -- name: add_snapshot
-INSERT INTO snapshots (thread_id, checkpoint_id, state, digest) VALUES (:thread_id, :checkpoint_id, :state, :digest)
+INSERT INTO snapshots (thread, checkpoint_id, state, digest)
+VALUES ((SELECT number FROM threads WHERE thread_id = :thread_id), :checkpoint_id, :state, :digest)
 
 -- name: snapshot
-SELECT * FROM snapshots WHERE thread_id = :thread_id AND checkpoint_id = :checkpoint_id
+SELECT * FROM snapshots
+WHERE thread = (SELECT number FROM threads WHERE thread_id = :thread_id) AND checkpoint_id = :checkpoint_id
 
 -- name: snapshots
-SELECT * FROM snapshots WHERE thread_id = :thread_id ORDER BY checkpoint_id
+SELECT snapshots.* FROM snapshots LEFT JOIN checkpoints
+    ON checkpoints.thread = snapshots.thread AND checkpoints.checkpoint_id = snapshots.checkpoint_id
+WHERE snapshots.thread = (SELECT number FROM threads WHERE thread_id = :thread_id)
+ORDER BY checkpoints.step
 
 -- name: add_result
-INSERT INTO results (scope, key, thread_id, checkpoint_id, usage)
-VALUES (:scope, :key, :thread_id, :checkpoint_id, :usage) ON CONFLICT (scope, key) DO NOTHING
+INSERT INTO results (request, thread, checkpoint_id, usage)
+VALUES (:request, (SELECT number FROM threads WHERE thread_id = :thread_id), :checkpoint_id, :usage)
+ON CONFLICT (request) DO NOTHING
 
 -- name: result
-SELECT * FROM results WHERE scope = :scope AND key = :key
+SELECT thread_id, checkpoint_id, usage FROM results JOIN threads ON number = thread WHERE request = :request
 
 -- name: add_receipt
 INSERT INTO receipts (thread_id, key, result) VALUES (:thread_id, :key, :result) ON CONFLICT (thread_id, key) DO NOTHING
