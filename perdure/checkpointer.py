@@ -11,14 +11,14 @@ from typing import Any
 from perdure.approvals import stamp
 from perdure.canonical import Json, canonical, digest
 from perdure.checkpoint import Checkpoint, Ref, Source, chain
-from perdure.delta import Delta, Values, apply, growth
+from perdure.delta import Delta, Values, apply, fold, growth
 from perdure.errors import CheckpointNotFound, IntegrityError
 from perdure.stores.base import CachedResult, Line, Receipt, Snapshot, Step, Store
 from perdure.values import Value
 
 CACHE_BYTES = 64 * 2**20
-SNAPSHOT_FACTOR = 2  # see _outweighed
-SNAPSHOT_FLOOR = 4096
+READ_FACTOR = 3  # see _snapshot_pays
+READ_FLOOR = 4096
 
 
 class Position(Value):
@@ -108,6 +108,7 @@ class Checkpointer:
         # States of one thread share their items, so the parent's place in the cache is what the child takes over.
         if position.parent_id:
             self._forget((thread_id, position.parent_id))
+        self._forget((thread_id, position.ref.id))
         self._cached[(thread_id, position.ref.id)] = position
         self._bytes += position.state_size
         while self._bytes > self._limit and len(self._cached) > 1:
@@ -142,14 +143,15 @@ def _materialised(thread_id: str, line: Line) -> Position:
     checkpoints = line.checkpoints
     values: Values = {}
     parent: tuple[str, int] | None = None
+    if line.base_id is not None and line.snapshot is None:
+        raise IntegrityError(f"Thread {thread_id}: the snapshot at {line.base_id} is missing.")
     if line.snapshot is not None:
         base, *rest = checkpoints
         if line.snapshot.digest != snapshot_digest(base.digest, line.snapshot.state):
             raise IntegrityError(f"Thread {thread_id}: the snapshot at {base.id} doesn't match its digest.")
         values, checkpoints, parent = json.loads(line.snapshot.state), tuple(rest), (base.digest, base.step)
     verify_line(thread_id, parent, checkpoints)
-    for checkpoint in checkpoints:
-        values = apply(values, checkpoint.delta)
+    values = fold(values, (checkpoint.delta for checkpoint in checkpoints))
     last = line.checkpoints[-1]
     return Position(
         ref=last.ref, parent_id=last.parent_id, values=values, base_id=line.base_id, since_base=line.since_base,
@@ -182,19 +184,23 @@ def _digest(parent: str, c: Checkpoint) -> str:
 
 def _step(head: Position | None, checkpoint: Checkpoint, values: Values) -> Step:
     since = checkpoint.size + (head.since_base if head else 0)
-    size = growth(head.values if head else {}, checkpoint.delta) + (head.state_size if head else 0)
+    before, size = (head.values, head.state_size) if head else ({}, len(canonical({})))
+    size += growth(before, checkpoint.delta, values)
     base = head.base_id if head else None
-    if not _outweighed(since, size):
+    if not _snapshot_pays(since, size):
         return Step(checkpoint=checkpoint, base_id=base, since_base=since, state_size=size)
     state = canonical(values)
     snapshot = Snapshot(checkpoint_id=checkpoint.id, state=state, digest=snapshot_digest(checkpoint.digest, state))
-    return Step(checkpoint=checkpoint, base_id=checkpoint.id, since_base=0, state_size=len(state), snapshot=snapshot)
+    return Step(
+        checkpoint=checkpoint, base_id=checkpoint.id, since_base=len(state), state_size=size, snapshot=snapshot
+    )  # fmt: skip
 
 
-def _outweighed(since: int, size: int) -> bool:
-    """Whether the deltas since the last snapshot outweigh the state so much that a snapshot pays.
+def _snapshot_pays(reads: int, size: int) -> bool:
+    """Whether loading would read so much more than the state that a snapshot pays.
 
-    With factor 2 a snapshot costs at most half of the deltas it replaces, and loading reads at most three times the
-    state; a state that only grows is its own deltas and never needs one.
+    ``reads`` is the last snapshot and the deltas after it. So loading reads at most three times the state (and 4 KB).
+    A snapshot is a third of what it replaces, its predecessor and the deltas since: all snapshots together
+    are at most half of all deltas. A state that only grows is its own deltas and never needs one.
     """
-    return since > SNAPSHOT_FACTOR * max(size, 0) + SNAPSHOT_FLOOR
+    return reads > READ_FACTOR * size + READ_FLOOR

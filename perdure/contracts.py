@@ -185,6 +185,7 @@ class Carry(Wire):
     view: StateView = StateView()
     log: tuple[LogEntry, ...] = ()
     failed: bool = False
+    limits: Limits = Limits()
 
 
 class ThreadInput(Wire):

@@ -11,6 +11,8 @@ Reducers (``perdure.state``) make operations; only this module applies them. So 
 without the code that wrote it, also when that code has changed since.
 """
 
+from collections.abc import Iterable
+
 from perdure.canonical import Json, canonical
 
 Operation = dict[str, Json]
@@ -26,19 +28,84 @@ def apply(values: Values, delta: Delta) -> Values:
     return out
 
 
-def growth(values: Values, delta: Delta) -> int:
-    """About how many bytes the delta adds to the values; costs no more than the delta and what it replaces."""
-    total = 0
+def fold(values: Values, deltas: Iterable[Delta]) -> Values:
+    """What ``apply`` makes of one delta after the other, in linear time: a list is copied once, not for each delta."""
+    out = dict(values)
+    own: dict[str, dict[str, int] | None] = {}  # channels whose list is our copy, with the places of messages in it
+    for delta in deltas:
+        for channel, operation in delta.items():
+            if operation["op"] not in _GROWS or operation.get("drop"):
+                out[channel] = _APPLY[operation["op"]](out.get(channel), operation)
+                own.pop(channel, None)
+                continue
+            if channel not in own:
+                out[channel], own[channel] = list(out.get(channel) or []), None
+            if operation["op"] == "append":
+                out[channel].extend(operation["items"])
+                own[channel] = None
+                continue
+            places = own[channel]
+            if places is None:
+                places = own[channel] = {message["id"]: place for place, message in enumerate(out[channel])}
+            _put(out[channel], places, operation.get("put", ()))
+    return out
+
+
+def growth(before: Values, delta: Delta, after: Values) -> int:
+    """How many bytes longer the canonical values are after the delta; costs what the delta changes, not the whole."""
+    total = _commas(len(after)) - _commas(len(before))
     for channel, operation in delta.items():
-        total += len(canonical(operation))
-        if operation["op"] == "set" and channel in values:
-            total -= len(canonical(values[channel]))
+        if channel in before:
+            total += _growth(before[channel], operation, after[channel])
+        else:
+            total += len(canonical({channel: after[channel]})) - 2
     return total
 
 
-def diff(old: Json, new: Json) -> Operation:
-    """The smallest operation that turns old into new: an append where new only adds to a list, else a set."""
-    if isinstance(old, list) and isinstance(new, list) and len(new) > len(old) and new[: len(old)] == old:
+def _growth(old: Json, operation: Operation, new: Json) -> int:
+    if operation["op"] == "merge":
+        return _merge_growth(old, operation["value"])
+    if operation["op"] not in _GROWS or not isinstance(old, list):
+        return len(canonical(new)) - len(canonical(old))
+    added: list[Json] = operation["items"] if operation["op"] == "append" else operation.get("put", [])
+    if len(new) == len(old) + len(added):
+        return sum(len(canonical(item)) for item in added) + _commas(len(new)) - _commas(len(old))
+    return _list_growth(old, new)
+
+
+def _merge_growth(old: Json, value: Json) -> int:
+    if not isinstance(old, dict) or not isinstance(value, dict):
+        return len(canonical(value)) - len(canonical(old))
+    fresh = {key: item for key, item in value.items() if key not in old}
+    total = sum(_merge_growth(old[key], item) for key, item in value.items() if key in old)
+    return total + len(canonical(fresh)) - 2 - _commas(len(fresh)) + _commas(len(old) + len(fresh)) - _commas(len(old))
+
+
+def _list_growth(old: list[Json], new: list[Json]) -> int:
+    """Both lists share most of their items; only those that they don't share are measured."""
+    stayed = {id(item) for item in old} & {id(item) for item in new}
+    gone = sum(len(canonical(item)) for item in old if id(item) not in stayed)
+    came = sum(len(canonical(item)) for item in new if id(item) not in stayed)
+    return came - gone + _commas(len(new)) - _commas(len(old))
+
+
+def _commas(items: int) -> int:
+    return max(items - 1, 0)
+
+
+def same(one: Json, other: Json) -> bool:
+    """Whether two values are the same JSON. ``1``, ``1.0`` and ``true`` are equal in Python."""
+    return bool(one == other) and canonical(one) == canonical(other)
+
+
+def diff(old: Json, new: Json) -> Operation | None:
+    """The smallest operation that turns old into new: an append where new only adds to a list, else a set.
+
+    None where they are the same.
+    """
+    if same(old, new):
+        return None
+    if isinstance(old, list) and isinstance(new, list) and len(new) > len(old) and same(new[: len(old)], old):
         return {"op": "append", "items": new[len(old) :]}
     return {"op": "set", "value": new}
 
@@ -55,15 +122,25 @@ def _append(old: Json, operation: Operation) -> Json:
 
 
 def _messages(old: Json, operation: Operation) -> Json:
-    drop = set(operation.get("drop", ()))
-    put = {message["id"]: message for message in operation.get("put", ())}
-    replaced = {message["id"] for message in old or [] if message["id"] in put} if old else set()
-    if not drop and not replaced:
-        return [*(old or []), *put.values()]
-    kept = [put.get(message["id"], message) for message in old or [] if message["id"] not in drop]
-    return [*kept, *(message for key, message in put.items() if key not in replaced)]
+    """First those that are dropped go, then each put one takes the place of its id, or the last place."""
+    drop, put = set(operation.get("drop", ())), operation.get("put", ())
+    kept = [message for message in old or [] if message["id"] not in drop] if drop else list(old or [])
+    ids = {message["id"] for message in put}
+    _put(kept, {message["id"]: place for place, message in enumerate(kept) if message["id"] in ids}, put)
+    return kept
 
 
+def _put(messages: list[Json], places: dict[str, int], put: Iterable[Json]) -> None:
+    """Put messages into a list, whose ids ``places`` knows."""
+    for message in put:
+        if message["id"] in places:
+            messages[places[message["id"]]] = message
+        else:
+            places[message["id"]] = len(messages)
+            messages.append(message)
+
+
+_GROWS = frozenset({"append", "messages"})  # operations that mostly add to a list
 _APPLY = {
     "set": lambda old, operation: operation["value"],
     "append": _append,

@@ -20,6 +20,7 @@ from perdure.settings import Settings
 # Libraries that report every request or statement; their warnings are still heard.
 _TALKATIVE = ("aiosqlite", "asyncio", "httpcore2", "httpx2", "openai", "sqlalchemy", "uvicorn")
 _CORE = "temporalio.core"
+_REPEAT = 10.0  # seconds; where Temporal is gone, each of a worker's ten pollers says so, again and again
 _FAILED = "Completing activity as failed"  # the SDK's words where an attempt failed, with a traceback
 
 
@@ -32,6 +33,7 @@ def configure_logging(settings: Settings, stream: IO[str] | None = None) -> None
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter(settings.log, stream))
     handler.addFilter(_is_news)
+    handler.addFilter(_Repeats())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(_level(settings.log_level))
@@ -51,8 +53,9 @@ def forward_core_logs() -> None:
     from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig
 
     forwarding = LogForwardingConfig(
-        logger=logging.getLogger(_CORE), append_target_to_name=False, prepend_target_on_message=False
-    )
+        logger=logging.getLogger(_CORE), append_target_to_name=False, prepend_target_on_message=False,
+        append_log_fields_to_message=False,
+    )  # fmt: skip
     config = LoggingConfig(filter=LoggingConfig.default.filter, forwarding=forwarding)
     Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=config)), error_if_already_set=False)
 
@@ -96,6 +99,29 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not (isinstance(error, ApplicationError | PerdureError) and str(record.msg).startswith(_FAILED))
 
 
+class _Repeats:
+    """False for what the SDK's core has said in the same words a moment ago."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is to be written."""
+        if record.name != _CORE:
+            return True
+        now, words = record.created, record.getMessage()
+        self._said = {text: at for text, at in self._said.items() if now - at < _REPEAT}
+        return self._said.setdefault(words, now) == now
+
+
+def _core_fields(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """What the SDK's core attaches to its words."""
+    core = getattr(event.get("_record"), "temporal_log", None)
+    for name, value in (core.fields if core else {}).items():
+        event.setdefault(name, value)
+    return event
+
+
 def _where(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """The thread, from what Temporal's loggers attach to a record."""
     record = event.get("_record")
@@ -116,6 +142,7 @@ def _copy(info: Mapping[str, Any], event: EventDict, *names: tuple[str, str]) ->
 _COMMON: list[Processor] = [
     structlog.contextvars.merge_contextvars,
     _where,
+    _core_fields,
     structlog.stdlib.add_logger_name,
     structlog.stdlib.add_log_level,
     structlog.stdlib.PositionalArgumentsFormatter(),

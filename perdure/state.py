@@ -1,32 +1,45 @@
 """State: channels, and the reducers that merge a node's update into them."""
 
+import operator
 import types
 import typing
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from functools import cache
+from itertools import count
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, SecretBytes, SecretStr, TypeAdapter, ValidationError
-from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
-from pydantic_core import to_jsonable_python
+from pydantic import BaseModel, ConfigDict, Secret, SecretBytes, SecretStr, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from perdure.canonical import Json
-from perdure.delta import Delta, Operation, Values, apply, diff, merged
+from perdure.canonical import Json, canonical
+from perdure.delta import Delta, Operation, Values, apply, diff, merged, same
 from perdure.errors import DefinitionError, InvalidInput
 from perdure.message import Message
 
 MISSING: Any = types.SimpleNamespace()  # a channel that has no value yet; None is a value
 Reduce = Callable[[Json, Json], Operation | None]
+Combine = Callable[[Any, Any], Any]
 
 
 class Reducer:
-    """How an update merges into a channel. Call: ``(old, update) -> operation``, or None where nothing changes."""
+    """How an update merges into a channel.
 
-    def __init__(self, name: str, reduce: Reduce, *, shares: bool = True) -> None:
-        """``shares``: whether several nodes may write the channel in one step."""
+    Either ``reduce``, on JSON: ``(old, update) -> operation``, or None where nothing changes. Or ``combine``, on the
+    channel's own type: ``(old, update) -> new``. ``shares``: whether several nodes may write the channel in one step.
+    ``lists``: it only makes sense for a list.
+    """
+
+    def __init__(
+        self, name: str, reduce: Reduce | None = None, *, combine: Combine | None = None, shares: bool = True,
+        lists: bool = False,
+    ) -> None:  # fmt: skip
         self.name = name
         self.reduce = reduce
+        self.combine = combine
         self.shares = shares
+        self.lists = lists
 
     def __repr__(self) -> str:
         return self.name
@@ -56,31 +69,33 @@ def _set(value: Json) -> Operation:
 
 
 def _or_none(old: Json, new: Json) -> Operation | None:
-    return None if old is not MISSING and old == new and type(old) is type(new) else _set(new)
+    return None if old is not MISSING and same(old, new) else _set(new)
 
 
 def _union(old: Json, new: Json) -> Operation | None:
-    items: list[Json] = []
-    for item in new:
-        if item not in items and (old is MISSING or item not in old):
-            items.append(item)
-    return {"op": "append", "items": items} if items else None
+    known = set() if old is MISSING else {canonical(item) for item in old or ()}
+    items = {canonical(item): item for item in new or ()}
+    fresh = [item for name, item in items.items() if name not in known]
+    return {"op": "append", "items": fresh} if fresh else None
 
 
-def _messages(old: Json, new: Json) -> Operation | None:
-    return {"op": "messages", "put": new} if new else None
+def _merge(old: Json, new: Json) -> Operation | None:
+    return None if old is not MISSING and same(merged(old, new), old) else {"op": "merge", "value": new}
+
+
+def _first(combine: Combine) -> Combine:
+    """Where there is no old value yet, the new one is it."""
+    return lambda old, new: new if old is None else combine(old, new)
 
 
 overwrite = Reducer("overwrite", _or_none, shares=False)
-append = Reducer("append", lambda old, new: {"op": "append", "items": new} if new else None)
-merge = Reducer(
-    "merge", lambda old, new: {"op": "merge", "value": new} if old is MISSING or merged(old, new) != old else None
-)
-add = Reducer("add", lambda old, new: _set(new if old is MISSING else old + new))
-union = Reducer("union", _union)
-maximum = Reducer("maximum", lambda old, new: _or_none(old, new if old is MISSING else max(old, new)))
-minimum = Reducer("minimum", lambda old, new: _or_none(old, new if old is MISSING else min(old, new)))
-messages = Reducer("messages", _messages)
+append = Reducer("append", lambda old, new: {"op": "append", "items": new} if new else None, lists=True)
+merge = Reducer("merge", _merge)
+add = Reducer("add", combine=_first(operator.add))
+union = Reducer("union", _union, lists=True)
+maximum = Reducer("maximum", combine=_first(max))
+minimum = Reducer("minimum", combine=_first(min))
+messages = Reducer("messages", lambda old, new: {"op": "messages", "put": new} if new else None, lists=True)
 _BY_ID = messages  # inside State the name `messages` is the channel
 
 
@@ -91,7 +106,8 @@ class State(BaseModel):
     and not with a state.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    # A type that pydantic doesn't know is refused when the channels are made, where its place is known.
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     version: ClassVar[int] = 1
 
     messages: Annotated[list[Message], _BY_ID] = []
@@ -101,74 +117,130 @@ class Channel:
     """One key of the state: its type, its reducer, its default as JSON."""
 
     def __init__(self, owner: str, name: str, annotation: Any, default: Any) -> None:
+        """Raises DefinitionError: a type that isn't JSON, or a default that doesn't fit the type or the reducer."""
         self.name = name
         self.place = f"{owner}.{name}"
-        self.type_name = getattr(annotation, "__name__", None) or str(annotation)
-        self.reducer, self._custom = _reducer_of(self.place, annotation)
+        self.type_name = _type_name(annotation)
+        self.reducer = _reducer_of(self.place, annotation)
         try:
             self.adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-            self.default: Json = self.adapter.dump_python(default, mode="json")
-        except (PydanticSchemaGenerationError, PydanticUserError) as error:
-            raise DefinitionError(f"{self.place}: {annotation!r} can't be stored as JSON.") from error
+            self.adapter.json_schema(mode="serialization")
+        except PydanticUserError as error:
+            raise DefinitionError(f"{self.place}: {self.type_name} can't be stored as JSON.") from error
+        try:
+            self.default: Json = self._identified(self.validate(default), step="default", old=None)
+        except InvalidInput as error:
+            raise DefinitionError(f"{self.place} has a default that doesn't fit: {error.message}") from error
+        if self.reducer.lists and not isinstance(self.default, list | None):
+            raise DefinitionError(f"{self.place}: {self.reducer} is for lists, and the default is {default!r}.")
 
     def validate(self, update: Any) -> Json:
         """The update as JSON. Raises InvalidInput with the channel, the value's type and the reason."""
         try:
-            return self.adapter.dump_python(
-                self.adapter.validate_python(update), mode="json", exclude_defaults=self.name == "messages"
-            )
+            valid = self.adapter.validate_python(update)
+            value = self.adapter.dump_python(valid, mode="json", exclude_defaults=self.name == "messages")
+            canonical(value)
+            return value
         except ValidationError as error:
             reason = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in error.errors())
+        except (PydanticSerializationError, InvalidInput) as error:
+            reason = str(error).rstrip(".")
+        raise InvalidInput(f"Channel {self.place} takes {self.type_name}, not this {type(update).__name__}: {reason}.")
+
+    def reduce(self, old: Json, update: Any, *, step: int) -> Operation | None:
+        """The operation that merges an update into the old JSON value (or MISSING); None where nothing changes.
+
+        Raises InvalidInput where the update doesn't fit, or can't be merged.
+        """
+        if overwrites(update):
+            value = update.value if isinstance(update, Overwrite) else update[OVERWRITE]
+            return _or_none(old, self._identified(self.validate(value), step=step, old=None))
+        value = self.validate(update)
+        # A default that says something is what the first update merges into, and is written down with it.
+        if old is MISSING and self.default not in (None, [], {}):
+            operation = self._merge(self.default, value, step)
+            return _set(apply({"c": self.default}, {"c": operation})["c"] if operation else self.default)
+        return self._merge(old, value, step)
+
+    def _merge(self, old: Json, value: Json, step: int) -> Operation | None:
+        try:
+            if self.reducer.reduce is not None:
+                return self.reducer.reduce(old, self._identified(value, step=step, old=old))
+            return self._combine(old, value)
+        except InvalidInput:
+            raise
+        except Exception as error:  # the reducer may be its author's code, or meet a type that it can't merge
             raise InvalidInput(
-                f"Channel {self.place} takes {self.type_name}, not this {type(update).__name__}: {reason}."
+                f"Channel {self.place}: {self.reducer} can't merge this {type(value).__name__}: "
+                f"{type(error).__name__}: {error}."
             ) from error
 
-    def reduce(self, old: Json, update: Any) -> Operation | None:
-        """The operation that merges a validated update into the old JSON value (or MISSING)."""
-        if isinstance(update, dict) and update.keys() == {OVERWRITE}:
-            update = Overwrite(update[OVERWRITE])
-        if isinstance(update, Overwrite):
-            return _set(self.validate(update.value))
-        value = self.validate(update)
-        if self._custom is None:
-            return self.reducer.reduce(self._base(old), value)
-        return self._run_custom(self._base(old), value)
+    def _combine(self, old: Json, value: Json) -> Operation | None:
+        assert self.reducer.combine is not None, "a reducer has one of both"
+        before = self.default if old is MISSING else old
+        # The reducer gets a copy: what it changes in place must not change the state that others see.
+        given = self.adapter.validate_python(deepcopy(before))
+        return diff(before, self.validate(self.reducer.combine(given, self.adapter.validate_python(value))))
 
-    def _base(self, old: Json) -> Json:
-        # A default that says something is the value the first update merges into.
-        return self.default if old is MISSING and self.default not in (None, [], {}) else old
-
-    def _run_custom(self, old: Json, value: Json) -> Operation:
-        assert self._custom is not None
-        before = self.adapter.validate_python(self.default if old is MISSING else old)
-        result = self.validate(self._custom(before, self.adapter.validate_python(value)))
-        return _set(result) if old is MISSING else diff(old, result)
+    def _identified(self, put: Json, *, step: int | str, old: Json) -> Json:
+        """Messages with an id for each new one: ``STEP.NUMBER``, the same in every attempt; each id once."""
+        if self.reducer is not _BY_ID or not put:
+            return put
+        taken = {message["id"] for message in ([] if old is MISSING else old or [])}
+        taken |= {message["id"] for message in put if message.get("id")}
+        free = (name for number in count() if (name := f"{step}.{number}") not in taken)
+        out = [{**message, "id": message.get("id") or next(free)} for message in put]
+        return list({message["id"]: message for message in out}.values())
 
 
-def _reducer_of(place: str, annotation: Any) -> tuple[Reducer, Callable[[Any, Any], Any] | None]:
+def _type_name(annotation: Any) -> str:
+    """A type as its author wrote it, without what is annotated."""
+    plain = typing.get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
+    return plain.__name__ if isinstance(plain, type) and not typing.get_args(plain) else str(plain)
+
+
+def _reducer_of(place: str, annotation: Any) -> Reducer:
+    for part in typing.get_args(annotation)[:1] if hasattr(annotation, "__metadata__") else [annotation]:
+        if _holds_reducer(part):
+            raise DefinitionError(f"{place}: a reducer must be outermost.", hint="Write Annotated[list[str] | None, append].")
     for extra in getattr(annotation, "__metadata__", ()):
         if isinstance(extra, Reducer):
-            return extra, None
-        if isinstance(extra, types.FunctionType | types.BuiltinFunctionType):
-            return Reducer(extra.__name__, lambda old, new: None), extra
-    return overwrite, None
+            return extra
+        if callable(extra) and not isinstance(extra, type):
+            return Reducer(getattr(extra, "__name__", repr(extra)), combine=extra)
+    return overwrite
+
+
+def _holds_reducer(annotation: Any) -> bool:
+    inside = (*getattr(annotation, "__metadata__", ()), *typing.get_args(annotation))
+    return any(isinstance(part, Reducer) or _holds_reducer(part) for part in inside)
 
 
 def holds_secret(annotation: Any) -> bool:
-    """Whether a type has SecretStr or SecretBytes anywhere in it."""
-    if isinstance(annotation, type):
-        if issubclass(annotation, SecretStr | SecretBytes):
-            return True
-        if issubclass(annotation, BaseModel):
-            return any(holds_secret(field.annotation) for field in annotation.model_fields.values())
-    return any(holds_secret(part) for part in typing.get_args(annotation))
+    """Whether a type has a secret type of pydantic anywhere in it; they are written as asterisks."""
+    try:
+        schema = TypeAdapter(annotation).core_schema
+    except PydanticUserError:
+        return False  # not a type that can be stored at all, which is found elsewhere
+    return _mentions_secret(schema)
+
+
+def _mentions_secret(schema: Any) -> bool:
+    if isinstance(schema, type):
+        return issubclass(schema, Secret | SecretStr | SecretBytes)
+    if isinstance(schema, Mapping):
+        return any(_mentions_secret(part) for part in schema.values())
+    return isinstance(schema, list | tuple) and any(_mentions_secret(part) for part in schema)
 
 
 @cache
 def channels(state: type[State]) -> Mapping[str, Channel]:
     """The channels of a state class. Raises DefinitionError that names the field."""
     out: dict[str, Channel] = {}
-    hints = typing.get_type_hints(state, include_extras=True)
+    try:
+        hints = typing.get_type_hints(state, include_extras=True)
+    except NameError as error:
+        raise DefinitionError(f"{state.__name__}: an annotation can't be resolved: {error}.") from error
     for name, field in state.model_fields.items():
         place = f"{state.__name__}.{name}"
         if holds_secret(hints[name]):
@@ -190,13 +262,13 @@ def reduce_updates(state: type[State], values: Values, updates: Mapping[str, Map
         updates: writer's name -> channel -> update.
         step: number of the step; new messages get their ids from it, the same ones in every attempt.
 
-    Raises InvalidInput for an unknown channel, a value that doesn't fit, or two writers of a channel that is
-    overwritten (it names both).
+    Raises InvalidInput for an unknown channel, a value that doesn't fit, or two writers that overwrite one channel
+    (it names both).
     """
     known = channels(state)
     delta: Delta = {}
     current = dict(values)
-    writers: dict[str, str] = {}
+    writers: dict[tuple[str, bool], str] = {}
     for writer, update in updates.items():
         for name, value in update.items():
             channel = known.get(name)
@@ -205,45 +277,49 @@ def reduce_updates(state: type[State], values: Values, updates: Mapping[str, Map
                     f"{writer} writes to {state.__name__}.{name}, which doesn't exist.",
                     hint=f"Channels: {', '.join(known)}.",
                 )
-            if name in writers and not channel.reducer.shares:
+            replaces = not channel.reducer.shares or overwrites(value)
+            if replaces and (name, True) in writers:
                 raise InvalidInput(
-                    f"{writers[name]} and {writer} both write {channel.place} in one step, and it has no reducer."
+                    f"{writers[name, True]} and {writer} both overwrite {channel.place} in one step.",
+                    hint="Let one of them write it, or give the channel a reducer.",
                 )
-            writers[name] = writer
-            operation = _with_ids(channel.reduce(current.get(name, MISSING), value), delta.get(name), step)
+            writers[name, replaces] = writer
+            operation = channel.reduce(current.get(name, MISSING), value, step=step)
             if operation is not None:
-                delta[name] = _joined(delta.get(name), operation)
                 current = apply(current, {name: operation})
+                delta[name] = _joined(delta.get(name), operation, current[name])
     return delta
 
 
-def _with_ids(operation: Operation | None, earlier: Operation | None, step: int) -> Operation | None:
-    """An operation on messages with an id for each new one: ``STEP.POSITION``."""
-    if operation is None or operation["op"] != "messages":
-        return operation
-    start = len(earlier["put"]) if earlier and "put" in earlier else 0
-    return {
-        **operation,
-        "put": [{**m, "id": m.get("id") or f"{step}.{i}"} for i, m in enumerate(operation["put"], start)],
-    }
+def overwrites(update: Any) -> bool:
+    """Whether an update is an ``Overwrite``, also as it was recorded."""
+    return isinstance(update, Overwrite) or (isinstance(update, dict) and update.keys() == {OVERWRITE})
 
 
-def _joined(first: Operation | None, second: Operation) -> Operation:
-    """Two operations on one channel as one."""
-    if first is None or second["op"] == "set":
+def _joined(first: Operation | None, second: Operation, result: Json) -> Operation:
+    """Two operations on one channel as one; ``result`` is what both together make of the channel."""
+    if first is None:
         return second
-    if first["op"] == "set":
-        return _set(apply({"c": first["value"]}, {"c": second})["c"])
-    if first["op"] == "append":
+    kinds = (first["op"], second["op"])
+    if kinds == ("append", "append"):
         return {"op": "append", "items": [*first["items"], *second["items"]]}
-    if first["op"] == "messages":
+    if kinds == ("messages", "messages"):
         return {"op": "messages", "put": [*first["put"], *second["put"]]}
-    return {"op": "merge", "value": merged(first["value"], second["value"])}
+    if kinds == ("merge", "merge") and _nests(first["value"], second["value"]):
+        return {"op": "merge", "value": merged(first["value"], second["value"])}
+    return _set(result)
+
+
+def _nests(first: Json, second: Json) -> bool:
+    """Whether merging both at once is merging one after the other: not where an object follows a plain value."""
+    if not isinstance(second, dict):
+        return True
+    return isinstance(first, dict) and all(_nests(first[key], second[key]) for key in first.keys() & second.keys())
 
 
 def materialise(state: type[State], values: Values) -> State:
     """The state as the user's own type. Raises InvalidInput where stored values don't fit the class any more."""
     try:
-        return state.model_validate(values)
+        return state.model_validate(deepcopy(values))  # whoever gets it may change it; ours is shared
     except ValidationError as error:
         raise InvalidInput(f"The stored state doesn't fit {state.__name__}: {error}") from error

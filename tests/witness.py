@@ -3,8 +3,11 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import PrivateAttr
+from temporalio import activity
+from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from perdure import ToolContext
 from perdure.testing import Conversation, Reply, Script
@@ -78,3 +81,39 @@ class Listener(Script):
     def told(self, index: int = -1) -> list[tuple[str, str]]:
         """One conversation as (role, text)."""
         return [(message.role, message.text) for message in self._heard[index].messages]
+
+
+class Doorkeeper(Interceptor):
+    """Installed in a worker, it keeps activities of one type waiting at the door until they are let go.
+
+    With ``refuse`` it turns them away: their attempts fail before they begin.
+    """
+
+    def __init__(self, activity_type: str, *, refuse: bool = False) -> None:
+        self._activity_type = activity_type
+        self._refuse = refuse
+        self.hold = Hold()
+        self.visits = 0
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
+        """See base class."""
+        return _Door(next, self)
+
+    async def knock(self, activity_type: str) -> None:
+        """An activity wants to begin. Raises ConnectionError where it is turned away."""
+        if activity_type != self._activity_type:
+            return
+        self.visits += 1
+        if self._refuse:
+            raise ConnectionError("the door is locked")
+        await self.hold.wait()
+
+
+class _Door(ActivityInboundInterceptor):
+    def __init__(self, next: ActivityInboundInterceptor, keeper: Doorkeeper) -> None:
+        super().__init__(next)
+        self._keeper = keeper
+
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
+        await self._keeper.knock(activity.info().activity_type)
+        return await super().execute_activity(input)

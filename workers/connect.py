@@ -32,7 +32,7 @@ async def connect(*, address: str = "", namespace: str = "", profile: str = "", 
     options.setdefault("target_host", "localhost:7233")
     retrying = AsyncRetrying(
         retry=retry_if_exception_type((RuntimeError, RPCError)),
-        stop=stop_after_attempt(attempts), wait=wait_exponential_jitter(initial=0.2, max=2.0), reraise=True,
+        stop=stop_after_attempt(attempts), wait=wait_exponential_jitter(multiplier=0.2, max=2.0), reraise=True,
     )  # fmt: skip
     try:
         return await retrying(Client.connect, data_converter=data_converter, **options)

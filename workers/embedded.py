@@ -131,8 +131,9 @@ class EmbeddedServer:
         command = server_command(self._executable, self.home / "temporal.db", port, ui_port)
         with self.log.open("wb") as log:
             return await asyncio.create_subprocess_exec(
-                *command, stdin=DEVNULL, stdout=log, stderr=log, start_new_session=True, pass_fds=(self._lock.server,)
-            )
+                *command, stdin=DEVNULL, stdout=DEVNULL, stderr=log, start_new_session=True,
+                pass_fds=(self._lock.server,),
+            )  # fmt: skip
 
     async def _wait_ready(self) -> None:
         process = self._running()

@@ -64,7 +64,7 @@ class Batch:
             # A local activity is lost with its workflow task, and then done anew under the id that a replay makes:
             # the same, unless that very task made it. Where no call was waited for, it did.
             if all(plan.error for plan in self._turn.planned):
-                return await store_call(MERGE_STEP, merge, summary=summary, limits=self._turn.spec.limits)
+                return await store_call(MERGE_STEP, merge, summary=summary, limits=self._record.limits)
             return await local_call(MERGE_STEP, merge, summary=summary)
         except ActivityError as error:
             self._fail(describe(root(error)), error_type(error))
@@ -186,7 +186,8 @@ class Batch:
     async def _known(self, plan: ToolPlan) -> EffectStatus:
         """Ask the ledger: it may prove that nothing was attempted, or that everything was done."""
         inspect = InspectEffect(thread_id=self._record.thread_id, key=plan.key)
-        return (await store_call(INSPECT_EFFECT, inspect, summary=f"what is known of {plan.summary}?")).status
+        summary = f"what is known of {plan.summary}?"
+        return (await store_call(INSPECT_EFFECT, inspect, summary=summary, limits=self._record.limits)).status
 
     async def _in_doubt(self, plan: ToolPlan, why: str) -> None:
         """Wait until a person settles what happened."""
@@ -194,7 +195,7 @@ class Batch:
         record.settled.pop(plan.key, None)
         self._mark(plan, "in_doubt", error=why)
         settle = Settle(thread_id=record.thread_id, key=plan.key, status="in_doubt", error=why)
-        await store_call(SETTLE_EFFECT, settle, summary=f"{plan.summary} is in doubt")
+        await store_call(SETTLE_EFFECT, settle, summary=f"{plan.summary} is in doubt", limits=record.limits)
         record.note(f"in doubt: {plan.summary}")
         self._display.refresh()
         await workflow.wait_condition(lambda: plan.key in record.settled or record.stop is not None)

@@ -73,12 +73,12 @@ def start_undo(stub: Stub[In, Out], arg: In, spec: ToolSpec, *, summary: str, li
     )  # fmt: skip
 
 
-async def store_call(stub: Stub[In, Out], arg: In, *, summary: str, limits: Limits | None = None) -> Out:
+async def store_call(stub: Stub[In, Out], arg: In, *, summary: str, limits: Limits) -> Out:
     """An activity that only talks to the store."""
     result: Out = await workflow.execute_activity(
         stub.name, lean(arg), result_type=stub.gives, start_to_close_timeout=_STORE_ATTEMPT,
         schedule_to_close_timeout=_STORE_DEADLINE, retry_policy=_PATIENT, summary=summary,
-        heartbeat_timeout=timedelta(seconds=(limits or Limits()).heartbeat),
+        heartbeat_timeout=timedelta(seconds=limits.heartbeat),
     )  # fmt: skip
     return result
 

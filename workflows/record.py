@@ -15,6 +15,7 @@ from perdure.contracts import (
     Commit,
     Committed,
     Found,
+    Limits,
     LogEntry,
     RunningTurn,
     Send,
@@ -74,6 +75,7 @@ class Record:
     parent_id: str | None = None
     turn_number: int = 0
     branch: int = 0
+    limits: Limits = field(default_factory=Limits)  # of the latest turn
     turn: Turn | None = None
     stop: Stop | None = None
     closing: bool = False
@@ -101,7 +103,7 @@ class Record:
         record.queue, record.seen, record.results = deque(carry.queue), list(carry.seen), list(carry.results)
         record.book, record.view, record.log = carry.book, carry.view, list(carry.log)
         record.effects = {effect.key: effect for effect in carry.effects}
-        record.failed = carry.failed
+        record.failed, record.limits = carry.failed, carry.limits
         if running := carry.running:
             record.turn = Turn(
                 number=running.number, node=running.node, spec=running.spec, budget=running.budget,
@@ -119,7 +121,7 @@ class Record:
         carry = Carry(
             head=self.head, turn=self.turn_number, branch=self.branch, running=running or None, queue=tuple(self.queue),
             seen=tuple(self.seen), results=tuple(self.results), book=self.book, effects=tuple(self.effects.values()),
-            view=self.view, log=tuple(self.log), failed=self.failed,
+            view=self.view, log=tuple(self.log), failed=self.failed, limits=self.limits,
         )  # fmt: skip
         return lean(ThreadInput(agent=self.agent, tenant=self.tenant, carry=carry))
 

@@ -8,7 +8,6 @@ from perdure.contracts import (
     LOAD_SAGA,
     SETTLE_EFFECT,
     AgentSpec,
-    Limits,
     Saga,
     SagaQuery,
     Settle,
@@ -26,7 +25,7 @@ from perdure.workflows.record import Record
 async def load_saga(record: Record, turn: int | None) -> Saga:
     """The effects of a turn from the ledger in the store: it knows also what earlier runs of the workflow did."""
     query = SagaQuery(thread_id=record.thread_id, turn=turn)
-    return await store_call(LOAD_SAGA, query, summary="what is there to undo?")
+    return await store_call(LOAD_SAGA, query, summary="what is there to undo?", limits=record.limits)
 
 
 async def roll_back(record: Record, display: Display, saga: Saga, spec: AgentSpec | None) -> Residue:
@@ -58,7 +57,7 @@ async def _undo(record: Record, effect: Effect, spec: AgentSpec | None) -> Effec
     try:
         handle = start_undo(
             undo_stub(effect.compensation), undo, tools.get(effect.compensation, ToolSpec()),
-            summary=f"undo {effect.label()}", limits=spec.limits if spec else Limits(),
+            summary=f"undo {effect.label()}", limits=record.limits,
         )  # fmt: skip
         done = await handle
         record.note(f"undone: {effect.label()}")
@@ -67,7 +66,7 @@ async def _undo(record: Record, effect: Effect, spec: AgentSpec | None) -> Effec
         why = describe(root(error))
         record.note(f"could not undo {effect.label()}: {why}")
         settle = Settle(thread_id=record.thread_id, key=effect.key, status="needs_attention", error=why)
-        await store_call(SETTLE_EFFECT, settle, summary=f"{effect.label()} needs attention")
+        await store_call(SETTLE_EFFECT, settle, summary=f"{effect.label()} needs attention", limits=record.limits)
         return effect.model_copy(update={"status": "needs_attention", "error": why})
 
 

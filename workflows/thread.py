@@ -23,7 +23,6 @@ from perdure.contracts import (
     Decide,
     EffectsAnswer,
     ExtendBudget,
-    Limits,
     ResolveEffect,
     Send,
     Settle,
@@ -73,7 +72,6 @@ class AgentThread:
         self._ready = not given.resume or given.carry is not None
         self._refused: Refusal | None = None  # why the thread can't be taken up
         self._cancelled = False
-        self._limits = Limits()
 
     @workflow.run
     async def run(self, given: ThreadInput) -> ThreadResult:
@@ -141,7 +139,6 @@ class AgentThread:
     async def _run_turn(self) -> None:
         turn = self._record.turn
         assert turn is not None, "the loop looked"
-        self._limits = turn.spec.limits
         async with self._writer:
             result = await self._to_the_end(TurnRunner(self._record, turn, self._display).run())
             self._record.finish(result)
@@ -162,13 +159,13 @@ class AgentThread:
         """Wait for something to do; False when the thread has been idle for long and may complete."""
         self._display.refresh()
         record = self._record
-        if history_is_long(self._limits.history_events):
+        if history_is_long(record.limits.history_events):
             await workflow.wait_condition(workflow.all_handlers_finished)
             workflow.continue_as_new(record.carry())
         try:
             await workflow.wait_condition(
                 lambda: bool(record.queue) or record.closing,
-                timeout=self._limits.idle,
+                timeout=record.limits.idle,
                 timeout_summary="idle: waits for a message",
             )
             return True
@@ -177,9 +174,11 @@ class AgentThread:
             return bool(record.queue) or record.closing
 
     async def _close(self) -> ThreadResult:
-        await store_call(CLOSE_THREAD, CloseThread(thread_id=self._record.thread_id), summary="close the thread")
-        self._record.closed = True
-        self._record.note("closed")
+        record = self._record
+        task = CloseThread(thread_id=record.thread_id)
+        await store_call(CLOSE_THREAD, task, summary="close the thread", limits=record.limits)
+        record.closed = True
+        record.note("closed")
         self._display.refresh()
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self._result()
@@ -314,7 +313,8 @@ class AgentThread:
         status: Literal["done", "undone", "failed"] = "done" if task.done else not_done
         said = f"{task.by}: {task.reason}" if task.reason else task.by
         settle = Settle(thread_id=record.thread_id, key=task.key, status=status, error=task.reason, by=task.by)
-        settled = await store_call(SETTLE_EFFECT, settle, summary=f"{effect.label()} is {status}, says {task.by}")
+        summary = f"{effect.label()} is {status}, says {task.by}"
+        settled = await store_call(SETTLE_EFFECT, settle, summary=summary, limits=record.limits)
         record.enter(settled)
         record.settled[task.key] = (task.done, said)
         record.note(f"{effect.label()} is {status}, says {said}")

@@ -46,7 +46,8 @@ class Refusal(Exception):
 async def look_up(record: Record) -> None:
     """Take a thread up where the store has it. Raises Refusal."""
     try:
-        record.found(await store_call(LOOK_UP, LookUp(thread_id=record.thread_id), summary="where does it stand?"))
+        ask = LookUp(thread_id=record.thread_id)
+        record.found(await store_call(LOOK_UP, ask, summary="where does it stand?", limits=record.limits))
     except ActivityError as error:
         raise Refusal(error) from error
 
@@ -56,12 +57,12 @@ async def open_turn(record: Record, message: Send) -> None:
     record.turn_number += 1
     task = OpenTurn(commit=record.commit(), agent=record.agent, tenant=record.tenant, message=message)
     try:
-        opened = await store_call(OPEN_TURN, task, summary=f"open turn: {message.content[:80]}")
+        opened = await store_call(OPEN_TURN, task, summary=f"open turn: {message.content[:80]}", limits=record.limits)
     except ActivityError as error:
         record.turn_number -= 1
         raise Refusal(error) from error
     record.advance(opened.committed)
-    record.failed = False
+    record.failed, record.limits = False, opened.spec.limits
     record.turn = Turn(
         number=record.turn_number, node=opened.spec.start, spec=opened.spec, budget=opened.spec.budget,
         message_ids=(message.id,),
@@ -207,7 +208,7 @@ async def commit_note(record: Record, said: str, note: str, parts: tuple[Part, .
     merge = MergeStep(
         commit=record.commit(), source="compensation", agent=record.agent, parts=parts, say=said, note=note
     )
-    record.advance(await store_call(MERGE_STEP, merge, summary="note the rollback"))
+    record.advance(await store_call(MERGE_STEP, merge, summary="note the rollback", limits=record.limits))
 
 
 def history_is_long(limit: int) -> bool:

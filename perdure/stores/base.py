@@ -60,7 +60,11 @@ class EffectRow(Value):
 
 
 class Step(Value):
-    """One commit: a checkpoint and everything that must become true with it, in one transaction."""
+    """One commit: a checkpoint and everything that must become true with it, in one transaction.
+
+    ``since_base`` is how much has to be read to materialise its state: the snapshot at ``base_id`` and the deltas after
+    it; ``state_size`` is how long that state is. The checkpointer decides by them about snapshots.
+    """
 
     checkpoint: Checkpoint
     agent: str = ""

@@ -128,7 +128,9 @@ class Session:
             return
         if not self.is_interactive:
             raise Refused("This needs a yes, and there is no terminal to ask on.", hint="Pass -y to agree.")
-        if not typer.confirm(question, default=False, err=True):
+        sys.stderr.write(f"{question} [y/N] ")  # not by Typer, which would leave a space on standard output
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise Refused("You said no; nothing was changed.")
 
     def ui_link(self, thread_id: str) -> str:

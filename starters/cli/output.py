@@ -88,9 +88,13 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def _print(console: Console, text: RenderableType) -> None:
-    if isinstance(text, Panel) and not console.is_terminal:
-        text = text.renderable  # a frame is for eyes
-    console.print(text, soft_wrap=isinstance(text, str))
+    if console.is_terminal:
+        console.print(text, soft_wrap=isinstance(text, str))
+        return
+    with console.capture() as written:  # no frame and no padding: both are for eyes
+        console.print(text.renderable if isinstance(text, Panel) else text)
+    console.file.write("".join(f"{line.rstrip()}\n" for line in written.get().splitlines()))
+    console.file.flush()
 
 
 def _console(stream: IO[str]) -> Console:

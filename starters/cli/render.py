@@ -1,6 +1,7 @@
 """How things look to a person: tables, and panels on a terminal. Nothing here is read by a program."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -26,8 +27,8 @@ _SHOWN_LOG = 12
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> RenderableType:
     """A table without lines, so that it can be cut and searched; a sentence where there is nothing to show."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:  # the first names the row: it is never cut
-        shown.add_column(column.upper(), no_wrap=True, overflow="ellipsis" if shown.columns else "fold")
+    for column in columns:  # the first names the row: on a narrow terminal the others are folded
+        shown.add_column(column.upper(), no_wrap=not shown.columns, overflow="fold")
     for row in rows:
         shown.add_row(*(cell if isinstance(cell, Text) else Text(line(str(cell))) for cell in row))
     return shown if shown.row_count else Text(empty, style="dim")
@@ -83,23 +84,25 @@ def _used(answer: StatusAnswer) -> str:
 def needs(answer: StatusAnswer) -> list[str]:
     """What the thread waits for, each with the command that answers."""
     thread = answer.thread_id
-    lines = [
-        f"{line(waiting)}\n  perdure approve {thread} {_name(waiting)} --as WHO"
-        f"\n  perdure reject {thread} {_name(waiting)} --as WHO --reason TEXT"
-        for waiting in answer.waiting_for
-    ]
-    lines += [
-        f"{line(effect)}\n  perdure resolve {thread} {_name(effect)} --done|--not-done --as WHO"
-        for effect in answer.attention
-    ]
+    lines = [_approval(thread, waiting) for waiting in answer.waiting_for]
+    lines += [_unsettled(thread, effect) for effect in answer.attention]
     if answer.status == "out_of_budget":
         lines.append(f"more budget\n  perdure extend {thread} --steps 50")
     return lines
 
 
-def _name(item: str) -> str:
-    """The id in front of what is said of it."""
-    return item.partition(":")[0]
+def _approval(thread: str, waiting: str) -> str:
+    named = re.search(r"\ba[0-9]+\b", waiting.partition(":")[0])  # what comes after is the model's
+    request = named[0] if named else "REQUEST"
+    return (
+        f"{line(waiting)}\n  perdure approve {thread} {request} --as WHO"
+        f"\n  perdure reject {thread} {request} --as WHO --reason TEXT"
+    )
+
+
+def _unsettled(thread: str, effect: str) -> str:
+    again = f"\n  perdure compensate {thread}" if effect.endswith("(needs_attention)") else ""
+    return f"{line(effect)}\n  perdure resolve {thread} {effect.partition(':')[0]} --done|--not-done --as WHO{again}"
 
 
 def result_lines(result: TurnResult) -> list[str]:
