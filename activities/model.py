@@ -11,6 +11,7 @@ from perdure.canonical import Json
 from perdure.checkpoint import Checkpoint
 from perdure.checkpointer import Change, Position
 from perdure.contracts import CALL_MODEL, CallModel, ModelDone, ToolPlan
+from perdure.delta import latest_message
 from perdure.effects import effect_key
 from perdure.errors import IntegrityError, InvalidInput
 from perdure.message import Message, ToolCall
@@ -135,4 +136,4 @@ class ModelActivities:
 
 
 def _said(checkpoint: Checkpoint) -> Message:
-    return Message.model_validate(checkpoint.delta["messages"]["put"][-1])
+    return Message.model_validate(latest_message(checkpoint.delta))

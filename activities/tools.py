@@ -15,7 +15,7 @@ from perdure.activities.runtime import Runtime, committed
 from perdure.checkpoint import Checkpoint
 from perdure.checkpointer import Change, Position
 from perdure.contracts import TOOL_PREFIX, UNDO_PREFIX, CallTool, ToolDone, Undo
-from perdure.delta import Delta
+from perdure.delta import Delta, latest_message
 from perdure.effects import Effect
 from perdure.errors import Conflict, InDoubt, InvalidInput, Refused, ToolError, ToolGone
 from perdure.message import ToolCall
@@ -162,7 +162,7 @@ def _find_call(head: Position, call_id: str) -> ToolCall:
 
 
 def _recorded(checkpoint: Checkpoint) -> Record:
-    message = checkpoint.delta["messages"]["put"][-1]
+    message = latest_message(checkpoint.delta)
     return Record(ok=message.get("note") != "error", content=message.get("content", ""))
 
 

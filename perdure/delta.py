@@ -51,6 +51,12 @@ def fold(values: Values, deltas: Iterable[Delta]) -> Values:
     return out
 
 
+def latest_message(delta: Delta) -> Json:
+    """The last message that a delta puts into the channel ``messages``."""
+    operation = delta["messages"]
+    return (operation["value"] if operation["op"] == "set" else operation["put"])[-1]
+
+
 def growth(before: Values, delta: Delta, after: Values) -> int:
     """How many bytes longer the canonical values are after the delta; costs what the delta changes, not the whole."""
     total = _commas(len(after)) - _commas(len(before))

@@ -29,18 +29,22 @@ def configure_logging(settings: Settings, stream: IO[str] | None = None) -> None
 
     Raises InvalidInput for a form or a level that there isn't.
     """
-    stream = stream or sys.stderr
+    stream, level = stream or sys.stderr, _level(settings.log_level)
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter(settings.log, stream))
     handler.addFilter(_is_news)
     handler.addFilter(_Repeats())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(_level(settings.log_level))
+    root.setLevel(level)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *_COMMON, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_common(settings.log),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
@@ -77,7 +81,7 @@ def _formatter(form: str, stream: IO[str]) -> logging.Formatter:
     else:
         raise InvalidInput(f"PERDURE_LOG: there is no form {form!r}.", hint="text or json.")
     return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=_COMMON,
+        foreign_pre_chain=_common(form),
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
     )
 
@@ -139,13 +143,16 @@ def _copy(info: Mapping[str, Any], event: EventDict, *names: tuple[str, str]) ->
             event.setdefault(ours, info[theirs])
 
 
-_COMMON: list[Processor] = [
-    structlog.contextvars.merge_contextvars,
-    _where,
-    _core_fields,
-    structlog.stdlib.add_logger_name,
-    structlog.stdlib.add_log_level,
-    structlog.stdlib.PositionalArgumentsFormatter(),
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-    structlog.processors.StackInfoRenderer(),
-]
+def _common(form: str) -> list[Processor]:
+    """What is done to every line, whoever wrote it."""
+    is_json = form == "json"
+    return [
+        structlog.contextvars.merge_contextvars,
+        _where,
+        _core_fields,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso" if is_json else "%H:%M:%S", utc=is_json),
+        structlog.processors.StackInfoRenderer(),
+    ]

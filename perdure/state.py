@@ -1,23 +1,28 @@
 """State: channels, and the reducers that merge a node's update into them."""
 
+import math
 import operator
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import suppress
 from copy import deepcopy
+from dataclasses import is_dataclass
 from functools import cache
 from itertools import count
 from typing import Annotated, Any, ClassVar
 
+import typing_extensions
 from pydantic import BaseModel, ConfigDict, Secret, SecretBytes, SecretStr, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic_core import to_jsonable_python
 
 from perdure.canonical import Json, canonical
 from perdure.delta import Delta, Operation, Values, apply, diff, merged, same
 from perdure.errors import DefinitionError, InvalidInput
 from perdure.message import Message
 
+_SECRETS = (Secret, SecretStr, SecretBytes)
 MISSING: Any = types.SimpleNamespace()  # a channel that has no value yet; None is a value
 Reduce = Callable[[Json, Json], Operation | None]
 Combine = Callable[[Any, Any], Any]
@@ -120,7 +125,7 @@ class Channel:
         """Raises DefinitionError: a type that isn't JSON, or a default that doesn't fit the type or the reducer."""
         self.name = name
         self.place = f"{owner}.{name}"
-        self.type_name = _type_name(annotation)
+        self.type_name = _type_name(_plain(annotation))
         self.reducer = _reducer_of(self.place, annotation)
         try:
             self.adapter: TypeAdapter[Any] = TypeAdapter(annotation)
@@ -140,10 +145,12 @@ class Channel:
             valid = self.adapter.validate_python(update)
             value = self.adapter.dump_python(valid, mode="json", exclude_defaults=self.name == "messages")
             canonical(value)
-            return value
+            if _finite(valid):
+                return value
+            reason = "a number in it is not finite"
         except ValidationError as error:
             reason = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in error.errors())
-        except (PydanticSerializationError, InvalidInput) as error:
+        except (ValueError, InvalidInput) as error:  # it can't be written as JSON, says pydantic, or canonical()
             reason = str(error).rstrip(".")
         raise InvalidInput(f"Channel {self.place} takes {self.type_name}, not this {type(update).__name__}: {reason}.")
 
@@ -193,16 +200,18 @@ class Channel:
         return list({message["id"]: message for message in out}.values())
 
 
-def _type_name(annotation: Any) -> str:
-    """A type as its author wrote it, without what is annotated."""
-    plain = typing.get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
+def _plain(annotation: Any) -> Any:
+    """A type without what is annotated to it."""
+    return typing.get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
+
+
+def _type_name(plain: Any) -> str:
     return plain.__name__ if isinstance(plain, type) and not typing.get_args(plain) else str(plain)
 
 
 def _reducer_of(place: str, annotation: Any) -> Reducer:
-    for part in typing.get_args(annotation)[:1] if hasattr(annotation, "__metadata__") else [annotation]:
-        if _holds_reducer(part):
-            raise DefinitionError(f"{place}: a reducer must be outermost.", hint="Write Annotated[list[str] | None, append].")
+    if _holds_reducer(_plain(annotation)):
+        raise DefinitionError(f"{place}: its reducer must be outermost.", hint="Write Annotated[TYPE | None, REDUCER].")
     for extra in getattr(annotation, "__metadata__", ()):
         if isinstance(extra, Reducer):
             return extra
@@ -217,20 +226,40 @@ def _holds_reducer(annotation: Any) -> bool:
 
 
 def holds_secret(annotation: Any) -> bool:
-    """Whether a type has a secret type of pydantic anywhere in it; they are written as asterisks."""
-    try:
-        schema = TypeAdapter(annotation).core_schema
-    except PydanticUserError:
-        return False  # not a type that can be stored at all, which is found elsewhere
-    return _mentions_secret(schema)
+    """Whether a type has one of pydantic's secret types anywhere in it; they are written as asterisks."""
+    return any(isinstance(part, type) and issubclass(part, _SECRETS) for part in _parts(annotation, set()))
 
 
-def _mentions_secret(schema: Any) -> bool:
-    if isinstance(schema, type):
-        return issubclass(schema, Secret | SecretStr | SecretBytes)
-    if isinstance(schema, Mapping):
-        return any(_mentions_secret(part) for part in schema.values())
-    return isinstance(schema, list | tuple) and any(_mentions_secret(part) for part in schema)
+def _parts(annotation: Any, seen: set[Any]) -> Iterator[Any]:
+    """A type and the types that it is made of; each class once, since it may be made of itself."""
+    if isinstance(annotation, type | typing_extensions.TypeAliasType):
+        if annotation in seen:
+            return
+        seen.add(annotation)
+    yield annotation
+    inside = [typing.get_origin(annotation), *typing.get_args(annotation)]
+    inside += [getattr(annotation, name, None) for name in ("__supertype__", "__value__")]  # NewType, type X = ...
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        inside += [field.annotation for field in annotation.model_fields.values()]
+    elif isinstance(annotation, type) and "__annotations__" in vars(annotation):  # dataclass, TypedDict, NamedTuple
+        with suppress(NameError):
+            inside += typing.get_type_hints(annotation).values()
+    for part in inside:
+        if part is not None:
+            yield from _parts(part, seen)
+
+
+def _finite(value: Any) -> bool:
+    """Whether no float in the value is NaN or infinite; pydantic would write such a one as null here and there."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, BaseModel) or (is_dataclass(value) and not isinstance(value, type)):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple | Set):
+        return True
+    return all(map(_finite, value))
 
 
 @cache
@@ -251,6 +280,13 @@ def channels(state: type[State]) -> Mapping[str, Channel]:
         if field.is_required():
             raise DefinitionError(f"{place} has no default.", hint="Give every field of a State a default.")
         out[name] = Channel(state.__name__, name, hints[name], field.get_default(call_default_factory=True))
+    conversation = out["messages"]
+    if conversation.reducer is not _BY_ID or conversation.default != []:
+        raise DefinitionError(
+            f"{conversation.place} must keep the reducer `messages` and begin empty.",
+            hint="In the body of a class that assigns `messages`, that name is the default: import the reducer as "
+            "another name. What an agent says first belongs in its instructions.",
+        )
     return out
 
 

@@ -221,9 +221,9 @@ class Client:
             raise IntegrityError(f"The blob {digest} doesn't match its digest.", table="blobs", row=digest)
         return found
 
-    async def approvals(self, thread_id: str) -> ApprovalsAnswer:
+    async def approvals(self, thread_id: str, *, patience: float = 30) -> ApprovalsAnswer:
         """Approval requests of a thread, and decisions that were refused."""
-        return await self._query(thread_id, "approvals", ApprovalsAnswer)
+        return await self._query(thread_id, "approvals", ApprovalsAnswer, patience=patience)
 
     async def effects(self, thread_id: str) -> list[Effect]:
         """The ledger: all of it from the store, with what only the running workflow knows yet."""
@@ -324,9 +324,9 @@ class Client:
     def _handle(self, thread_id: str) -> WorkflowHandle[Any, Any]:
         return self.temporal.get_workflow_handle(checked_id(thread_id))
 
-    async def _query(self, thread_id: str, name: str, gives: type[Answer]) -> Answer:
+    async def _query(self, thread_id: str, name: str, gives: type[Answer], *, patience: float = 30) -> Answer:
         handle = self._handle(thread_id)
-        return await ask(thread_id, lambda: handle.query(name, result_type=gives))
+        return await ask(thread_id, lambda: handle.query(name, result_type=gives), patience=patience)
 
     async def _signal(self, thread_id: str, name: str, said: Any) -> None:
         handle = self._handle(thread_id)

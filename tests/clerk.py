@@ -88,13 +88,16 @@ class Broken(App):
 broken = Broken(agents=[])
 no_app = "not an app"
 
+PAY_TWICE = together(call("pay", to="x", amount=250), call("pay", to="y", amount=300))
+TRICK = "\x1b[1A\x1b[2Knobody\u202e"  # one line up, clear it; and what follows reads from right to left
+
 script = Script(
     rules=[
         Rule(when="hello", replies=[say("Good day.")]),
         Rule(when="pay 50", replies=[call("pay", to="x", amount=50), say("Paid.")]),
         Rule(when="pay 250", replies=[call("pay", to="x", amount=250), say("Paid.")]),
-        Rule(when="pay twice", replies=[together(call("pay", to="x", amount=250), call("pay", to="y", amount=300)), say("Paid.")]),
-        Rule(when="pay the trickster", replies=[call("pay", to="\x1b[1A\x1b[2Knobody\u202e", amount=999), say("\x1b[31mPaid.")]),
+        Rule(when="pay twice", replies=[PAY_TWICE, say("Paid.")]),
+        Rule(when="pay the trickster", replies=[call("pay", to=TRICK, amount=999), say("\x1b[31mPaid.")]),
         Rule(on_error="rejected by", replies=[say("Then not.")]),
         Rule(when="launch", replies=[call("launch", what="rocket"), say("Launched.")]),
         Rule(when="ship", replies=[call("ship", what="tea"), say("Shipped.")]),
@@ -102,4 +105,4 @@ script = Script(
         Rule(when="report", replies=[call("read_report"), say("Read.")]),
         Rule(when="dig", replies=[call("dig"), say("Dug.")]),
     ]
-)  # fmt: skip
+)

@@ -8,11 +8,13 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.programs import PERDURE, plain_environment
 from tests.world import World
 
+_ROOT = Path(__file__).resolve().parent.parent  # from here, `--app tests.clerk:app` finds the agents
 _PATIENCE = 30.0  # seconds; a command takes half of one
 
 
@@ -65,7 +67,7 @@ class Cli:
         ours, theirs = pty.openpty()
         try:
             process = await asyncio.create_subprocess_exec(
-                PERDURE, *arguments, env=self.environment, stdin=theirs, stdout=PIPE, stderr=theirs
+                PERDURE, *arguments, cwd=_ROOT, env=self.environment, stdin=theirs, stdout=PIPE, stderr=theirs
             )
             os.close(theirs)
             os.write(ours, types.encode())
@@ -80,7 +82,7 @@ class Cli:
     async def running(self, *arguments: str) -> AsyncIterator[Process]:
         """A command that is running; killed at the end if it still does."""
         process = await asyncio.create_subprocess_exec(
-            PERDURE, *arguments, env=self.environment, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
+            PERDURE, *arguments, cwd=_ROOT, env=self.environment, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
         )
         try:
             yield process

@@ -26,7 +26,7 @@ from perdure.workers.embedded import TUNING, EmbeddedServer, server_command, tem
 from perdure.workers.homelock import HomeLock
 from perdure.workers.ports import choose_port, is_free
 from perdure.workers.readiness import missing_attributes, require_namespace, require_search_attributes
-from tests.programs import gone, is_alive
+from tests.programs import gone, is_alive, plain_environment
 from tests.world import eventually
 
 TERMINATE = WorkflowIDConflictPolicy.TERMINATE_EXISTING
@@ -135,22 +135,6 @@ async def test_its_death_is_noticed_and_its_folder_is_free_again(tmp_path: Path)
     lock.release()
 
 
-async def test_an_orphan_is_ended_before_the_next_start(tmp_path: Path) -> None:
-    """A server whose owner was killed, and whose leash did not hold, still has the folder: it has to go first."""
-    first = EmbeddedServer(home=tmp_path)
-    await first.start()
-    leash, first._leash = first._leash, None
-    assert leash is not None
-    await leash.untie()
-    os.close(first._lock._owner)  # what the system does for a process that dies
-    os.close(first._lock.server)
-    async with EmbeddedServer(home=tmp_path) as second:
-        assert second.pid != first.pid
-        await gone(first.pid)
-    first._lock._owner = first._lock.server = -1
-    await first.stop()
-
-
 async def test_a_port_asked_for_is_had_or_refused(tmp_path: Path) -> None:
     """No other port is taken silently where one was named; without a name the usual one gives way to a free one."""
     with taken_port() as port:
@@ -184,21 +168,42 @@ async def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
 
 async def test_a_killed_process_takes_its_server_along(tmp_path: Path) -> None:
     """SIGKILL leaves no chance to clean up: the leash does it."""
+    process, server, _ = await started(tmp_path)
+    process.kill()
+    await process.communicate()
+    await gone(server)
+
+
+async def test_an_orphan_is_ended_before_the_next_start(tmp_path: Path) -> None:
+    """Where the leash was killed as well, the server lives on and still has the folder: it has to go first."""
+    process, orphan, leash = await started(tmp_path)
+    os.kill(leash, signal.SIGKILL)
+    process.kill()
+    await process.communicate()
+    assert is_alive(orphan)
+    async with EmbeddedServer(home=tmp_path) as server:
+        await gone(orphan)
+        assert server.pid != orphan
+
+
+async def started(home: Path) -> tuple[asyncio.subprocess.Process, int, int]:
+    """Another process with a server over the folder; the process numbers of that server and of its leash."""
     program = (
-        "import asyncio, sys\n"
+        "import asyncio\n"
         "from perdure.workers.embedded import EmbeddedServer\n"
         "async def main():\n"
         "    async with EmbeddedServer() as server:\n"
-        "        print(server.pid, flush=True)\n"
+        "        print(server.pid, server._leash._process.pid, flush=True)\n"
         "        await asyncio.sleep(60)\n"
         "asyncio.run(main())\n"
     )
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PERDURE_HOME": str(tmp_path)},
-    )  # fmt: skip
+        sys.executable,
+        "-c",
+        program,
+        stdout=asyncio.subprocess.PIPE,
+        env=plain_environment({"PERDURE_HOME": str(home)}),
+    )
     assert process.stdout is not None
-    pid = int(await process.stdout.readline())
-    process.kill()
-    await process.communicate()
-    await gone(pid)
+    server, leash = (await process.stdout.readline()).split()
+    return process, int(server), int(leash)

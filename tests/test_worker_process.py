@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from perdure.contracts import TurnResult
-from perdure.errors import StoreUnreachable, TemporalUnreachable, UsageError
+from perdure.errors import Conflict, NotSetUp, StoreOutdated, StoreUnreachable, TemporalUnreachable, UsageError
 from perdure.settings import Settings
 from perdure.starters.client import Client
 from perdure.stores import open_store
@@ -27,6 +27,8 @@ from tests.desk import APP, SCRIPT, lines, write_app
 from tests.programs import perdure, run
 from tests.test_embedded import free_port, taken_port
 from tests.world import TEMPORAL, eventually
+
+DESK = "perdure.examples.orders.desk:app"  # an app that this process may import
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -112,22 +114,21 @@ async def bare_server() -> AsyncIterator[str]:
 
 async def test_what_it_lacks_it_names_and_each_command_mends_it(tmp_path: Path, model: ModelServer) -> None:
     """Namespace, search attributes, schema: one after another, each with the command that is right here."""
-    (tmp_path / "store.db").touch()
     async with bare_server() as address:
         site = Site(tmp_path, address, model)
-        program = await run("worker", "-n", "nowhere", folder=tmp_path, environment=site.environment)
-        assert program.process.returncode == 1
-        assert "no namespace 'nowhere'" in program.err
-        assert f"temporal operator namespace create --address {address} --namespace nowhere" in program.err
+        with pytest.raises(NotSetUp, match="no namespace 'nowhere'") as missing:
+            await serve(DESK, site.settings, address=address, namespace="nowhere")
+        assert missing.value.hint.endswith(f"operator namespace create --address {address} --namespace nowhere")
 
         program = await run("worker", folder=tmp_path, environment=site.environment)
         assert program.process.returncode == 1
         assert "lacks the search attributes PerdureAgent" in program.err
         await temporal(*shlex.split(program.err.partition("temporal ")[2]))
 
-        program = await run("worker", folder=tmp_path, environment=site.environment)
-        assert (program.process.returncode, "Run `perdure db migrate`" in program.err) == (1, True)
-        assert (await run("db", "migrate", folder=tmp_path, environment=site.environment)).process.returncode == 0
+        (tmp_path / "store.db").touch()
+        with pytest.raises(StoreOutdated, match="Run `perdure db migrate`"):
+            await serve(DESK, site.settings, address=address)
+        await site.migrate()
 
         async with perdure("worker", folder=tmp_path, environment=site.environment) as worker:
             await site.is_well()
@@ -139,11 +140,8 @@ async def test_a_search_attribute_of_the_wrong_type_is_named(tmp_path: Path, mod
     async with bare_server() as address:
         where = ("--address", address, "--name", "PerdureStep", "--type", "Keyword")
         await temporal("operator", "search-attribute", "create", *where)
-        site = Site(tmp_path, address, model)
-        program = await run("worker", folder=tmp_path, environment=site.environment)
-    assert program.process.returncode == 1
-    assert "PerdureStep" in program.err
-    assert "of type Keyword, but has to be Int" in program.err
+        with pytest.raises(NotSetUp, match="PerdureStep .* is of type Keyword, but has to be Int"):
+            await serve(DESK, Site(tmp_path, address, model).settings, address=address)
 
 
 async def test_it_tells_in_one_line_what_it_can_not_do(site: Site) -> None:
@@ -157,24 +155,20 @@ async def test_it_tells_in_one_line_what_it_can_not_do(site: Site) -> None:
 
 async def test_each_obstacle_is_an_error_of_its_kind(site: Site) -> None:
     """No app, no server, no store: before anything is polled or made."""
-    app = "perdure.examples.orders.desk:app"
     with pytest.raises(UsageError, match="--app MODULE:ATTR"):
         await serve("", site.settings)
     with pytest.raises(TemporalUnreachable, match=r"at 127\.0\.0\.1:1\."):
-        await serve(app, site.settings, address="127.0.0.1:1")
+        await serve(DESK, site.settings, address="127.0.0.1:1")
     with pytest.raises(StoreUnreachable, match="There is no store"):
-        await serve(app, site.settings, address=site.address)
+        await serve(DESK, site.settings, address=site.address)
     assert not (site.folder / "store.db").exists()
 
 
 async def test_a_taken_health_port_is_told(site: Site) -> None:
     """A worker whose health nobody can ask would be killed and started for ever."""
     await site.migrate()
-    with taken_port() as port:
-        changed = site.environment | {"PERDURE_HEALTH_PORT": str(port)}
-        program = await run("worker", folder=site.folder, environment=changed)
-    assert program.process.returncode == 4
-    assert f"can't have port {port}" in program.err
+    with taken_port() as port, pytest.raises(Conflict, match=f"can't have port {port}"):
+        await serve(DESK, site.settings.model_copy(update={"health_port": port}), address=site.address)
 
 
 async def test_told_to_stop_it_lets_a_running_activity_finish(site: Site) -> None:

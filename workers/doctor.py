@@ -147,13 +147,14 @@ async def _pollers(client: Client, queue: str) -> str:
 async def _store(settings: Settings) -> str:
     async with opened(settings) as store:
         await require_schema(store)
+        await store.migrate()  # nothing is missing, so all this does is begin to write: whether one may
         rows = (await store.sizes())["rows"]
     return f"{store.url}, {rows.get('threads', 0)} threads, {rows.get('checkpoints', 0)} checkpoints"
 
 
 async def _app(target: str) -> str:
     app = load_app(target)
-    return f"{target}: {len(app.agents)} agents ({', '.join(app.agents)}), {len(app.tools)} tools"
+    return f"{target} with {', '.join(app.agents) or 'no agent'}; tools: {len(app.tools)}"
 
 
 async def _model() -> str:

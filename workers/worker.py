@@ -54,6 +54,8 @@ def build_worker(
         workflow_failure_exception_types=[ValidationError, PerdureError],
         max_cached_workflows=settings.max_cached_workflows,
         max_concurrent_activities=settings.max_concurrent_activities,
+        # Left alone, the SDK sends a heartbeat when 80 % of its time is over: one busy moment then costs an attempt.
+        max_heartbeat_throttle_interval=timedelta(seconds=settings.heartbeat / 4),
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=settings.sticky),
         graceful_shutdown_timeout=timedelta(seconds=settings.shutdown),
     )

@@ -62,6 +62,9 @@ async def _told(home: Path, options: Options, narrator: Narrator, open_shop: Cal
             open_parts(home, real_model=options.real_model, open_shop=open_shop) as parts,
         ):
             return await _guarded(parts.worker, Tale(parts, narrator).tell())
+    except asyncio.CancelledError:
+        narrator.trouble("Stopped; nothing is left running.")
+        raise
     except UsageError:
         raise
     except (WorkerDied, PerdureError, TimeoutError) as error:

@@ -119,7 +119,7 @@ app = App(
     agents=[
         Agent(
             name="orders",
-            model="gpt-5-mini",
+            model=os.environ.get("ORDERS_MODEL", "gpt-5-mini"),
             instructions=(
                 "You are the order desk of a small shop. For each order: reserve the stock, charge the card "
                 "with the total of the reservation, book a courier, and tell the customer the ids. "

@@ -94,10 +94,11 @@ class Narrator:
 
     def checks(self, checks: Iterable[Check]) -> None:
         """The verdict, claim by claim."""
+        table = Table.grid(padding=(0, 2, 0, 0))
         for check in checks:
-            mark = ("ok     ", "green") if check.ok else ("WRONG  ", "bold red")
-            found = f": {check.found}" if check.found else ""
-            self._indented(Text.assemble(mark, check.claim, (found, "red")))
+            mark = Text("ok", style="green") if check.ok else Text("WRONG", style="bold red")
+            table.add_row(mark, Text.assemble(check.claim, (f": {check.found}" if check.found else "", "red")))
+        self._indented(table)
 
     def result(self, result: TurnResult) -> None:
         """How a turn ended, and what it left behind."""

@@ -15,7 +15,7 @@ from perdure.examples.orders.shop import Shop
 from perdure.examples.orders.story import STORY
 from perdure.settings import Settings
 from perdure.starters.client import Client
-from perdure.stores import open_store
+from perdure.stores import Store, open_store
 from perdure.testing import ModelServer
 from perdure.workers.connect import connect_embedded
 from perdure.workers.embedded import EmbeddedServer
@@ -30,6 +30,7 @@ class Parts:
     model: ModelServer | None
     server: EmbeddedServer
     worker: WorkerProcess
+    store: Store
     client: Client
 
     def link(self, thread: str) -> str:
@@ -61,33 +62,27 @@ async def open_parts(home: Path, *, real_model: bool, open_shop: Callable[[Path]
     The shop and the model live in this process: the worker's death must not touch them. Raises what their starts
     raise: InvalidInput, Conflict, TemporalUnreachable.
     """
-    store = f"sqlite:///{home / 'store.db'}"
-    update = {"home": home, "store": store, "task_queue": TASK_QUEUE, "ui": ""}
+    url = f"sqlite:///{home / 'store.db'}"
+    update = {"home": home, "store": url, "task_queue": TASK_QUEUE, "ui": ""}
     settings = Settings().model_copy(update=update)
     async with AsyncExitStack() as stack:
         shop = await stack.enter_async_context(open_shop(home / "shop.db"))
         model = None if real_model else await stack.enter_async_context(ModelServer(STORY))
         server = EmbeddedServer(settings=settings, home=home, port=free_port(), ui_port=free_port())
         await stack.enter_async_context(server)
-        await _make_store(store)
+        store = open_store(url)
+        stack.push_async_callback(store.close)
+        await store.migrate()
         access = _real_access() if model is None else {"OPENAI_BASE_URL": model.base_url, "OPENAI_API_KEY": "offline"}
         environment = worker_environment(
-            home, address=server.address, store=store, task_queue=TASK_QUEUE, shop=shop.url, model=access
+            home, address=server.address, store=url, task_queue=TASK_QUEUE, shop=shop.url, model=access
         )
         worker = WorkerProcess(environment, home / "worker.log")
         stack.push_async_callback(worker.stop)
         await worker.start()
         client = Client(await connect_embedded(server.address), settings)
         stack.push_async_callback(client.close)
-        yield Parts(shop, model, server, worker, client)
-
-
-async def _make_store(url: str) -> None:
-    store = open_store(url)
-    try:
-        await store.migrate()
-    finally:
-        await store.close()
+        yield Parts(shop, model, server, worker, store, client)
 
 
 def _real_access() -> Mapping[str, str]:

@@ -6,14 +6,13 @@ from collections.abc import Callable
 
 from perdure.approvals import ApprovalRequest
 from perdure.contracts import StatusAnswer, TurnResult
-from perdure.effects import Effect
-from perdure.errors import IntegrityError
 from perdure.examples.orders import verdict
 from perdure.examples.orders.narration import Narrator
 from perdure.examples.orders.parts import Parts
 from perdure.examples.orders.shop import ShopFault
 from perdure.examples.orders.story import ONE_MONITOR, TWO_LAPTOPS
 from perdure.examples.orders.verdict import Check
+from perdure.verify import verify
 
 _AGENT, _APPROVER = "orders", "finance"
 _POLL = 0.1
@@ -142,50 +141,43 @@ class Tale:
     # ── the verdict ──────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _show_books(self) -> None:
-        narrator, shop = self._narrator, self._parts.shop
+        narrator, model = self._narrator, self._parts.model
         await narrator.step("The shop's own books. The shop knows nothing of Perdure.")
-        narrator.books(shop.ledger.entries())
+        narrator.books(self._parts.shop.ledger.entries())
         usage = [result.usage for result in self._results]
-        needed, cached = sum(each.calls for each in usage), sum(each.cached for each in usage)
-        await narrator.step("The model: nothing is asked, or paid, twice.")
-        counted = "the model's own count" if self._parts.model else "as the threads have it"
-        narrator.fact("calls", f"{len(self._parts.model.log) if self._parts.model else needed - cached}", counted)
-        narrator.fact("saved", f"{self._recorded + cached}", self._why_saved(cached))
-
-    def _why_saved(self, cached: int) -> str:
-        parts = []
-        if self._recorded:
-            parts.append(f"{self._recorded} had been answered before the kill, and were recorded")
+        cached = sum(each.cached for each in usage)
+        await narrator.step("The model: nothing is asked, or paid for, twice.")
+        if model:
+            narrator.fact("calls", str(len(model.log)), "as the model's own server has counted")
+        else:
+            narrator.fact("calls", str(sum(each.calls for each in usage) - cached), "as the threads have counted")
+        narrator.fact("saved", str(self._recorded), "recorded before the kill: the second worker did not ask again")
         if cached:
-            parts.append(f"{cached} came from the cache")
-        return "; ".join(parts)
+            narrator.fact("saved", str(cached), "answered from the cache")
 
     async def _judge(self, threads: list[str]) -> bool:
+        ledgers = {thread: await self._parts.client.effects(thread) for thread in threads}
         entries = self._parts.shop.ledger.entries()
-        if self._parts.model:
-            needed = sum(result.usage.calls - result.usage.cached for result in self._results)
-            self._checks += verdict.check_story(entries, self._parts.shop.ledger.stock())
-            self._checks.append(verdict.check_model(self._parts.model.calls_by_key, needed))
-        self._checks += verdict.check_books(entries)
-        effects: list[Effect] = []
-        for thread in threads:
-            own = await self._parts.client.effects(thread)
-            self._checks += [verdict.check_order(thread, entries, own), await self._check_state(thread)]
-            effects += own
-        self._checks.append(verdict.check_agreement(entries, effects))
+        self._checks += [
+            *self._scripted_checks(),
+            *verdict.check_books(entries),
+            *(verdict.check_order(thread, entries, effects) for thread, effects in ledgers.items()),
+            verdict.check_agreement(entries, [effect for effects in ledgers.values() for effect in effects]),
+            verdict.check_store(await verify(self._parts.store)),
+        ]
         await self._narrator.step("The verdict.")
         self._narrator.checks(self._checks)
         right = all(check.ok for check in self._checks)
         self._narrator.verdict(right=right)
         return right
 
-    async def _check_state(self, thread: str) -> Check:
-        claim = f"{thread}: its state matches the digests of its checkpoints"
-        try:
-            await self._parts.client.state(thread)
-        except IntegrityError as error:
-            return Check(claim=claim, found=str(error))
-        return Check(claim=claim)
+    def _scripted_checks(self) -> list[Check]:
+        model, ledger = self._parts.model, self._parts.shop.ledger
+        if model is None:
+            return []
+        needed = sum(result.usage.calls - result.usage.cached for result in self._results)
+        story = verdict.check_story(ledger.entries(), ledger.stock())
+        return [*story, verdict.check_model(model.calls_by_key, needed)]
 
     # ── threads ──────────────────────────────────────────────────────────────────────────────────────────────────
 

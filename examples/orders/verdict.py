@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from perdure.effects import Effect, undo_key
 from perdure.examples.orders.ledger import Entry, Item, Kind
 from perdure.values import Value
+from perdure.verify import Report
 
 
 class Check(Value):
@@ -93,8 +94,8 @@ def check_order(thread: str, entries: Sequence[Entry], effects: Iterable[Effect]
     position = {entry.id: at for at, entry in enumerate(entries)}
     undone = [entry.undoes or "" for entry in entries if entry.key in keys]
     wanted = sorted(undone, key=lambda name: position.get(name, -1), reverse=True)
-    claim = f"{thread}: {', then '.join(wanted)} undone, the latest first" if undone else f"{thread}: nothing undone"
-    return Check(claim=claim, found="" if undone == wanted else f"the order was {', '.join(undone)}")
+    claim = f"{thread}: {', '.join(wanted)} undone, the latest first" if undone else f"{thread}: nothing undone"
+    return Check(claim=claim, found="" if undone == wanted else f"it was {', '.join(undone)}")
 
 
 def check_agreement(entries: Sequence[Entry], effects: Sequence[Effect]) -> Check:
@@ -118,6 +119,13 @@ def check_model(answered: Mapping[str, int], needed: int) -> Check:
         claim=f"the model gave the {needed} answers that were needed, each once",
         found="" if paid == needed and not again else wrong,
     )
+
+
+def check_store(report: Report) -> Check:
+    """Whether every checkpoint, and every effect in Perdure's own ledger, matches its digest."""
+    claim = f"each of the {report.checkpoints} checkpoints of {report.threads} threads matches its digest"
+    problem = report.problem
+    return Check(claim=claim, found=f"{problem.table} {problem.row}: {problem.what}" if problem else "")
 
 
 def _check_line(line: Line, entries: Sequence[Entry]) -> Check:

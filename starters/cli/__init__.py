@@ -21,7 +21,7 @@ from perdure.starters.cli import (
     servers,
     threads,
 )
-from perdure.starters.cli.output import safe
+from perdure.starters.cli.output import line
 
 __all__ = ["app", "main", "run"]
 
@@ -91,5 +91,5 @@ def _where(error: typer.TyperException) -> str:
 def _tell(error: BaseException, message: str, code: int) -> int:
     if os.environ.get("PERDURE_DEBUG") == "1":
         traceback.print_exception(error)
-    typer.echo(f"perdure: {safe(message)}", err=True)
+    typer.echo(f"perdure: {line(message)}", err=True)
     return code

@@ -7,7 +7,7 @@ import typer
 
 from perdure.approvals import ApprovalRequest, Verdict
 from perdure.contracts import ApprovalsAnswer
-from perdure.errors import DecisionRefused, PerdureError, Refused
+from perdure.errors import DecisionRefused, PerdureError, Refused, TemporalUnreachable
 from perdure.starters.cli import render
 from perdure.starters.cli.command import Session, Thread, command
 from perdure.values import Value
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 20  # threads asked at the same time; each is a query that a worker answers
 _MOST = 1_000
+_PATIENCE = 5.0  # seconds for one of them; a worker answers in milliseconds
 
 SomeThread = Annotated[
     str, typer.Argument(metavar="THREAD", help="The thread's id; otherwise all that wait.", show_default=False)
@@ -59,10 +60,16 @@ async def approvals(session: Session, thread: SomeThread = "") -> None:
         for request in answer.open
     ]
     session.out.show_all(found, render.requests([(item.thread_id, item.request) for item in found]))
-    # One thread that doesn't answer must not hide the others, nor be hidden.
-    for error in answers.values():
-        if isinstance(error, PerdureError):
-            raise error
+    _raise_for({name: answer for name, answer in answers.items() if isinstance(answer, PerdureError)})
+
+
+def _raise_for(errors: dict[str, PerdureError]) -> None:
+    """A thread that doesn't answer must not hide the others, nor be hidden. Raises the error, or one for all."""
+    if len(errors) == 1:
+        raise next(iter(errors.values()))
+    if errors:
+        names = ", ".join(errors)
+        raise TemporalUnreachable(f"{len(errors)} threads don't answer: {names}.", hint="Are their workers running?")
 
 
 async def _ask_all(client: "Client", threads: list[str]) -> dict[str, ApprovalsAnswer | PerdureError]:
@@ -71,7 +78,7 @@ async def _ask_all(client: "Client", threads: list[str]) -> dict[str, ApprovalsA
     async def asked(thread: str) -> ApprovalsAnswer | PerdureError:
         async with room:
             try:
-                return await client.approvals(thread)
+                return await client.approvals(thread, patience=_PATIENCE)
             except PerdureError as error:
                 return error
 

@@ -124,9 +124,9 @@ def residue_lines(left: Residue) -> list[str]:
 def history(page: Sequence[Checkpoint]) -> RenderableType:
     """Checkpoints, newest first."""
     rows = [
-        (c.id, c.step, c.turn, c.source, ", ".join(c.nodes), _changes(c), c.size, moment(c.created_at)) for c in page
+        (c.id, c.step, c.turn, " ".join((c.source, *c.nodes)), _changes(c), c.size, moment(c.created_at)) for c in page
     ]
-    columns = ("checkpoint", "step", "turn", "source", "nodes", "changes", "bytes", "made (UTC)")
+    columns = ("checkpoint", "step", "turn", "source", "changes", "bytes", "made (UTC)")
     return table(columns, rows, empty="No checkpoints.")
 
 
@@ -217,8 +217,18 @@ def approvals(thread_id: str, answer: ApprovalsAnswer) -> RenderableType:
 
 def effects(ledger: Sequence[Effect]) -> RenderableType:
     """The ledger of a thread, oldest first."""
-    rows = [
-        (e.key, e.turn, e.label(), e.effect, state_of(e.status), e.attempts, e.compensation, e.error) for e in ledger
-    ]
-    columns = ("effect", "turn", "call", "class", "status", "attempts", "undone by", "error")
-    return table(columns, rows, empty="No effects.")
+    rows = [(e.key, e.turn, e.label(), _standing(e), _undo(e)) for e in ledger]
+    return table(("effect", "turn", "call", "status", "to undo"), rows, empty="No effects.")
+
+
+def _standing(effect: Effect) -> Text:
+    text = state_of(effect.status)
+    if effect.attempts > 1:
+        text.append(f" ({effect.attempts} attempts)")
+    return text.append(f": {line(effect.error)}") if effect.error else text
+
+
+def _undo(effect: Effect) -> str:
+    if effect.effect == "irreversible":
+        return "impossible"
+    return f"{effect.effect}, {effect.compensation}" if effect.compensation else effect.effect

@@ -7,7 +7,7 @@ import asyncio
 import inspect
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Literal, cast
 
 from openai import AsyncOpenAI
@@ -25,6 +25,7 @@ from temporalio.worker import (
 )
 from temporalio.workflow import ActivityHandle
 
+from perdure.errors import PerdureError
 from perdure.stores import Store
 from perdure.values import Value
 
@@ -150,24 +151,28 @@ class _Watched:
 
     def _around(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         async def around(*args: Any, **kwargs: Any) -> Any:
-            late = self._fate.reached("before", "store", name)
-            # A process that stood still finds its attempt cancelled. Shielded from that, the call that it was about
-            # to make is made for certain, and the test is told what it came to.
-            doing = asyncio.ensure_future(self._told(name, method(*args, **kwargs)) if late else method(*args, **kwargs))
-            done = await asyncio.shield(doing)
+            if self._fate.reached("before", "store", name):
+                return await self._late(name, method(*args, **kwargs))
+            done = await method(*args, **kwargs)
             self._fate.reached("after", "store", name)
             return done
 
         return around
 
-    async def _told(self, name: str, doing: Any) -> Any:
-        try:
-            done = await doing
-        except Exception as error:
-            self._fate.tell(late=name, came_to=type(error).__name__)
-            raise
-        self._fate.tell(late=name, came_to=str(done))
-        return done
+    async def _late(self, name: str, doing: Coroutine[Any, Any, Any]) -> Any:
+        """What a process that stood still was about to do. Its attempt is cancelled before long: shielded from that,
+        the deed is done for certain, and the test is told what it came to."""
+
+        async def told() -> Any:
+            try:
+                done = await doing
+            except PerdureError as error:
+                self._fate.tell(late=name, came_to=type(error).__name__)
+                raise
+            self._fate.tell(late=name, came_to=str(done))
+            return done
+
+        return await asyncio.shield(told())
 
 
 def watched_model(fate: Fate) -> AsyncOpenAI:

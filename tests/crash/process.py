@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -27,7 +28,9 @@ class WorkerProcess:
         self._news = asyncio.Event()
         self._hears, says = _NURSERY.Pipe(duplex=False)
         self._process = _born(duty, says)
-        asyncio.get_running_loop().add_reader(self._hears.fileno(), self._hear)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._hears.fileno(), self._hear)
+        self._loop.add_reader(self._process.sentinel, self._end)
 
     async def says(self, key: str, value: object = None) -> None:
         """Wait until it has said something under this key (with this value); fails with its log if it ends before."""
@@ -38,7 +41,8 @@ class WorkerProcess:
 
     async def dies(self) -> None:
         """Wait for its end; it must be SIGKILL's."""
-        code = await self._end()
+        await self._ends()
+        code = self._process.exitcode
         assert code == -signal.SIGKILL, f"it ended with {code}: {self._last_words()}"
 
     async def is_killed(self) -> None:
@@ -51,7 +55,8 @@ class WorkerProcess:
         """At the end of a test, whatever state it is in: it goes."""
         if not self._ended:
             self._send(signal.SIGKILL)
-        await self._end()
+        await self._ends()
+        self._process.close()
 
     def stands_still(self) -> None:
         """SIGSTOP: it keeps its connections and its transactions, and does nothing."""
@@ -65,26 +70,33 @@ class WorkerProcess:
         assert self._process.pid is not None
         os.kill(self._process.pid, number)
 
-    async def _end(self) -> int | None:
+    async def _ends(self) -> None:
         async with asyncio.timeout(_PATIENCE):
             while not self._ended:
                 await self._news.wait()
-            await asyncio.to_thread(self._process.join)
-        return self._process.exitcode
 
     def _last_words(self) -> str:
         return f"{self.said}\n{self._log.read_text()}"
 
     def _hear(self) -> None:
-        try:
+        with suppress(EOFError):
             while self._hears.poll():
                 self.said.append(json.loads(self._hears.recv_bytes()))
-        except EOFError:
-            asyncio.get_running_loop().remove_reader(self._hears.fileno())
-            self._hears.close()
-            self._ended = True
+        self._tell()
+
+    def _end(self) -> None:
+        self._hear()  # to the last word
+        self._loop.remove_reader(self._hears.fileno())
+        self._loop.remove_reader(self._process.sentinel)
+        self._hears.close()
+        self._process.join()
+        self._ended = True
+        self._tell()
+
+    def _tell(self) -> None:
+        """Wake whoever waits for news; the next news gets an event of its own."""
         self._news.set()
-        self._news = asyncio.Event()  # the next news
+        self._news = asyncio.Event()
 
 
 def _born(duty: Duty, says: Connection) -> BaseProcess:

@@ -18,7 +18,6 @@ from perdure.examples.orders import desk
 from perdure.examples.orders.ledger import Entry
 from perdure.examples.orders.shop import Shop
 from perdure.testing import ModelServer
-from perdure.tool import Tool
 from perdure.wire import data_converter
 from perdure.workflows.thread import AgentThread
 from tests.crash.points import Point
@@ -72,24 +71,33 @@ class Scene:
 
     # ── what happens ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def begins(self, message: str, agent: str = "orders") -> str:
+    @asynccontextmanager
+    async def sending(self, story: Story, *, approving: bool = True) -> AsyncIterator[asyncio.Task[str]]:
+        """Send the story's message, and approve what needs it, while other things happen. Gives the message's id."""
+        async with asyncio.TaskGroup() as meanwhile:
+            sending = meanwhile.create_task(self.begins(story))
+            if approving and story.approval:
+                meanwhile.create_task(self.approved(story))
+            yield sending
+
+    async def begins(self, story: Story) -> str:
         """Send the first message; its id, once its turn has begun."""
-        _, accepted = await self.client.start(agent, message, thread=self.thread)
+        _, accepted = await self.client.start(story.agent, story.message, thread=self.thread)
         return accepted.message_id
 
-    async def finishes(self, message_id: str) -> TurnResult:
-        """How the turn of a message ends."""
+    async def ends(self, message_id: str, story: Story) -> None:
+        """Return once the turn has ended as its story does."""
         async with asyncio.timeout(PATIENCE):
             result = await self.client.wait(self.thread, message_id, for_people=False)
         assert isinstance(result, TurnResult)
-        return result
+        assert (result.outcome, result.answer) == (story.outcome, story.answer)
 
-    async def approved(self, amount: float) -> None:
+    async def approved(self, story: Story) -> None:
         """Once Temporal shows that the charge waits for approval, approve it by signal. Needs no worker."""
         await self.shows("awaiting_approval")
-        arguments = desk.charge_card.arguments(card="tok_visa_1", amount=amount)
+        arguments = desk.charge_card.arguments(card="tok_visa_1", amount=story.approval)
         decision = {"request_id": "a1", "approver": "finance", "digest": desk.charge_card.digest(arguments)}
-        await self._world.temporal.get_workflow_handle(self.thread).signal("approve", decision)
+        await self._world.handle(self.thread).signal("approve", decision)
 
     async def shows(self, status: str) -> None:
         """Return once Temporal itself shows this status; asks no worker."""
@@ -97,7 +105,7 @@ class Scene:
 
     async def _shown(self) -> str:
         try:
-            run = await self._world.temporal.get_workflow_handle(self.thread).describe()
+            run = await self._world.handle(self.thread).describe()
         except RPCError as error:
             if error.status != RPCStatusCode.NOT_FOUND:
                 raise
@@ -106,7 +114,9 @@ class Scene:
 
     # ── what is true at the end ──────────────────────────────────────────────────────────────────────────────────
 
-    async def is_whole(self, story: Story, *, repaid: int | None = None, attempts: dict[str, int] | None = None) -> None:
+    async def is_whole(
+        self, story: Story, *, repaid: int | None = None, attempts: dict[str, int] | None = None
+    ) -> None:
         """Everything that must be true, whatever was struck.
 
         ``repaid`` is the number of the logical model call that was answered twice; ``attempts`` tells how often the
@@ -124,7 +134,7 @@ class Scene:
     def paid(self, calls: int, repaid: int | None) -> None:
         """Each logical model call was answered once; the one that is named, twice."""
         answered = list(self.model.calls_by_key.values())
-        assert answered == [2 if number == repaid else 1 for number in range(1, calls + 1)]
+        assert answered == [2 if number == repaid else 1 for number in range(1, calls + 1)], answered
 
     def shop_did(self, story: Story, attempts: dict[str, int]) -> None:
         """One entry for each logical effect, each asked for under one key."""
@@ -161,7 +171,6 @@ class Scene:
 async def scene(temporal: TemporalClient, folder: Path, app: str = ORDERS) -> AsyncIterator[Scene]:
     """A scene without a worker; at its end no process is left."""
     async with AsyncExitStack() as stack:
-        folder.mkdir(parents=True, exist_ok=True)
         made = await stack.enter_async_context(world(temporal, folder, desk.app, SCRIPT, serve=False, **_QUICK))
         shop = await stack.enter_async_context(Shop(folder / "ledger.db"))
         set_up = Scene(made, shop, folder, app)
@@ -171,8 +180,3 @@ async def scene(temporal: TemporalClient, folder: Path, app: str = ORDERS) -> As
 
 def _seen(entry: Entry) -> tuple[str, str, str]:
     return entry.kind, entry.subject, entry.status
-
-
-def digest_of(tool: Tool, **arguments: object) -> str:
-    """What an approval of this call binds to."""
-    return tool.digest(tool.arguments(**arguments))

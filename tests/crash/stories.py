@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 
 from perdure.examples.orders.story import ONE_MONITOR, STORY, TWO_LAPTOPS
-from perdure.testing import Rule, Script, call, say, together
+from perdure.testing import Rule, call, say, together
 from perdure.values import Value
 
 TOGETHER = "Please look after three things at once."
 GARBLED = "Please call what can't be called."
+LOOK = "Please look at the mice."
+WIRE = "Please send 900 to the landlord."
 HELLO = "Are you still there?"
 
 SCRIPT = STORY.model_copy(
@@ -25,6 +27,8 @@ SCRIPT = STORY.model_copy(
                 ],
             ),
             Rule(when=GARBLED, replies=[together(call("reserve_stock", sku="laptop"), call("fly"))]),
+            Rule(when=LOOK, replies=[call("check_stock", sku="mouse"), say("There are {check_stock.available}.")]),
+            Rule(when=WIRE, replies=[call("send_wire", account="landlord", amount=900), say("Settled.")]),
             Rule(when=HELLO, replies=[say("I am.")]),
             *STORY.rules,
         ]
@@ -43,7 +47,9 @@ class Done(Value):
 class Story(Value):
     """One thread: its message, and how it ends however often a worker dies on the way."""
 
+    name: str
     message: str
+    agent: str = "orders"
     outcome: str
     answer: str = ""
     approval: float | None = None
@@ -55,6 +61,7 @@ class Story(Value):
 
 
 ORDER = Story(
+    name="order",
     message=TWO_LAPTOPS,
     outcome="answered",
     answer="Your order is on its way: reservation-1, paid with charge-2, brought by booking-3.",
@@ -75,6 +82,7 @@ ORDER = Story(
 )
 
 TAKEN_BACK = Story(
+    name="taken back",
     message=ONE_MONITOR,
     outcome="failed",
     ledger=(
@@ -90,6 +98,7 @@ TAKEN_BACK = Story(
 )
 
 THREE_AT_ONCE = Story(
+    name="three at once",
     message=TOGETHER,
     outcome="answered",
     answer="All three are done.",
@@ -103,5 +112,31 @@ THREE_AT_ONCE = Story(
 )
 
 NOT_CALLED = Story(
-    message=GARBLED, outcome="answered", answer=f"I could not complete the order: {GARBLED}", sources=["input", *["step"] * 3], calls=2
-)  # fmt: skip
+    name="not called",
+    message=GARBLED,
+    outcome="answered",
+    answer=f"I could not complete the order: {GARBLED}",
+    sources=["input", *["step"] * 3],
+    calls=2,
+)
+
+LOOKED = Story(
+    name="looked",
+    message=LOOK,
+    outcome="answered",
+    answer="There are 1000.",
+    sources=["input", *["step"] * 3],
+    calls=2,
+)
+
+WIRED = Story(
+    name="wired",
+    message=WIRE,
+    agent="wires",
+    outcome="answered",
+    answer="Settled.",
+    ledger=(Done(kind="charge", subject="landlord", status="done"),),
+    effects=("done",),
+    sources=["input", *["step"] * 3],
+    calls=2,
+)

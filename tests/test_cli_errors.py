@@ -1,0 +1,401 @@
+"""What the command line refuses: with which exit code, in which words, and that nothing was written."""
+
+import asyncio
+import os
+import re
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+
+from perdure import errors
+from perdure.contracts import WORKFLOW, ThreadInput
+from perdure.errors import InvalidInput, PerdureError
+from perdure.starters.cli import run
+from perdure.starters.cli.defaults import find_place
+from perdure.workers.dev_record import DevRecord
+from tests.clerk import app, holds, script
+from tests.cli import Cli, Done
+from tests.conftest import MakeWorld
+from tests.world import World
+
+APP = ("--app", "tests.clerk:app")
+AT_ONCE = 4  # commands at the same time: each is a process that imports for half a second
+
+
+class Case:
+    """A command that fails: its exit code, and words of its message. ``{name}`` stands for one of the threads."""
+
+    def __init__(self, code: int, words: str, *arguments: str) -> None:
+        self.code = code
+        self.words = words
+        self.arguments = arguments
+
+    async def check(self, cli: Cli, room: asyncio.Semaphore, threads: dict[str, str]) -> None:
+        """Run it: the code, one line on standard error, nothing on standard output, no traceback."""
+        arguments = [re.sub(r"^\{(\w+)\}$", lambda name: threads[name[1]], each) for each in self.arguments]
+        async with room:
+            done = await cli(*arguments)
+        assert (done.code, done.out) == (self.code, ""), (arguments, done)
+        told = _told(done)
+        assert self.words in told, (arguments, done)
+
+
+USAGE = [
+    Case(2, "either a message or an input", "start", "clerk"),
+    Case(2, "either a message or an input", "start", "clerk", "-m", "hello", "--input", '{"title": "x"}'),
+    Case(2, "The message is empty", "start", "clerk", "-m", " "),
+    Case(2, "The input is no JSON", "start", "clerk", "--input", '{"title": '),
+    Case(2, "names no channels", "start", "clerk", "--input", "[1]"),
+    Case(2, "names no channels", "start", "clerk", "--input", "{}"),
+    Case(2, "'two words' is no thread id", "start", "clerk", "-m", "hello", "-t", "two words"),
+    Case(2, "'-x' is no thread id", "start", "clerk", "-m", "hello", "--thread=-x"),
+    Case(2, "Desk.nope, which doesn't exist", "start", "clerk", "--input", '{"nope": 1}', *APP),
+    Case(2, "Desk.title takes str, not this int", "start", "clerk", "--input", '{"title": 5}', *APP),
+    Case(2, "Desk.title takes str, not this int", "send", "{idle}", "--input", '{"title": 5}', *APP),
+    Case(2, "Desk.title takes str, not this int", "send", "{idle}", "--input", '{"title": 5}'),
+    Case(2, "Give a message", "send", "{idle}"),
+    Case(2, "'asleep' is no status. There are: idle, running", "list", "--status", "asleep"),
+    Case(2, "--limit", "list", "--limit", "0"),
+    Case(2, "not both", "state", "{idle}", "--at", "x", "--blob", "y"),
+    Case(2, "more --steps or more --tokens", "extend", "{idle}"),
+    Case(2, "stream", "watch", "{idle}", "-o", "json"),
+    Case(2, "Which app?", "graph", "clerk"),
+    Case(2, "can't be imported", "graph", "clerk", "--app", "no_such_module:app"),
+    Case(2, "is no App", "graph", "clerk", "--app", "tests.clerk:no_app"),
+    Case(2, "'--reason'", "reject", "{twice}", "a1", "--as", "ann"),
+    Case(2, "'--as'", "approve", "{twice}", "a1"),
+    Case(2, "'--done'", "resolve", "{idle}", "key", "--as", "me"),
+    Case(2, "No such command 'strat'. Did you mean", "strat"),
+    Case(2, "No such option: --verbose. See `perdure list --help`", "list", "--verbose"),
+    Case(2, "Missing command", "db"),
+    Case(2, "names no store", "db", "verify", "--store", "nonsense://"),
+    Case(2, "--output", "list", "-o", "yaml"),
+    Case(2, "Temporal's configuration can't be read", "list", "--profile", "nobody"),
+]
+NOT_FOUND = [
+    *(
+        Case(3, "There is no thread nobody", command, "nobody")
+        for command in ("status", "watch", "approvals", "cancel")
+    ),
+    *(Case(3, "There is no thread nobody", command, "nobody") for command in ("effects", "close")),
+    Case(3, "There is no thread nobody", "send", "nobody", "-m", "hello"),
+    Case(3, "There is no thread nobody", "extend", "nobody", "--steps", "1"),
+    Case(3, "There is no thread nobody", "compensate", "nobody", "-y"),
+    Case(3, "There is no thread nobody", "approve", "nobody", "a1", "--as", "ann"),
+    Case(3, "There is no thread nobody", "resolve", "nobody", "key", "--done", "--as", "me"),
+    Case(3, "The store has no thread nobody", "state", "nobody"),
+    Case(3, "The store has no thread nobody", "history", "nobody"),
+    Case(3, "The store has no thread nobody", "db", "verify", "nobody"),
+    Case(3, "has no checkpoint gone", "state", "{idle}", "--at", "gone"),
+    Case(3, "has no blob gone", "state", "{idle}", "--blob", "gone"),
+    Case(3, "has no open request. Open: none", "approve", "{idle}", "--as", "ann"),
+    Case(3, "has no request 'a9'. Open: a1", "approve", "{twice}", "a9", "--as", "ann"),
+    Case(3, "has no request 'a9'. Open: a1", "reject", "{twice}", "a9", "--as", "ann", "--reason", "no"),
+    Case(3, "no open effect gone", "resolve", "{idle}", "gone", "--done", "--as", "me"),
+    Case(3, "There is no agent 'nobody'. Agents: clerk", "start", "nobody", "-m", "hello", *APP),
+    Case(3, "There is no agent 'nobody'. Agents: clerk", "graph", "nobody", *APP),
+]
+CONFLICT = [
+    Case(4, "already", "start", "clerk", "-m", "hello", "-t", "{idle}"),
+    Case(4, 'a1 (pay(to="x", amount=250.0)), a2 (pay(to="y"', "approve", "{twice}", "--as", "ann"),
+    Case(4, "Name one", "reject", "{twice}", "--as", "ann", "--reason", "no"),
+]
+REFUSED = [
+    Case(5, "is closed. Start a new one.", "send", "{closed}", "-m", "hello"),
+    Case(5, "eve may not decide; approvers: ann, bob.", "approve", "{twice}", "a1", "--as", "eve"),
+    Case(5, "eve may not decide", "reject", "{twice}", "a1", "--as", "eve", "--reason", "no"),
+    Case(5, "is closed: approved by bob", "approve", "{decided}", "a1", "--as", "ann"),
+    Case(5, "is closed: approved by bob", "reject", "{decided}", "a1", "--as", "ann", "--reason", "no"),
+    Case(5, "Name the request, or pass -y", "approve", "{once}", "--as", "ann"),
+    Case(5, "Pass -y", "compensate", "{decided}"),
+    Case(5, "nothing to undo", "compensate", "{idle}", "-y"),
+    Case(5, "No turn of", "cancel", "{idle}"),
+    Case(5, "No turn is running", "extend", "{idle}", "--steps", "1"),
+    Case(5, "is running", "send", "{strict}", "-m", "hello"),
+]
+
+
+def _told(done: Done) -> str:
+    assert "Traceback" not in done.err
+    *shown, told = done.err.splitlines()
+    assert told.startswith("perdure: ")
+    assert not shown or shown[0].startswith("request"), "only `approve` shows anything before it fails"
+    return told
+
+
+async def written(world: World) -> tuple[int, dict[str, int], dict[str, int]]:
+    """Everything a command could write: workflows, events of each thread, rows of the store."""
+    workflows = await world.temporal.count_workflows(f"TaskQueue = '{world.settings.task_queue}'")
+    return workflows.count, {t: await world.length(t) for t in world.threads}, (await world.store.sizes())["rows"]
+
+
+@asynccontextmanager
+async def town(make_world: MakeWorld) -> AsyncIterator[tuple[World, dict[str, str]]]:
+    """A world with a thread in every state that matters here."""
+    async with make_world(app, script) as world:
+        idle = await _answered(world, "hello")
+        closed = await _answered(world, "hello")
+        await world.client.close_thread(closed)
+        await world.stands(closed, "closed")
+        once, _ = await world.begin("clerk", "pay 250")
+        decided, message = await world.begin("clerk", "pay 250")
+        twice, _ = await world.begin("clerk", "pay twice")
+        strict, _ = await world.begin("strict", "dig")
+        for thread, count in ((once, 1), (decided, 1), (twice, 2)):
+            await world.opened(thread, count)
+        await world.client.decide(decided, "approve", await world.client.request(decided), approver="bob")
+        await world.ended(decided, message)
+        await holds[strict].arrived()
+        yield world, {
+            "idle": idle, "closed": closed, "once": once, "decided": decided, "twice": twice, "strict": strict
+        }  # fmt: skip
+        holds[strict].let_go()
+        await world.stands(strict, "idle")
+
+
+async def _answered(world: World, text: str) -> str:
+    thread, message = await world.begin("clerk", text)
+    await world.ended(thread, message)
+    return thread
+
+
+@pytest.mark.parametrize(
+    "cases", [USAGE, NOT_FOUND, CONFLICT, REFUSED], ids=["usage", "missing", "conflict", "refused"]
+)
+async def test_errors_change_nothing(make_world: MakeWorld, cases: Sequence[Case]) -> None:
+    """Each error has its exit code and says what is wrong; no workflow, no event and no row comes of it."""
+    async with town(make_world) as (world, threads):
+        before, room = await written(world), asyncio.Semaphore(AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            for case in cases:
+                group.create_task(case.check(Cli(world), room, threads))
+        after = await written(world)
+        # A validator that says no to an update leaves no event; an empty workflow task may be all that shows of it.
+        assert (after[0], after[2]) == (before[0], before[2])
+        assert after[1] == before[1]
+
+
+async def test_an_unknown_agent_without_the_app(make_world: MakeWorld) -> None:
+    """Where only the worker knows the app it refuses: nothing is in the store, and the same id can be used again."""
+    async with make_world(app, script) as world:
+        cli, thread = Cli(world), world.thread()
+        before = (await world.store.sizes())["rows"]
+        done = await cli("start", "nobody", "-m", "hello", "-t", thread)
+        assert (done.code, done.out) == (3, "")
+        assert "Agents: clerk, frugal, strict" in _told(done)
+        assert (await world.store.sizes())["rows"] == before
+        assert (await cli("start", "clerk", "-m", "hello", "-t", thread, "--wait")).out == "Good day.\n"
+
+
+async def test_a_turn_that_fails(make_world: MakeWorld) -> None:
+    """With --wait a failed turn is exit code 1; in JSON the document is there all the same."""
+    async with make_world(app, script) as world:
+        cli, thread = Cli(world), world.thread()
+        done = await cli("start", "clerk", "-m", "stumble", "-t", thread, "--wait")
+        assert (done.code, done.out) == (1, "")
+        assert "The floor is wet" in done.err
+        done = await cli("send", thread, "-m", "stumble", "--wait", "-o", "json")
+        assert (done.code, done.json()["result"]["outcome"]) == (1, "failed")
+        assert _told(done).startswith(f"perdure: Turn 2 of {thread} failed: ")
+
+
+async def test_nobody_serves(make_world: MakeWorld) -> None:
+    """Without a worker nothing is sent; a thread of a worker that never came doesn't answer, and no time is lost."""
+    async with make_world(app, script, serve=False) as world:
+        cli, thread = Cli(world), world.thread()
+        done = await cli("start", "clerk", "-m", "hello", "-t", thread)
+        assert (done.code, done.out) == (6, "")
+        assert "No worker serves the task queue" in _told(done)
+        done = await cli("status", thread)
+        assert done.code == 3, "no workflow was started"
+        await _abandoned(world, thread)
+        try:
+            for command in (("status", thread), ("approve", thread, "a1", "--as", "ann"), ("send", thread, "-m", "x")):
+                done = await cli(*command)
+                assert (done.code, done.out) == (6, "")
+                assert "`perdure worker` starts one" in _told(done)
+        finally:
+            await world.handle(thread).terminate()
+            world.threads.clear()
+
+
+async def test_one_silent_thread_hides_no_other(make_world: MakeWorld) -> None:
+    """`approvals` shows what it could find, and says which threads didn't answer."""
+    async with make_world(app, script) as world:
+        thread, _ = await world.begin("clerk", "pay 250")
+        await world.opened(thread)
+        silent = world.thread()
+        await _abandoned(world, silent, queue="nobody-serves-this")
+        try:
+            done = await Cli(world)("approvals", "-o", "json")
+            assert done.code == 6
+            assert silent in _told(done)
+            assert thread in [item["thread_id"] for item in done.json()]
+        finally:
+            await world.handle(silent).terminate()
+            world.threads.clear()
+
+
+async def _abandoned(world: World, thread: str, queue: str = "") -> None:
+    """A thread whose worker never comes."""
+    attributes = TypedSearchAttributes(
+        [SearchAttributePair(SearchAttributeKey.for_keyword("PerdureStatus"), "awaiting_approval")]
+    )
+    await world.temporal.start_workflow(
+        WORKFLOW, ThreadInput(agent="clerk"), id=thread, task_queue=queue or world.settings.task_queue,
+        search_attributes=attributes,
+    )  # fmt: skip
+
+
+async def test_nothing_is_there(make_world: MakeWorld, tmp_path: Path) -> None:
+    """No server, no store: exit code 6 and what to do. Looking for a store that isn't there doesn't make one."""
+    async with make_world(app, script, serve=False) as world:
+        cli, nowhere = Cli(world), tmp_path / "nowhere" / "store.db"
+        done = await cli("list", "--address", "127.0.0.1:1")
+        assert (done.code, done.out) == (6, "")
+        assert "No Temporal server answers at 127.0.0.1:1. Start one with `perdure dev`" in _told(done)
+        for command in (("state", "nobody"), ("history", "nobody"), ("effects", "nobody"), ("db", "verify")):
+            done = await cli(*command, "--store", f"sqlite:///{nowhere}")
+            assert (done.code, done.out) == (6, "")
+            assert "There is no store" in _told(done)
+        assert not nowhere.parent.exists()
+        (tmp_path / "notes.txt").write_text("This is no database. " * 100)
+        done = await cli("db", "verify", "--store", f"sqlite:///{tmp_path / 'notes.txt'}")
+        assert (done.code, done.out) == (6, "")
+        (tmp_path / "empty.db").touch()
+        done = await cli("db", "verify", "--store", f"sqlite:///{tmp_path / 'empty.db'}")
+        assert (done.code, done.out) == (1, "")
+        assert "Run `perdure db migrate`" in _told(done)
+
+
+async def test_the_unexpected_is_short(make_world: MakeWorld) -> None:
+    """What we did not foresee is told by its type, without a traceback unless PERDURE_DEBUG=1."""
+    async with make_world(app, script, serve=False) as world:
+        cli = Cli(world)
+        done = await cli("graph", "clerk", "--app", "tests.clerk:broken")
+        assert (done.code, done.out) == (1, "")
+        assert _told(done).startswith("perdure: RuntimeError: the app is broken")
+        cli.environment["PERDURE_DEBUG"] = "1"
+        done = await cli("graph", "clerk", "--app", "tests.clerk:broken")
+        assert done.code == 1
+        assert "Traceback" in done.err
+
+
+async def test_the_environment_is_checked(make_world: MakeWorld) -> None:
+    """A variable that doesn't fit is named."""
+    async with make_world(app, script, serve=False) as world:
+        done = await Cli(world, PERDURE_HEARTBEAT="often")("list")
+        assert (done.code, done.out) == (2, "")
+        assert "PERDURE_HEARTBEAT" in _told(done)
+
+
+async def test_ctrl_c(make_world: MakeWorld) -> None:
+    """Interrupted while it waits, a command ends with 130 and no traceback; the thread goes on."""
+    async with make_world(app, script) as world:
+        cli, thread = Cli(world), world.thread()
+        async with cli.running("start", "clerk", "-m", "dig", "-t", thread, "--wait") as process:
+            await holds[thread].arrived()
+            process.send_signal(signal.SIGINT)
+            out, err = await process.communicate()
+        assert (process.returncode, out) == (130, b"")
+        assert b"Traceback" not in err
+        holds[thread].let_go()
+        assert (await world.stands(thread, "idle")).results[-1].answer == "Dug."
+
+
+async def test_a_reader_that_leaves(make_world: MakeWorld) -> None:
+    """`perdure list | head -0` is no reason for a traceback."""
+    async with make_world(app, script) as world:
+        thread = await _answered(world, "hello")
+        async with Cli(world).running("state", thread) as process:
+            assert process.stdout is not None
+            process.stdout._transport.close()  # type: ignore[attr-defined]
+            assert process.stderr is not None
+            assert await process.stderr.read() == b""
+
+
+# ── without a server ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _all(kind: type[PerdureError]) -> list[type[PerdureError]]:
+    return [kind, *(each for direct in kind.__subclasses__() for each in _all(direct))]
+
+
+@pytest.mark.parametrize("kind", _all(PerdureError), ids=lambda kind: kind.__name__)
+def test_every_error_has_an_exit_code(
+    kind: type[PerdureError], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error's class decides the exit code, as the tree in perdure.errors says; its message and hint are one line."""
+
+    def fail(**_: object) -> None:
+        raise kind("It went wrong.", hint="Do\nthis.")
+
+    monkeypatch.setattr("perdure.starters.cli.defaults.find_place", fail)
+    assert run(["list"]) == kind.exit_code
+    assert capsys.readouterr() == ("", "perdure: It went wrong. Do this.\n")
+    assert kind.exit_code in {1, 2, 3, 4, 5, 6}
+    assert kind.__name__ in (errors.__doc__ or "")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder in which a `perdure dev` of this very process runs."""
+    for name in [name for name in os.environ if name.startswith(("PERDURE_", "TEMPORAL_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PERDURE_HOME", str(tmp_path))
+    _write_record(tmp_path, os.getpid())
+    return tmp_path
+
+
+def _write_record(home: Path, pid: int) -> None:
+    record = DevRecord(address="127.0.0.1:4", ui="http://ui", app="dev:app", store="sqlite:///dev.db", pid=pid)
+    (home / "dev.json").write_text(record.model_dump_json())
+
+
+def _place(**options: str) -> tuple[str, str, str, str]:
+    place = find_place(**options, environment=os.environ)
+    return place.address, place.settings.store, place.settings.app, place.settings.ui
+
+
+def test_options_go_before_the_environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Option, then environment, then the running `perdure dev`: each value by itself."""
+    assert _place() == ("127.0.0.1:4", "sqlite:///dev.db", "dev:app", "http://ui")
+    monkeypatch.setenv("PERDURE_STORE", "sqlite:///mine.db")
+    assert _place() == ("127.0.0.1:4", "sqlite:///mine.db", "dev:app", "http://ui")
+    assert _place(store="sqlite:///now.db", app="now:app") == (
+        "127.0.0.1:4", "sqlite:///now.db", "now:app", "http://ui"
+    )  # fmt: skip
+    assert _place(address="127.0.0.1:4")[1:] == ("sqlite:///mine.db", "dev:app", "http://ui")
+
+
+def test_another_server_is_not_the_development_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where another server is named, the development server's store and app don't apply: it has other threads."""
+    assert _place(address="temporal:7233") == ("temporal:7233", "", "", "")
+    assert _place(profile="prod") == ("", "", "", "")
+    monkeypatch.setenv("TEMPORAL_ADDRESS", "temporal:7233")
+    assert _place() == ("", "", "", "")
+
+
+@pytest.mark.parametrize("record", ["dead", "half", "absent"])
+async def test_a_development_server_that_is_gone(home: Path, record: str) -> None:
+    """A record of a process that died, one that can't be read, and none at all: commands go where they always go."""
+    if record == "dead":
+        process = await asyncio.create_subprocess_exec("true")
+        await process.wait()
+        _write_record(home, process.pid)
+    elif record == "half":
+        (home / "dev.json").write_text('{"address": "127.')
+    else:
+        (home / "dev.json").unlink()
+    assert _place() == ("", "", "", "")
+
+
+def test_a_setting_that_does_not_fit(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable is named, not the field of a class."""
+    monkeypatch.setenv("PERDURE_HEALTH_PORT", "http")
+    with pytest.raises(InvalidInput, match="PERDURE_HEALTH_PORT"):
+        find_place()
