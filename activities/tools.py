@@ -44,9 +44,9 @@ class ToolActivities:
 
     async def call(self, task: CallTool) -> ToolDone:
         """Run one planned call. Never runs again what is already recorded under its key."""
-        tool = self._runtime.tool(task.tool)
         if (earlier := await self._earlier(task)) is not None:
             return earlier
+        tool = self._runtime.tool(task.tool)
         head = await self._runtime.head(task.commit)
         call = _find_call(head, task.call_id)
         arguments = tool.parse(call.arguments)

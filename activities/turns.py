@@ -6,13 +6,16 @@ from temporalio import activity
 
 from perdure.activities.records import Record, tool_message
 from perdure.activities.runtime import Runtime, committed
+from perdure.canonical import canonical
 from perdure.checkpointer import Change, Position
 from perdure.contracts import (
     CLOSE_THREAD,
     LOOK_UP,
     MERGE_STEP,
+    NOT_EXECUTED,
     OPEN_TURN,
     CloseThread,
+    Commit,
     Committed,
     Found,
     LookUp,
@@ -24,8 +27,8 @@ from perdure.contracts import (
 )
 from perdure.delta import Delta
 from perdure.effects import OPEN
-from perdure.errors import InvalidInput, ThreadClosed, ThreadNotFound
-from perdure.message import Message
+from perdure.errors import ConcurrentModification, InvalidInput, ThreadClosed, ThreadNotFound
+from perdure.message import Message, open_calls
 from perdure.state import State, reduce_updates
 from perdure.view import view_of
 
@@ -82,8 +85,17 @@ class TurnActivities:
         runtime, commit = self._runtime, task.commit
         earlier = await runtime.store.checkpoint(commit.thread_id, commit.checkpoint_id)
         if earlier is not None:
-            return committed(await runtime.checkpointer.load(commit.thread_id, earlier.id), earlier.delta)
-        head = await runtime.head(commit)
+            return _told(await runtime.checkpointer.load(commit.thread_id, earlier.id), earlier.delta, commit)
+        try:
+            return await self._merge(task, await runtime.head(commit))
+        except ConcurrentModification:
+            row = await runtime.store.thread(commit.thread_id)
+            if row is None or not task.after or row.head_id != task.after:
+                raise
+            return await self._merge(task, await runtime.checkpointer.load(commit.thread_id, task.after))
+
+    async def _merge(self, task: MergeStep, head: Position) -> Committed:
+        runtime, commit = self._runtime, task.commit
         agent = runtime.app.agent(task.agent)
         keys = tuple(part.key for part in task.parts if part.key)
         recorded = await runtime.store.receipts(commit.thread_id, keys) if keys else {}
@@ -93,7 +105,7 @@ class TurnActivities:
             nodes=(commit.node,) if commit.node else (), turn=commit.turn,
             schema_version=agent.state.version, delta=delta,
         )  # fmt: skip
-        return committed(await runtime.checkpointer.commit(head, change, clears=keys), delta)
+        return _told(await runtime.checkpointer.commit(head, change, clears=keys), delta, commit)
 
     @activity.defn(name=CLOSE_THREAD.name)
     async def close_thread(self, task: CloseThread) -> bool:
@@ -117,7 +129,8 @@ def _input_delta(state: type[State], message: Send, head: Position | None) -> De
 def _merged(state: type[State], head: Position, task: MergeStep, records: dict[str, Record]) -> Delta:
     messages: list[Message] = []
     updates: dict[str, dict[str, Any]] = {}
-    for number, part in enumerate(task.parts):
+    parts = _answers(head, task.parts) if task.source == "compensation" else task.parts
+    for number, part in enumerate(parts):
         record = _record(part, records)
         messages.append(tool_message(part.call_id, record))
         if record.updates:
@@ -127,6 +140,20 @@ def _merged(state: type[State], head: Position, task: MergeStep, records: dict[s
     return reduce_updates(
         state, head.values, {**updates, "the conversation": {"messages": messages}}, step=head.ref.step + 1
     )
+
+
+def _answers(head: Position, parts: tuple[Part, ...]) -> list[Part]:
+    """One part for each call that has no answer yet: the head may be another than the workflow knew."""
+    known = {part.call_id: part for part in parts}
+    calls = open_calls(head.values.get("messages", []))
+    return [known.get(call.id) or Part(call_id=call.id, tool=call.name, content=NOT_EXECUTED) for call in calls]
+
+
+def _told(position: Position, delta: Delta, commit: Commit) -> Committed:
+    """What the workflow is told; where the head was another than it knew, also that."""
+    if commit.head is None or position.parent_id == commit.head.id:
+        return committed(position, delta)
+    return Committed(head=position.ref, parent_id=position.parent_id, size=len(canonical(delta)))
 
 
 def _record(part: Part, records: dict[str, Record]) -> Record:

@@ -102,6 +102,7 @@ class AgentSpec(Wire):
 
 
 END = "end"
+NOT_EXECUTED = "Not executed: the turn was stopped."
 
 
 # ── the thread: input, messages, answers ─────────────────────────────────────────────────────────────────────────
@@ -186,6 +187,8 @@ class Carry(Wire):
     log: tuple[LogEntry, ...] = ()
     failed: bool = False
     limits: Limits = Limits()
+    closing: bool = False
+    parent_id: str | None = None
 
 
 class ThreadInput(Wire):
@@ -307,9 +310,13 @@ class Commit(Wire):
 
 
 class Committed(Wire):
-    """A checkpoint was committed. ``delta`` is left out beyond ``INLINE`` bytes: then the store has it."""
+    """A checkpoint was committed. ``delta`` is left out beyond ``INLINE`` bytes: then the store has it.
+
+    ``parent_id`` is set where the head had moved on, to a step whose attempt had been given up.
+    """
 
     head: Ref
+    parent_id: str | None = None
     delta: Delta | None = None
     size: int
 
@@ -418,7 +425,10 @@ class Part(Wire):
 
 
 class MergeStep(Wire):
-    """Merge the results of several calls into one checkpoint. ``say`` adds an assistant message, with its note."""
+    """Merge the results of several calls into one checkpoint. ``say`` adds an assistant message, with its note.
+
+    ``after`` is a checkpoint whose attempt was given up. If it was committed all the same, this one extends it.
+    """
 
     commit: Commit
     source: Source = "step"
@@ -426,6 +436,7 @@ class MergeStep(Wire):
     parts: tuple[Part, ...] = ()
     say: str = ""
     note: str = ""
+    after: str = ""
 
 
 class InspectEffect(Wire):

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from temporalio.exceptions import ApplicationError, ApplicationErrorCategory, FailureError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from perdure import errors
 from perdure.errors import PerdureError
@@ -31,12 +31,9 @@ def from_failure(failure: BaseException) -> PerdureError:
 
 
 def root(failure: BaseException) -> BaseException:
-    """The innermost cause: what actually happened, below Temporal's wrappers."""
-    while failure.__cause__ is not None and isinstance(failure, FailureError | Exception):
-        inner = failure.__cause__
-        if isinstance(failure, ApplicationError) and not isinstance(inner, FailureError):
-            break
-        failure = inner
+    """What actually happened, below Temporal's wrappers: the outermost error of an application, else the innermost."""
+    while failure.__cause__ is not None and not isinstance(failure, ApplicationError):
+        failure = failure.__cause__
     return failure
 
 

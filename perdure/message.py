@@ -1,5 +1,6 @@
 """A message of a conversation, in the shape of OpenAI's chat protocol, plus the id the reducer works by."""
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from perdure.canonical import Json
@@ -30,6 +31,17 @@ class Message(Value):
     tool_call_id: str = ""
     name: str = ""
     note: str = ""
+
+
+def open_calls(messages: Sequence[Mapping[str, Json]]) -> list[ToolCall]:
+    """The calls of the latest answer that no tool message has answered yet."""
+    answered: set[str] = set()
+    for message in reversed(messages):
+        if message["role"] != "tool":
+            calls = map(ToolCall.model_validate, message.get("tool_calls", ()))
+            return [call for call in calls if call.id not in answered]
+        answered.add(message["tool_call_id"])
+    return []
 
 
 def to_openai(message: dict[str, Json]) -> dict[str, Json]:

@@ -13,9 +13,6 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import temporalio.client
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import WithStartWorkflowOperation, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes, WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
@@ -58,13 +55,13 @@ from perdure.errors import (
 )
 from perdure.settings import Settings
 from perdure.starters.connect import ask, rpc_error
+from perdure.starters.service import Service
 from perdure.values import Value
 from perdure.workers.connect import connect
 
 Answer = TypeVar("Answer")
 
 _POLL = 0.25  # seconds between two looks at a thread that works
-_PATIENCE = timedelta(seconds=10)  # for a question that the server answers itself
 _AGENT = SearchAttributeKey.for_keyword("PerdureAgent")
 _TENANT = SearchAttributeKey.for_keyword("PerdureTenant")
 _WAITS_FOR_PEOPLE = frozenset({"awaiting_approval", "awaiting_input", "in_doubt", "out_of_budget"})
@@ -89,6 +86,7 @@ class Client:
     def __init__(self, temporal: temporalio.client.Client, settings: Settings | None = None) -> None:
         self.temporal = temporal
         self._settings = settings or Settings()
+        self._service = Service(temporal)
         self._checkpointer: Any = None
 
     @classmethod
@@ -307,18 +305,6 @@ class Client:
         """Let the thread finish its turn and take no more messages."""
         await self._update(thread_id, "close", None, type(None), wake=True)
 
-    async def is_served(self) -> bool:
-        """Whether a worker has asked for work on our task queue in the last few minutes."""
-        queue = TaskQueue(name=self._settings.task_queue)
-        question = DescribeTaskQueueRequest(
-            namespace=self.temporal.namespace, task_queue=queue, task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
-        )
-        try:
-            answer = await self.temporal.workflow_service.describe_task_queue(question, timeout=_PATIENCE)
-        except RPCError as error:
-            raise rpc_error("", error) from error
-        return bool(answer.pollers)
-
     # ── through Temporal ─────────────────────────────────────────────────────────────────────────────────────────
 
     def _handle(self, thread_id: str) -> WorkflowHandle[Any, Any]:
@@ -326,7 +312,8 @@ class Client:
 
     async def _query(self, thread_id: str, name: str, gives: type[Answer], *, patience: float = 30) -> Answer:
         handle = self._handle(thread_id)
-        return await ask(thread_id, lambda: handle.query(name, result_type=gives), patience=patience)
+        asked = ask(thread_id, lambda: handle.query(name, result_type=gives), patience=patience)
+        return await self._service.unless_deserted(thread_id, asked)
 
     async def _signal(self, thread_id: str, name: str, said: Any) -> None:
         handle = self._handle(thread_id)
@@ -342,14 +329,13 @@ class Client:
         handle = self._handle(thread_id)
         args = [] if said is None else [said]
         try:
-            return await ask(
-                thread_id, lambda: handle.execute_update(name, args=args, result_type=gives), patience=patience
-            )
+            call = lambda: handle.execute_update(name, args=args, result_type=gives)  # noqa: E731
+            return await self._service.unless_deserted(thread_id, ask(thread_id, call, patience=patience))
         except ThreadNotFound:
             if not wake:
                 raise
         agent, tenant = await self._resumable(thread_id)
-        start = self._start_operation(thread_id, agent, tenant, "woken", True)
+        start = await self._start_operation(thread_id, agent, tenant, "woken", True)
         update = self.temporal.execute_update_with_start_workflow
         return await ask(
             thread_id,
@@ -360,15 +346,16 @@ class Client:
     async def _send_with_start(
         self, thread_id: str, agent: str, tenant: str, said: Send, *, resume: bool = False
     ) -> Accepted:
-        start = self._start_operation(thread_id, agent, tenant, said.content, resume)
+        start = await self._start_operation(thread_id, agent, tenant, said.content, resume)
         update = self.temporal.execute_update_with_start_workflow
         return await ask(
             thread_id, lambda: update("send", said, start_workflow_operation=start, result_type=Accepted), patience=60
         )
 
-    def _start_operation(
+    async def _start_operation(
         self, thread_id: str, agent: str, tenant: str, about: str, resume: bool
     ) -> WithStartWorkflowOperation[Any, Any]:
+        await self._service.require(self._settings.task_queue)  # or an empty workflow would wait there for a worker
         attributes = [SearchAttributePair(_AGENT, agent), SearchAttributePair(_TENANT, tenant or "default")]
         text = " ".join(about.split())
         return WithStartWorkflowOperation(

@@ -18,7 +18,7 @@ from perdure.failures import from_failure
 
 T = TypeVar("T")
 
-_NOBODY = "Is a worker running? `perdure worker` starts one, `perdure doctor` checks."
+NOBODY = "Is a worker running? `perdure worker` starts one, `perdure doctor` checks."
 _TIMED_OUT = frozenset({RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED})
 
 
@@ -28,11 +28,11 @@ async def ask(thread_id: str, call: Callable[[], Awaitable[T]], *, patience: flo
         async with asyncio.timeout(patience):
             return await call()
     except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:
-        raise TemporalUnreachable(f"Thread {thread_id} doesn't answer.", hint=_NOBODY) from error
+        raise TemporalUnreachable(f"Thread {thread_id} doesn't answer.", hint=NOBODY) from error
     except WorkflowUpdateFailedError as error:
         raise _refusal(error.cause) from error
     except (WorkflowQueryFailedError, WorkflowQueryRejectedError) as error:
-        raise TemporalUnreachable(f"Thread {thread_id} can't be asked: {error}.", hint=_NOBODY) from error
+        raise TemporalUnreachable(f"Thread {thread_id} can't be asked: {error}.", hint=NOBODY) from error
     except RPCError as error:
         raise rpc_error(thread_id, error) from error
 
@@ -46,7 +46,7 @@ def rpc_error(thread_id: str, error: RPCError) -> PerdureError:
     if error.status == RPCStatusCode.INVALID_ARGUMENT:
         return InvalidInput(f"Temporal refuses the call: {error.message}.")
     if error.status in _TIMED_OUT or "no poller" in error.message.lower():
-        return TemporalUnreachable(f"Thread {thread_id} doesn't answer.", hint=_NOBODY)
+        return TemporalUnreachable(f"Thread {thread_id} doesn't answer.", hint=NOBODY)
     return TemporalUnreachable(f"Temporal: {error.message}.")
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 # Deterministic: a property that fails, fails for everybody. No deadline: the machine that runs the tests is busy.
 thorough = settings(
-    max_examples=4000, deadline=None, database=None, derandomize=False,
+    max_examples=150, deadline=None, database=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
 brief = settings(thorough, max_examples=40)

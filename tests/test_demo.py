@@ -1,28 +1,31 @@
 """The demo: it tells its story, leaves nothing behind, and its verdict is wrong where the shop's books are."""
 
+import asyncio
 import io
-import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import uuid
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from starlette.requests import Request
 
 from perdure.effects import Effect, undo_key
 from perdure.errors import InvalidInput
 from perdure.examples.orders import processes, verdict
 from perdure.examples.orders.demo import Options, run
-from perdure.examples.orders.ledger import Answer, Entry, Ledger, Wish
+from perdure.examples.orders.ledger import Answer, Entry, Item, Kind, Wish
 from perdure.examples.orders.shop import Shop
-from perdure.examples.orders.verdict import BOOKS, Check
+from perdure.examples.orders.verdict import Check
 from perdure.testing import ModelServer, Script, say
 from tests.programs import perdure
 from tests.world import eventually
 
-_MARK = "DEMO_TEST"
+_LONG = 120.0  # seconds; the demo takes ten, on a machine that does nothing else
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -31,15 +34,18 @@ _MARK = "DEMO_TEST"
 async def test_the_demo_tells_its_story(tmp_path: Path) -> None:
     """Offline whatever the environment names; it pauses, kills, goes on, takes back, and its verdict is right."""
     astray = {"OPENAI_API_KEY": "secret", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "TEMPORAL_ADDRESS": "nowhere:1"}
-    with marked(tmp_path, astray) as environment:
-        async with perdure("demo", "--fast", folder=tmp_path, environment=environment) as demo:
-            assert await demo.ends(within=120) == 0, demo.out
+    async with (
+        asyncio.timeout(_LONG),
+        nothing_left(tmp_path) as environment,
+        perdure("demo", "--fast", folder=tmp_path, environment=environment | astray) as demo,
+    ):
+        assert await demo.process.wait() == 0, demo.out
     story = [
         "perdure approve order-1 a1 --as finance --address 127.0.0.1:",
         "/namespaces/default/workflows/order-1",
         "approval a1: approved by finance",
         "SIGKILL",
-        "order-1 | charge_card(card=\"tok_visa_1\", amount=2500.0): done",
+        'order-1 | charge_card(card="tok_visa_1", amount=2500.0): done',
         "No courier goes to 1 Palace Road, Atlantis.",
         "order-2 | undone: charge_card",
         "order-2 | undone: reserve_stock",
@@ -55,11 +61,13 @@ async def test_the_demo_tells_its_story(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_an_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    """While the worker waits for the shop's answer: the moment at which most is open."""
-    with marked(tmp_path) as environment:
-        async with perdure("demo", "--slow", folder=tmp_path, environment=environment) as demo:
-            await demo.says("approves, by a signal")
-            assert await demo.ends(number) == 128 + number
+    """In the middle of the story, between two workers."""
+    async with (
+        nothing_left(tmp_path) as environment,
+        perdure("demo", "--fast", folder=tmp_path, environment=environment) as demo,
+    ):
+        await demo.says("SIGKILL")
+        assert await demo.ends(number) == 128 + number
     assert "Stopped; nothing is left running." in demo.out
     assert "Traceback" not in demo.out + demo.err
 
@@ -69,7 +77,7 @@ async def test_a_full_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "precious").touch()
     with pytest.raises(InvalidInput, match="is not empty"):
         await run(Options(home=tmp_path), console())
-    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+    assert names(tmp_path) == ["precious"]
 
 
 # ── what goes wrong ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -78,19 +86,11 @@ async def test_a_full_folder_is_refused(tmp_path: Path) -> None:
 class ForgetfulShop(Shop):
     """A shop that doesn't know a key again: each request is one more effect."""
 
-    async def start(self) -> None:
-        self._ledger = ForgetfulLedger(self._path)
-        await super().start()
-
-
-class ForgetfulLedger(Ledger):
-    """Books in which every request has a key of its own."""
-
     asked = 0
 
-    def grant(self, wish: Wish, key: str | None) -> Answer:
+    def _grant(self, request: Request, wish: Wish) -> Answer:
         self.asked += 1
-        return super().grant(wish, f"{key}-{self.asked}")
+        return self.ledger.grant(wish, f"{request.headers['idempotency-key']}-{self.asked}")
 
 
 async def test_a_double_charge_makes_the_verdict_wrong(tmp_path: Path) -> None:
@@ -135,14 +135,14 @@ async def test_a_real_model_has_to_be_named(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_right_books_are_right() -> None:
     """The books that the story leaves."""
-    assert wrong(verdict.check_story(books(), SHELVES)) == []
+    assert wrong(verdict.check_story(books(), shelves())) == []
     assert wrong(verdict.check_books(books())) == []
 
 
 def test_a_charge_done_twice_is_wrong() -> None:
     """Under another key, as of a caller who retries blindly."""
     again = books()[1].model_copy(update={"id": "charge-8", "key": "other"})
-    found = wrong(verdict.check_story([*books(), again], SHELVES))
+    found = wrong(verdict.check_story([*books(), again], shelves()))
     assert found == [
         "charge 2500 (tok_visa_1): done once, though asked for again: done 2 times",
         "the card has paid 2500.00 in the end: 5000.00",
@@ -152,7 +152,7 @@ def test_a_charge_done_twice_is_wrong() -> None:
 def test_a_charge_never_asked_for_again_is_wrong() -> None:
     """Then the worker was not killed in its middle, and the demo has shown nothing."""
     once = [entry.model_copy(update={"attempts": 1}) for entry in books()]
-    assert wrong(verdict.check_story(once, SHELVES)) == [
+    assert wrong(verdict.check_story(once, shelves())) == [
         "charge 2500 (tok_visa_1): done once, though asked for again: it was asked for once"
     ]
 
@@ -161,7 +161,7 @@ def test_a_missing_refund_is_wrong() -> None:
     """The second order's money was not given back."""
     kept = [entry for entry in books() if entry.kind != "refund"]
     kept[4] = kept[4].model_copy(update={"status": "done"})
-    assert wrong(verdict.check_story(kept, SHELVES)) == [
+    assert wrong(verdict.check_story(kept, shelves())) == [
         "charge 89 (tok_visa_1): done once, undone once: it is done",
         "refund 89 (tok_visa_1): done once: done 0 times",
         "the card has paid 2500.00 in the end: 2589.00",
@@ -171,7 +171,7 @@ def test_a_missing_refund_is_wrong() -> None:
 def test_an_effect_nobody_ordered_is_wrong() -> None:
     """Whatever else is in the books has to be explained."""
     strange = books()[0].model_copy(update={"id": "reservation-8", "key": "other", "subject": "gold bar"})
-    assert wrong(verdict.check_story([*books(), strange], SHELVES)) == [
+    assert wrong(verdict.check_story([*books(), strange], shelves())) == [
         "no other effect is in the books: reservation-8"
     ]
 
@@ -189,7 +189,7 @@ def test_an_effect_without_a_key_and_one_undone_twice_are_wrong() -> None:
 
 def test_stock_that_is_gone_is_wrong() -> None:
     """The monitor was reserved and released: it has to be on the shelf again."""
-    found = wrong(verdict.check_story(books(), [Shelf(sku="laptop", price=1, available=998), MONITORS_GONE]))
+    found = wrong(verdict.check_story(books(), shelves(monitors=999)))
     assert found == ["998 laptops and 1000 monitors are on the shelves: monitor: 999"]
 
 
@@ -218,3 +218,106 @@ def test_an_answer_paid_for_twice_is_wrong() -> None:
 
 
 # ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def books() -> list[Entry]:
+    """What the story leaves in the shop."""
+    return [
+        entry("reservation-1", "reserve", "laptop", 2, "k0"),
+        entry("charge-2", "charge", "tok_visa_1", 2500, "k1", attempts=2),
+        entry("booking-3", "book", "12 Harbour Street", 1, "k2"),
+        entry("reservation-4", "reserve", "monitor", 1, "k3", undone=True),
+        entry("charge-5", "charge", "tok_visa_1", 89, "k4", undone=True),
+        entry("refund-6", "refund", "tok_visa_1", 89, undo_key("k4"), undoes="charge-5"),
+        entry("release-7", "release", "monitor", 1, undo_key("k3"), undoes="reservation-4"),
+    ]
+
+
+def entry(
+    name: str, kind: Kind, subject: str, amount: float, key: str, *, attempts: int = 1, undone: bool = False,
+    undoes: str | None = None,
+) -> Entry:  # fmt: skip
+    """One entry of the books."""
+    return Entry(
+        id=name, kind=kind, key=key, subject=subject, amount=amount, attempts=attempts, undoes=undoes,
+        status="undone" if undone else "done", at=datetime(2026, 1, 1, tzinfo=UTC),
+    )  # fmt: skip
+
+
+def shelves(*, monitors: int = 1000) -> list[Item]:
+    """What the story leaves on the shelves."""
+    return [Item(sku="laptop", price=1250, available=998), Item(sku="monitor", price=89, available=monitors)]
+
+
+def own_ledger() -> list[Effect]:
+    """Perdure's own ledger of the story: three effects of the first order, two of the second."""
+    tools = ["reserve_stock", "charge_card", "book_courier", "reserve_stock", "charge_card"]
+    return [
+        Effect(
+            key=f"k{at}", tool=tool, effect="compensable", turn=1, step=at, index=0,
+            status="done" if at < 3 else "undone",
+        )
+        for at, tool in enumerate(tools)
+    ]  # fmt: skip
+
+
+def wrong(checks: Iterable[Check]) -> list[str]:
+    """The claims that are wrong, with what was found."""
+    return [f"{check.claim}: {check.found}" for check in checks if not check.ok]
+
+
+def in_order(text: str, parts: Sequence[str]) -> list[str]:
+    """The parts that are in the text, each behind the one before."""
+    found, at = [], 0
+    for part in parts:
+        where = text.find(part, at)
+        if where >= 0:
+            found.append(part)
+            at = where + len(part)
+    return found
+
+
+def console() -> Console:
+    """A console that keeps what it is told."""
+    return Console(file=io.StringIO(), width=200)
+
+
+def written(console: Console) -> str:
+    """What a console was told."""
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@asynccontextmanager
+async def nothing_left(folder: Path) -> AsyncIterator[dict[str, str]]:
+    """An environment, with a folder for temporary files; at the end no process with it is left, and no such file."""
+    temporary, mark = folder / "temporary", f"DEMO_TEST={uuid.uuid4().hex}"
+    temporary.mkdir()
+    name, _, value = mark.partition("=")
+    yield {"TMPDIR": str(temporary), name: value}
+
+    async def look() -> list[str]:
+        return processes_with(mark)
+
+    await eventually(look, lambda left: left == [])
+    assert names(temporary) == []
+
+
+def names(folder: Path) -> list[str]:
+    """What is in a folder."""
+    return [path.name for path in folder.iterdir()]
+
+
+def processes_with(mark: str) -> list[str]:
+    """The processes in whose environment the mark is."""
+    if not Path("/proc/self/environ").exists():
+        shown = subprocess.run(["ps", "axeww", "-o", "command"], capture_output=True, text=True, check=True)
+        return [line for line in shown.stdout.splitlines() if mark in line]
+    return [path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if mark.encode() in _read(path)]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended meanwhile, or is somebody else's
+        return b""

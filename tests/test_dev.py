@@ -103,7 +103,7 @@ async def test_a_thread_waits_for_approval_across_a_stop(site: Site) -> None:
             result = await client.wait(thread, accepted.message_id)
             assert isinstance(result, TurnResult)
             assert (result.outcome, result.answer) == ("answered", "Paid.")
-        assert await dev.ends(signal.SIGINT) == 0
+        assert await dev.ends(signal.SIGHUP) == 0  # the terminal was closed
     assert len(lines(site.folder / "paid")) == 1
     assert site.is_left_tidy()
 
@@ -151,6 +151,7 @@ async def test_a_second_one_is_refused_and_the_first_told_twice_ends_at_once(sit
         dev.process.send_signal(signal.SIGINT)
         await dev.says("Stopping.")
         assert await dev.ends(signal.SIGINT) == 128 + signal.SIGINT
+    assert site.is_left_tidy()
 
 
 async def test_it_always_starts_its_own_server_and_says_what_leads_elsewhere(site: Site) -> None:

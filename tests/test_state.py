@@ -75,7 +75,7 @@ def reduced(state: type[State], before: Values, **update: Any) -> Values:
     ],
 )  # fmt: skip
 def test_a_reducer_merges(channel: str, before: Values, update: Any, after: Any) -> None:
-    """Each reducer on one example: numbers as numbers also where JSON has texts for them, objects deep, null a value."""
+    """Each reducer on one example: numbers also where JSON has texts for them, objects deep, null a value."""
     assert canonical(reduced(Desk, before, **{channel: update})[channel]) == canonical(after)
 
 

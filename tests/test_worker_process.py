@@ -140,7 +140,7 @@ async def test_a_search_attribute_of_the_wrong_type_is_named(tmp_path: Path, mod
     async with bare_server() as address:
         where = ("--address", address, "--name", "PerdureStep", "--type", "Keyword")
         await temporal("operator", "search-attribute", "create", *where)
-        with pytest.raises(NotSetUp, match="PerdureStep .* is of type Keyword, but has to be Int"):
+        with pytest.raises(NotSetUp, match=r"PerdureStep .* is of type Keyword, but has to be Int"):
             await serve(DESK, Site(tmp_path, address, model).settings, address=address)
 
 

@@ -16,7 +16,7 @@ from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType, WorkflowTaskFailedCause
 from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
 from temporalio.client import Client as TemporalClient
-from temporalio.client import WorkflowHandle, WorkflowHistory
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle, WorkflowHistory
 from temporalio.common import SearchAttributeKey
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import TimeSkipper
@@ -36,6 +36,8 @@ _KINDS: dict[str, Callable[[str], SearchAttributeKey[Any]]] = {
     "Int": SearchAttributeKey.for_int,
 }
 _numbers = itertools.count(1)
+
+_PATIENCE = 120.0  # seconds for one test; the longest takes a quarter of it on a quiet machine
 
 T = TypeVar("T")
 
@@ -120,6 +122,11 @@ class World:
         """Let time pass for a thread that waits; False if its workflow ended on the way."""
         return await TimeSkipper(self.temporal).fast_forward(self.handle(thread_id), time)
 
+    async def completes(self, thread_id: str, idle: timedelta = timedelta(hours=1)) -> None:
+        """Let time pass until the idle thread's workflow completes."""
+        await self.forward(thread_id, idle)
+        await eventually(self.handle(thread_id).describe, lambda run: run.status != WorkflowExecutionStatus.RUNNING)
+
     async def forget(self, thread_id: str) -> None:
         """Delete the thread's history, as a namespace's retention does in the end."""
         run = await self.handle(thread_id).describe()
@@ -154,8 +161,9 @@ class World:
 async def world(
     temporal: TemporalClient, folder: Path, app: App, script: Script, *, serve: bool = True, **settings: Any
 ) -> AsyncIterator[World]:
-    """A world, by default with a worker that serves it."""
+    """A world, by default with a worker that serves it. A test that hangs in it fails."""
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(asyncio.timeout(_PATIENCE))
         model = await stack.enter_async_context(ModelServer(script))
         made = World(temporal, folder, app, model, **settings)
         await made.store.migrate()

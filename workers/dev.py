@@ -10,7 +10,7 @@ from perdure.app import App
 from perdure.errors import TemporalUnreachable
 from perdure.settings import Settings
 from perdure.workers.connect import connect_embedded, let_go
-from perdure.workers.dev_record import DevRecord, written
+from perdure.workers.dev_record import DevRecord, remove, written
 from perdure.workers.embedded import EmbeddedServer
 from perdure.workers.model import ADDRESS, KEY, is_configured
 from perdure.workers.process import named_app, opened, work
@@ -29,7 +29,7 @@ async def develop(
     """
     app = named_app(target)
     server = EmbeddedServer(settings=settings, port=port, ui_port=ui_port)
-    with stop_signals(server.abandon) as told:
+    with stop_signals(lambda: _abandon(server)) as told:
         async with server:
             await _serve(app, target, server, settings, told, say)
             await let_go()
@@ -48,8 +48,10 @@ async def _serve(
         )
         with written(record, server.home):
             greeting = "\n".join(_greeting(app, server, settings))
-            until = _end(server, told, lambda: say(_farewell(settings)))
-            await work(client, app=app, store=store, settings=settings, until=until, began=lambda: say(greeting))
+            await work(
+                client, app=app, store=store, settings=settings,
+                until=lambda: _end(server, told, lambda: say(_farewell(settings))), began=lambda: say(greeting),
+            )  # fmt: skip
 
 
 async def _end(server: EmbeddedServer, told: asyncio.Event, say: Callable[[], None]) -> None:
@@ -64,6 +66,12 @@ async def _end(server: EmbeddedServer, told: asyncio.Event, say: Callable[[], No
                 await each
     if told.is_set():
         say()
+
+
+def _abandon(server: EmbeddedServer) -> None:
+    """What there is time for where this process ends at once."""
+    server.abandon()
+    remove(server.home)
 
 
 def _death(server: EmbeddedServer) -> TemporalUnreachable:

@@ -28,4 +28,9 @@ def written(record: DevRecord, home: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        remove(home)
+
+
+def remove(home: Path) -> None:
+    """Take the record away, if there is one."""
+    (home / NAME).unlink(missing_ok=True)

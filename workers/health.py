@@ -51,7 +51,10 @@ class Health:
 
 @asynccontextmanager
 async def health_endpoint(health: Health, port: int) -> AsyncIterator[None]:
-    """Serve ``/health`` on all addresses: who asks is commonly outside the container. Raises Conflict, port taken."""
+    """Serve ``/health`` on all IPv4 addresses: who asks is commonly outside the container.
+
+    Raises Conflict where the port is taken.
+    """
 
     async def answer(_: Request) -> Response:
         found = await health.look()

@@ -37,10 +37,10 @@ async def serve(target: str, settings: Settings, *, address: str = "", namespace
 
 
 async def work(
-    client: Client, *, app: App, store: Store, settings: Settings, until: Awaitable[object],
+    client: Client, *, app: App, store: Store, settings: Settings, until: Callable[[], Awaitable[object]],
     began: Callable[[], None] = lambda: None,
 ) -> None:  # fmt: skip
-    """Run a worker until ``until`` is done, then let its activities finish. ``began`` runs once it polls.
+    """Run a worker until what ``until`` gives is done, then let its activities finish. ``began`` runs once it polls.
 
     Raises Conflict (the health port), Failed where the worker stopped by itself.
     """
@@ -51,7 +51,7 @@ async def work(
         model = await stack.enter_async_context(_model())
         worker = build_worker(client, app=app, store=store, settings=settings, model=model)
         running = asyncio.create_task(worker.run())
-        stopping = asyncio.ensure_future(until)
+        stopping = asyncio.ensure_future(until())
         health.worker = "running"
         log.info("worker started", agents=sorted(app.agents), task_queue=settings.task_queue)
         began()
@@ -91,7 +91,7 @@ async def _serve(
     await require_search_attributes(client)
     async with opened(settings) as store:
         await require_schema(store)
-        await work(client, app=app, store=store, settings=settings, until=told.wait())
+        await work(client, app=app, store=store, settings=settings, until=told.wait)
 
 
 def _model() -> AsyncOpenAI | nullcontext[None]:

@@ -9,6 +9,7 @@ from temporalio.workflow import ActivityHandle
 from perdure.contracts import (
     INSPECT_EFFECT,
     MERGE_STEP,
+    NOT_EXECUTED,
     SETTLE_EFFECT,
     CallTool,
     Committed,
@@ -27,7 +28,6 @@ from perdure.workflows.display import Display
 from perdure.workflows.record import Record, Stop, Stopped, Turn
 from perdure.workflows.saga import stamp_now
 
-_STOPPED = "Not executed: the turn was stopped."
 _ROUNDS = 3  # how often a call is scheduled anew when the ledger proves that no attempt of it ever began
 _BROKEN = {
     "InvalidInput",
@@ -46,16 +46,21 @@ class Batch:
         self._turn = turn
         self._display = display
         self._commit = record.commit(node)
+        self.checkpoint_id = self._commit.checkpoint_id
         self._alone = len(turn.planned) == 1
-        self.parts: dict[int, Part] = {plan.index: self._message(plan, _STOPPED) for plan in turn.planned}
+        self.parts: dict[int, Part] = {plan.index: self._message(plan, NOT_EXECUTED) for plan in turn.planned}
 
     async def run(self) -> None:
         """Run all calls and commit their step. Raises Stopped, with ``parts`` telling what each call came to."""
         done = await asyncio.gather(*(self._call(plan) for plan in self._turn.planned))
+        committed = done[0].committed if self._alone and done[0] else None
+        if committed:  # by the call's own activity: it is the head, also where the turn is to stop now
+            self._record.advance(committed)
+            self.parts.clear()
         if self._record.stop:
             raise Stopped
-        committed = done[0].committed if self._alone and done[0] else None
-        self._record.advance(committed or await self._merge())
+        if not committed:
+            self._record.advance(await self._merge())
 
     async def _merge(self) -> Committed:
         merge = MergeStep(commit=self._commit, agent=self._record.agent, parts=tuple(self.parts.values()))
@@ -67,7 +72,11 @@ class Batch:
                 return await store_call(MERGE_STEP, merge, summary=summary, limits=self._record.limits)
             return await local_call(MERGE_STEP, merge, summary=summary)
         except ActivityError as error:
-            self._fail(describe(root(error)), error_type(error))
+            why = describe(root(error))
+            self._fail(why, error_type(error))
+            for plan in self._turn.planned:
+                if self.parts[plan.index].key:
+                    self._say(plan, f"Error: it was done, but its result can't be merged: {why}")
             raise Stopped from error
 
     async def _call(self, plan: ToolPlan) -> ToolDone | None:
@@ -121,14 +130,12 @@ class Batch:
         if self._record.stop:
             raise Stopped
         self._register(plan, spec)
-        for _ in range(_ROUNDS):
+        for left in reversed(range(_ROUNDS)):
             try:
                 return self._done(plan, await self._wait(self._start(plan, spec, approved_by), spec))
             except ActivityError as error:
-                again = await self._failed(plan, spec, error)
-            if not again:
-                return None
-        await self._in_doubt(plan, "no attempt could be started")
+                if not await self._failed(plan, spec, error, last=not left):
+                    return None
         return None
 
     def _start(self, plan: ToolPlan, spec: ToolSpec, approved_by: tuple[str, ...]) -> ActivityHandle[ToolDone]:
@@ -164,21 +171,24 @@ class Batch:
         self.parts[plan.index] = Part(call_id=plan.call_id, tool=plan.tool, key=plan.key)
         return done
 
-    async def _failed(self, plan: ToolPlan, spec: ToolSpec, error: ActivityError) -> bool:
-        """Deal with a call that ended without a result; True if it may be scheduled again."""
+    async def _failed(self, plan: ToolPlan, spec: ToolSpec, error: ActivityError, *, last: bool) -> bool:
+        """Deal with a call that ended without a result; True if it is scheduled again."""
         kind, why = error_type(error), describe(root(error))
         self._record.note(f"{plan.summary} failed: {why}")
         self._say(plan, f"Error: {why}")
-        if kind in ("ToolGone", "ToolError"):  # clear: nothing was done
+        if kind == "ToolError":  # clear: nothing was done
             self._mark(plan, "failed", error=why)
         elif spec.effect != "read":
             known = await self._known(plan)
-            if known in ("registered", "done") and kind not in _BROKEN:
+            wanted = known == "done" or (known == "registered" and not self._record.stop)
+            if wanted and kind not in (*_BROKEN, "ToolGone") and not last:
                 return True  # the claim in the ledger is atomic: scheduling again attempts it at most once
             if known == "attempted":
                 await self._in_doubt(plan, why)
             else:
                 self._mark(plan, "failed" if known == "registered" else known, error=why)
+            if known == "done":  # and its result can't be committed
+                self._fail(f"{plan.summary}: {why}", kind or "Failed")
         if kind in _BROKEN or kind == "ToolError":
             self._fail(f"{plan.summary}: {why}", kind)
         return False

@@ -26,6 +26,8 @@ class Inbox:
         record = self._record
         if record.closing or record.closed:
             return ThreadClosed(f"Thread {record.thread_id} is closed.", hint="Start a new one.")
+        if record.leaving:
+            return ThreadBusy("The workflow of this thread was cancelled and is ending.", hint="Send it again.")
         if fault := message.fault():
             return fault
         if message.size() + sum(waiting.size() for waiting in record.queue) > MAX_QUEUE:

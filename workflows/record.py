@@ -79,6 +79,7 @@ class Record:
     turn: Turn | None = None
     stop: Stop | None = None
     closing: bool = False
+    leaving: bool = False  # the workflow was cancelled and ends when its handlers have finished
     closed: bool = False
     failed: bool = False
     compensating: bool = False
@@ -103,7 +104,8 @@ class Record:
         record.queue, record.seen, record.results = deque(carry.queue), list(carry.seen), list(carry.results)
         record.book, record.view, record.log = carry.book, carry.view, list(carry.log)
         record.effects = {effect.key: effect for effect in carry.effects}
-        record.failed, record.limits = carry.failed, carry.limits
+        record.failed, record.limits, record.closing = carry.failed, carry.limits, carry.closing
+        record.parent_id = carry.parent_id
         if running := carry.running:
             record.turn = Turn(
                 number=running.number, node=running.node, spec=running.spec, budget=running.budget,
@@ -122,6 +124,7 @@ class Record:
             head=self.head, turn=self.turn_number, branch=self.branch, running=running or None, queue=tuple(self.queue),
             seen=tuple(self.seen), results=tuple(self.results), book=self.book, effects=tuple(self.effects.values()),
             view=self.view, log=tuple(self.log), failed=self.failed, limits=self.limits,
+            closing=self.closing, parent_id=self.parent_id,
         )  # fmt: skip
         return lean(ThreadInput(agent=self.agent, tenant=self.tenant, carry=carry))
 
@@ -146,7 +149,7 @@ class Record:
 
     def advance(self, done: Committed) -> None:
         """A checkpoint was committed."""
-        self.parent_id = self.head.id if self.head else None
+        self.parent_id = done.parent_id or (self.head.id if self.head else None)
         self.head = done.head
         self.view.follow(done.delta)
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 
 from temporalio import workflow
 from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
 
 from perdure.approvals import Verdict
 from perdure.budget import Budget, extended
@@ -55,7 +56,7 @@ class _Opening:
     """How opening the turn of a message went."""
 
     done: bool = False
-    refusal: Refusal | None = None
+    failure: ApplicationError | None = None
 
 
 @workflow.defn(name=WORKFLOW)
@@ -71,19 +72,26 @@ class AgentThread:
         self._opening: dict[str, _Opening] = {}  # messages whose senders wait for their turn to begin
         self._ready = not given.resume or given.carry is not None
         self._refused: Refusal | None = None  # why the thread can't be taken up
-        self._cancelled = False
+        self._settling: set[str] = set()  # effects that a person settles right now
 
     @workflow.run
     async def run(self, given: ThreadInput) -> ThreadResult:
         """Serve the thread until it is idle for long, closed, or cancelled."""
+        try:
+            return await self._serve()
+        except asyncio.CancelledError:
+            self._turn_away()
+            await workflow.wait_condition(workflow.all_handlers_finished)
+            raise
+
+    async def _serve(self) -> ThreadResult:
         if not self._ready:
             await self._take_up()
         while True:
-            if self._cancelled:
-                await workflow.wait_condition(workflow.all_handlers_finished)
-                raise asyncio.CancelledError
             if self._record.turn is not None:
                 await self._run_turn()
+            elif self._record.leaving:
+                raise asyncio.CancelledError
             elif self._record.queue:
                 await self._next_turn()
             elif self._record.closing:
@@ -95,21 +103,25 @@ class AgentThread:
 
     async def _take_up(self) -> None:
         """Find the thread in the store; a thread that isn't there, or is closed, ends this workflow with the reason."""
+        self._refused = await self._to_the_end(self._look_up())
+        self._ready = True
+        if self._refused is not None:
+            await workflow.wait_condition(workflow.all_handlers_finished)
+            raise self._refused.failure() from self._refused
+
+    async def _look_up(self) -> Refusal | None:
         try:
             await look_up(self._record)
         except Refusal as refusal:
-            self._refused = refusal
-            await workflow.wait_condition(workflow.all_handlers_finished)
-            raise refusal.failure() from refusal
-        finally:
-            self._ready = True
+            return refusal
+        return None
 
     async def _next_turn(self) -> None:
         """Open a turn for the oldest message."""
         message = self._record.queue.popleft()
         refusal = await self._to_the_end(self._open(message))
         if opening := self._opening.get(message.id):
-            opening.done, opening.refusal = True, refusal
+            opening.done, opening.failure = True, refusal.failure() if refusal is not None else None
         if refusal is not None:
             await self._turn_refused(message, refusal)
 
@@ -150,10 +162,26 @@ class AgentThread:
         try:
             await workflow.wait_condition(task.done)
         except asyncio.CancelledError:
-            self._cancelled = True
+            self._record.leaving = True
             self._stop("the workflow was cancelled", compensate=True)
             await workflow.wait_condition(task.done)
+            self._stop("the workflow was cancelled", compensate=True)  # also a turn that was being opened
         return task.result()
+
+    def _turn_away(self) -> None:
+        """The workflow was cancelled: messages that wait get no turn, and their senders learn it."""
+        record = self._record
+        record.leaving = True
+        refusal = to_failure(Refused("The workflow of this thread was cancelled.", hint="Send the message again."))
+        for message in record.queue:
+            record.note(f"message refused: {refusal.message}")
+            record.keep(
+                TurnResult(turn=record.turn_number, outcome="refused", error=refusal.message, message_ids=(message.id,))
+            )
+            if opening := self._opening.get(message.id):
+                opening.done, opening.failure = True, refusal
+        record.queue.clear()
+        self._display.refresh()
 
     async def _wait_for_work(self) -> bool:
         """Wait for something to do; False when the thread has been idle for long and may complete."""
@@ -176,7 +204,7 @@ class AgentThread:
     async def _close(self) -> ThreadResult:
         record = self._record
         task = CloseThread(thread_id=record.thread_id)
-        await store_call(CLOSE_THREAD, task, summary="close the thread", limits=record.limits)
+        await self._to_the_end(store_call(CLOSE_THREAD, task, summary="close the thread", limits=record.limits))
         record.closed = True
         record.note("closed")
         self._display.refresh()
@@ -204,8 +232,10 @@ class AgentThread:
         opening = self._opening[message.id] = _Opening()
         await workflow.wait_condition(lambda: opening.done or self._refused is not None)
         del self._opening[message.id]
-        if refusal := opening.refusal or self._refused:
-            raise refusal.failure()
+        if opening.failure is not None:
+            raise opening.failure
+        if self._refused is not None:
+            raise self._refused.failure()
         return Accepted(message_id=message.id)
 
     @send.validator
@@ -314,7 +344,11 @@ class AgentThread:
         said = f"{task.by}: {task.reason}" if task.reason else task.by
         settle = Settle(thread_id=record.thread_id, key=task.key, status=status, error=task.reason, by=task.by)
         summary = f"{effect.label()} is {status}, says {task.by}"
-        settled = await store_call(SETTLE_EFFECT, settle, summary=summary, limits=record.limits)
+        self._settling.add(task.key)
+        try:
+            settled = await store_call(SETTLE_EFFECT, settle, summary=summary, limits=record.limits)
+        finally:
+            self._settling.discard(task.key)
         record.enter(settled)
         record.settled[task.key] = (task.done, said)
         record.note(f"{effect.label()} is {status}, says {said}")
@@ -331,6 +365,10 @@ class AgentThread:
             raise to_failure(EffectNotFound(f"Thread {self._record.thread_id} has no open effect {task.key}."))
         if effect not in self._record.attention():
             raise to_failure(Refused(f"{effect.label()} is {effect.status}; there is nothing to settle."))
+        if task.key in self._settling or self._record.compensating:
+            raise to_failure(
+                Refused(f"{effect.label()} is being dealt with right now.", hint="Look again in a moment.")
+            )
 
     @workflow.update(name="extend_budget", description="Give the running turn more steps or tokens.")
     def extend_budget(self, task: ExtendBudget) -> Budget:

@@ -9,6 +9,7 @@ from perdure.contracts import (
     END,
     LOOK_UP,
     MERGE_STEP,
+    NOT_EXECUTED,
     OPEN_TURN,
     CallModel,
     LookUp,
@@ -77,6 +78,7 @@ class TurnRunner:
         self._turn = turn
         self._display = display
         self._parts: tuple[Part, ...] = ()
+        self._under_way = ""  # the checkpoint of the step under way: an attempt that was given up may still commit it
 
     async def run(self) -> TurnResult:
         """To the end of the turn; a stop on the way rolls back what it did outside."""
@@ -108,19 +110,21 @@ class TurnRunner:
         task = CallModel(
             commit=record.commit(turn.node), agent=record.agent, spec=turn.spec.digest, branch=record.branch
         )
+        self._under_way = task.commit.checkpoint_id
         summary = f"turn {turn.number}, step {turn.steps + 1}: ask {turn.spec.model}"
         handle = start_model(task, turn.spec.model_call, summary=summary, limits=turn.spec.limits)
         done = await self._unless_stopped(handle)
         record.advance(done.committed)
         turn.usage = turn.usage.plus(done.usage)
         turn.planned, turn.answer, turn.note = done.calls, done.answer, done.note
-        self._parts = tuple(Part(call_id=c.call_id, tool=c.tool, content="Not executed.") for c in done.calls)
+        self._parts = tuple(Part(call_id=c.call_id, tool=c.tool, content=NOT_EXECUTED) for c in done.calls)
         asked = ", ".join(call.summary for call in done.calls)
         record.note(f"model{' (cached)' if done.usage.cached else ''}: {asked or done.answer[:80]}")
         return "tool_calls" if done.calls else "answer"
 
     async def _call_tools(self) -> str:
         batch = Batch(self._record, self._turn, self._display, self._turn.node)
+        self._under_way = batch.checkpoint_id
         try:
             await batch.run()
         except Stopped:
@@ -160,10 +164,9 @@ class TurnRunner:
         """Continue as new where the history has grown long. Only before a model call: nothing is pending then."""
         if self._turn.planned or not history_is_long(self._turn.spec.limits.history_events):
             return
-        await workflow.wait_condition(lambda: workflow.all_handlers_finished() or self._record.stop is not None)
-        if self._record.stop:
-            raise Stopped
-        workflow.continue_as_new(self._record.carry())
+        # A handler may wait for the end of this very turn (`compensate` of an earlier one): then not now.
+        if workflow.all_handlers_finished():
+            workflow.continue_as_new(self._record.carry())
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -178,7 +181,8 @@ class TurnRunner:
                 saga = await load_saga(record, self._turn.number)
                 left = await roll_back(record, self._display, saga, self._turn.spec)
             said = rollback_message(stop.reason, left) if stop.compensate else f"This turn was stopped: {stop.reason}."
-            await commit_note(record, said, "rolled_back" if stop.compensate else "stopped", self._parts)
+            note = "rolled_back" if stop.compensate else "stopped"
+            await commit_note(record, said, note, self._parts, after=self._under_way)
         except ActivityError as error:
             record.note(f"the rollback is incomplete: {describe(root(error))}")
         return self._result(stop.kind, error=stop.reason, error_type=stop.error_type, residue=left)
@@ -203,10 +207,10 @@ class TurnRunner:
         )
 
 
-async def commit_note(record: Record, said: str, note: str, parts: tuple[Part, ...] = ()) -> None:
+async def commit_note(record: Record, said: str, note: str, parts: tuple[Part, ...] = (), *, after: str = "") -> None:
     """A checkpoint of source ``compensation``: answers for calls that have none, and what the model should know."""
     merge = MergeStep(
-        commit=record.commit(), source="compensation", agent=record.agent, parts=parts, say=said, note=note
+        commit=record.commit(), source="compensation", agent=record.agent, parts=parts, say=said, note=note, after=after
     )
     record.advance(await store_call(MERGE_STEP, merge, summary="note the rollback", limits=record.limits))
 

@@ -3,18 +3,19 @@
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from perdure.contracts import TASK_QUEUE
-from perdure.errors import InvalidInput
+from perdure.errors import InvalidInput, TemporalUnreachable
 from perdure.examples.orders.processes import WorkerProcess, worker_environment
 from perdure.examples.orders.shop import Shop
 from perdure.examples.orders.story import STORY
 from perdure.settings import Settings
 from perdure.starters.client import Client
+from perdure.starters.service import Service
 from perdure.stores import Store, open_store
 from perdure.testing import ModelServer
 from perdure.workers.connect import connect_embedded
@@ -36,6 +37,13 @@ class Parts:
     def link(self, thread: str) -> str:
         """Where the Temporal UI shows a thread."""
         return f"{self.server.ui}/namespaces/default/workflows/{thread}"
+
+    async def ready(self) -> None:
+        """Return once the worker serves: on a slow machine its start takes longer than a client is patient."""
+        service = Service(self.client.temporal)
+        while True:
+            with suppress(TemporalUnreachable):
+                return await service.require(TASK_QUEUE)
 
 
 @contextmanager
@@ -62,18 +70,20 @@ async def open_parts(home: Path, *, real_model: bool, open_shop: Callable[[Path]
     The shop and the model live in this process: the worker's death must not touch them. Raises what their starts
     raise: InvalidInput, Conflict, TemporalUnreachable.
     """
+    access = _real_access() if real_model else {}
     url = f"sqlite:///{home / 'store.db'}"
-    update = {"home": home, "store": url, "task_queue": TASK_QUEUE, "ui": ""}
-    settings = Settings().model_copy(update=update)
+    settings = Settings().model_copy(update={"home": home, "store": url, "task_queue": TASK_QUEUE, "ui": ""})
     async with AsyncExitStack() as stack:
         shop = await stack.enter_async_context(open_shop(home / "shop.db"))
-        model = None if real_model else await stack.enter_async_context(ModelServer(STORY))
+        model = None
+        if not real_model:
+            model = await stack.enter_async_context(ModelServer(STORY))
+            access = {"OPENAI_BASE_URL": model.base_url, "OPENAI_API_KEY": "offline"}
         server = EmbeddedServer(settings=settings, home=home, port=free_port(), ui_port=free_port())
         await stack.enter_async_context(server)
         store = open_store(url)
         stack.push_async_callback(store.close)
         await store.migrate()
-        access = _real_access() if model is None else {"OPENAI_BASE_URL": model.base_url, "OPENAI_API_KEY": "offline"}
         environment = worker_environment(
             home, address=server.address, store=url, task_queue=TASK_QUEUE, shop=shop.url, model=access
         )
@@ -85,7 +95,7 @@ async def open_parts(home: Path, *, real_model: bool, open_shop: Callable[[Path]
         yield Parts(shop, model, server, worker, store, client)
 
 
-def _real_access() -> Mapping[str, str]:
+def _real_access() -> dict[str, str]:
     """How the user's environment reaches a real model. Raises InvalidInput where it says nothing of it."""
     access = {name: value for name, value in os.environ.items() if name.startswith("OPENAI_") and value}
     if not access.keys() & {"OPENAI_API_KEY", "OPENAI_BASE_URL"}:

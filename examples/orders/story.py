@@ -1,8 +1,13 @@
 """What the scripted model says in the demo: one order that succeeds, and one that has to be taken back.
 
 The laptops cost more than 100, so the charge waits for finance. The monitor costs less; but no courier goes
-to Atlantis, and ``book_courier`` rolls back what was done before it.
+to Atlantis, and ``book_courier`` rolls back what was done before it. As JSON, for a model server of its own:
+
+    python -m perdure.examples.orders.story > story.json
+    python -m perdure.testing.model_server --script story.json --port 8002
 """
+
+import sys
 
 from perdure.testing import Reply, Rule, Script, call, result, say
 
@@ -34,3 +39,6 @@ STORY = Script(
     ],
     fallback=say("I can order two laptops to Harbour Street, or one monitor to Atlantis."),
 )
+
+if __name__ == "__main__":
+    sys.stdout.write(STORY.model_dump_json(indent=2, exclude_defaults=True) + "\n")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from perdure.approvals import ApprovalRequest
 from perdure.contracts import StatusAnswer, TurnResult
 from perdure.examples.orders import verdict
+from perdure.examples.orders.ledger import Entry
 from perdure.examples.orders.narration import Narrator
 from perdure.examples.orders.parts import Parts
 from perdure.examples.orders.shop import ShopFault
@@ -52,6 +53,7 @@ class Tale:
             narrator.fact("model", "a real one, as your OPENAI_ variables say", "so this story is not scripted")
         narrator.fact("Temporal", parts.server.address, f"its UI: {parts.server.ui}")
         narrator.fact("worker", f"process {parts.worker.pid}", f"it is going to die; its log: {parts.worker.log}")
+        await parts.ready()
 
     # ── the first order ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -78,7 +80,7 @@ class Tale:
         narrator, thread = self._narrator, seen.thread_id
         request = await self._parts.client.request(thread)
         await narrator.step("The thread pauses: this call needs a person.")
-        narrator.say("While it waits it needs no worker and no memory. What a person sees, and would do:")
+        narrator.say("However long that takes, it needs no process. What a person sees, and would do:")
         narrator.fact("status", seen.status, f"step {seen.step}, turn {seen.turn}")
         narrator.request(request, self._command(thread, request), self._parts.link(thread))
         await narrator.step(f"{_APPROVER} approves, by a signal to the workflow.")
@@ -106,7 +108,8 @@ class Tale:
         await worker.kill()
         await shop.idle()  # the connection is gone: nobody will ever hear that answer
         self._recorded = seen.usage.calls
-        narrator.books(shop.ledger.entries())
+        entries = shop.ledger.entries()
+        narrator.books(entries)
         await narrator.step("Another worker starts, and the thread goes on where it was.")
         await worker.start()
         started = time.monotonic()
@@ -115,15 +118,13 @@ class Tale:
             "Temporal misses the heartbeats of the first one and gives the charge to the second, under the same key. "
             "The shop knows the key: it charges nothing, and answers as it would have then."
         )
-        await self._asked_again()
+        await self._asked_again(entries)
         narrator.fact("took", f"{time.monotonic() - started:.1f} s until the charge was asked for again")
 
-    async def _asked_again(self) -> None:
-        """Until the shop was asked for the charge again, or for so long that it won't be: then the verdict tells."""
+    async def _asked_again(self, before: list[Entry]) -> None:
+        """Until the shop's books have changed; if they don't for long, the verdict will tell."""
         until = time.monotonic() + _PATIENCE
-        while time.monotonic() < until:
-            if any(entry.attempts > 1 for entry in self._parts.shop.ledger.entries()):
-                return
+        while self._parts.shop.ledger.entries() == before and time.monotonic() < until:  # noqa: ASYNC110 - a file
             await asyncio.sleep(_POLL)
 
     # ── the second order ─────────────────────────────────────────────────────────────────────────────────────────

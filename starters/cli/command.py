@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
-from perdure.errors import Refused, TemporalUnreachable
+from perdure.errors import Refused
 from perdure.starters.cli.output import Format, Output
 
 if TYPE_CHECKING:  # each of these costs time that `perdure --help` must not pay
@@ -80,11 +80,8 @@ class Session:
         o = self.options
         return find_place(app=o.app, store=o.store, address=o.address, namespace=o.namespace, profile=o.profile)
 
-    async def client(self, *, worker: bool = False) -> "Client":
-        """A connected client. With ``worker`` also make sure that somebody will answer, before anything is sent.
-
-        Raises TemporalUnreachable.
-        """
+    async def client(self) -> "Client":
+        """A connected client. Raises TemporalUnreachable."""
         from perdure.starters.client import Client
 
         place = self.place
@@ -93,11 +90,6 @@ class Session:
                 address=place.address, namespace=place.namespace, profile=place.profile, settings=place.settings
             )
             self._closing.push_async_callback(self._client.close)
-        if worker and not await self._client.is_served():
-            raise TemporalUnreachable(
-                f"No worker serves the task queue {place.settings.task_queue}; nothing was sent.",
-                hint="`perdure worker` starts one, `perdure doctor` checks.",
-            )
         return self._client
 
     async def store(self, *, create: bool = False) -> "Store":

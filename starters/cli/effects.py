@@ -39,7 +39,7 @@ async def effects(session: Session, thread: Thread) -> None:
 @command
 async def compensate(session: Session, thread: Thread, turn: Turn = None, who: Who = "", reason: Reason = "") -> None:
     """Undo what a turn did outside, in reverse order; the running turn is stopped for it."""
-    client = await session.client(worker=True)
+    client = await session.client()
     if session.is_interactive and not session.options.yes:
         await _preview(session, client, thread, turn)
     session.confirm(f"Undo what {f'turn {turn}' if turn else 'the latest turn with effects'} of {thread} did?")
@@ -66,6 +66,6 @@ async def resolve(
     session: Session, thread: Thread, effect: EffectKey, done: Done, who: Settler, reason: Reason = ""
 ) -> None:
     """Settle an effect whose outcome is in doubt, or that could not be undone."""
-    client = await session.client(worker=True)
+    client = await session.client()
     settled = await client.resolve(thread, effect, done=done, by=who, reason=reason)
     session.out.show(settled, render.effects([settled]))

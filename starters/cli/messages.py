@@ -4,6 +4,7 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Group
 
 from perdure.contracts import Accepted, StatusAnswer, TurnResult
 from perdure.errors import Refused, ThreadNotFound, TurnFailed, UsageError
@@ -56,7 +57,7 @@ async def start(
         raise UsageError("Give either a message or an input.", hint="For example -m 'Buy two laptops'.")
     state = _parsed(given)
     _check(session, agent, state)
-    client = await session.client(worker=True)
+    client = await session.client()
     thread_id, accepted = await client.start(agent, message or "", thread=thread, state=state, tenant=tenant)
     if not wait:
         session.out.show(_sent(thread_id, accepted), thread_id)
@@ -74,7 +75,7 @@ async def send(
     if message is None and given is None:
         raise UsageError("Give a message, an input, or both.", hint="For example -m 'And a mouse'.")
     state = _parsed(given)
-    client = await session.client(worker=True)
+    client = await session.client()
     if state and session.place.settings.app:
         await _check_for_thread(session, client, thread, state)
     accepted = await client.send(thread, message or "", state=state)
@@ -126,7 +127,7 @@ async def _wait(session: Session, client: "Client", thread_id: str, accepted: Ac
     if isinstance(ended, StatusAnswer):
         session.out.show(_sent(thread_id, accepted, status=ended), render.status(ended, session.ui_link(thread_id)))
         return
-    session.out.show(_sent(thread_id, accepted, result=ended), safe(ended.answer))
+    session.out.show(_sent(thread_id, accepted, result=ended), safe(ended.answer) if ended.answer else Group())
     for text in (f"note: {ended.note}" if ended.note else "", *render.residue_lines(ended.residue)):
         if text:
             session.out.say(text)

@@ -140,7 +140,7 @@ async def extend(session: Session, thread: Thread, steps: Steps = 0, tokens: Tok
     """Give the running turn more room; one that ran out of budget goes on."""
     if not steps and not tokens:
         raise UsageError("Give more --steps or more --tokens.")
-    budget = await (await session.client(worker=True)).extend(thread, steps=steps, tokens=tokens, by=who)
+    budget = await (await session.client()).extend(thread, steps=steps, tokens=tokens, by=who)
     limits = [f"{value} {name}" for name, value in (("steps", budget.steps), ("tokens", budget.tokens)) if value]
     session.out.show(budget, f"The turn may use {' and '.join(limits) or 'anything'}.")
 
@@ -148,5 +148,5 @@ async def extend(session: Session, thread: Thread, steps: Steps = 0, tokens: Tok
 @command
 async def close(session: Session, thread: Thread) -> None:
     """Let the thread finish what it has begun and take no more messages, for good."""
-    await (await session.client(worker=True)).close_thread(thread)
+    await (await session.client()).close_thread(thread)
     session.out.show(Closed(thread_id=thread), f"Thread {thread} is closed.")

@@ -41,12 +41,14 @@ def work(duty: str, out: Connection) -> None:
 
 async def _serve(duty: Duty, fate: Fate) -> None:
     settings = Settings()
+    model = watched_model(fate)
+    await model.models.list()  # a client's first request looks around on the machine, which can take a second
     worker = build_worker(
         await Client.connect(duty.address, data_converter=data_converter),
         app=load_app(duty.app),
         store=watched_store(open_store(settings.store_url()), fate),
         settings=settings,
-        model=watched_model(fate),
+        model=model,
         interceptors=[Seams(fate)],
     )
     async with worker:

@@ -1,0 +1,215 @@
+"""The checkpointer: states go in as deltas and come out whole, and neither costs more than a few times their size."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perdure.canonical import canonical
+from perdure.checkpointer import READ_FACTOR, READ_FLOOR, Checkpointer
+from perdure.delta import Delta
+from perdure.errors import CheckpointNotFound, ConcurrentModification, IntegrityError
+from perdure.stores import Store
+from perdure.stores.base import Line
+from tests.histories import History, noise, store_in
+from tests.properties import brief, scalars, texts, words
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    """A store in a file of its own."""
+    store = await store_in(tmp_path)
+    yield store
+    await store.close()
+
+
+# ── what was committed is what is loaded ─────────────────────────────────────────────────────────────────────────
+
+operations: st.SearchStrategy[dict[str, Any]] = st.one_of(
+    st.fixed_dictionaries({"op": st.just("set"), "value": scalars}),
+    st.fixed_dictionaries({"op": st.just("append"), "items": st.lists(scalars, max_size=2)}),
+)
+merges = st.fixed_dictionaries({"op": st.just("merge"), "value": st.dictionaries(words, scalars, max_size=2)})
+put = st.builds(lambda name, text: {"id": name, "content": text}, words, texts)
+messages = st.fixed_dictionaries(
+    {"op": st.just("messages"), "put": st.lists(put, max_size=2), "drop": st.lists(words, max_size=1)}
+)
+deltas: st.SearchStrategy[Delta] = st.fixed_dictionaries(
+    {}, optional={"s": st.fixed_dictionaries({"op": st.just("set"), "value": scalars}), "m": merges, "t": messages}
+)
+
+
+@brief
+@given(st.lists(st.tuples(deltas, texts, st.lists(texts, max_size=2)), min_size=1, max_size=8))
+async def test_a_cold_load_is_the_warm_state(store: Store, steps: list[tuple[Delta, str, list[str]]]) -> None:
+    """Every checkpoint of any history, loaded by a process that has seen nothing, is what its commit returned.
+
+    That holds whatever the deltas, the metadata and the names of the nodes are.
+    """
+    history = History(store)
+    for delta, note, nodes in steps:
+        await history.commit(delta, metadata={"note": note}, nodes=tuple(nodes))
+    for position in history.positions:
+        assert (
+            await Checkpointer(store).load(history.thread_id, position.ref.id, expect=position.ref.digest) == position
+        )
+    found = await store.history(history.thread_id, limit=100)
+    assert [(c.delta, c.metadata, c.nodes) for c in reversed(found)] == [
+        (delta, {"note": note}, tuple(nodes)) for delta, note, nodes in steps
+    ]
+
+
+async def test_a_step_on_the_same_worker_reads_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state that a commit left is there for the next step; repeated commits don't fill up the cache."""
+    history = History(store)
+    history.checkpointer = Checkpointer(store, cache_bytes=4_000)
+    reads = 0
+
+    async def line(thread_id: str, checkpoint_id: str) -> Line | None:
+        nonlocal reads
+        reads += 1
+        return await ask(thread_id, checkpoint_id)
+
+    ask = store.line
+    monkeypatch.setattr(store, "line", line)
+    for number in range(20):
+        change = history.change({"s": {"op": "set", "value": noise(1_000)}})
+        done, *_ = [await history.checkpointer.commit(history.head, change) for _ in range(5)]
+        history.positions.append(done)
+        assert await history.checkpointer.load(history.thread_id, done.ref.id) == done
+        assert reads == 0, f"step {number} read its state"
+
+
+async def test_the_cache_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many threads the ones used last are remembered, as many as fit."""
+    checkpointer = Checkpointer(store, cache_bytes=3_500)
+    asked: list[str] = []
+    ask = store.line
+
+    async def line(thread_id: str, checkpoint_id: str) -> Line | None:
+        asked.append(thread_id)
+        return await ask(thread_id, checkpoint_id)
+
+    monkeypatch.setattr(store, "line", line)
+    threads = [History(store) for _ in range(5)]
+    for history in threads:
+        history.checkpointer = checkpointer
+        await history.commit({"s": {"op": "set", "value": noise(1_000)}})
+    for history in threads:
+        assert history.head is not None
+        await checkpointer.load(history.thread_id, history.head.ref.id)
+    for history in reversed(threads):
+        assert history.head is not None
+        await checkpointer.load(history.thread_id, history.head.ref.id)
+    every = [history.thread_id for history in threads]
+    assert asked == [*every, *reversed(every[:2])]  # each was pushed out by those after it; the last three stay
+
+
+# ── what it costs ────────────────────────────────────────────────────────────────────────────────────────────────
+
+LARGE = 1_500
+
+
+def changes(kind: str, size: int, number: int) -> Delta:
+    """One step of a history of this kind."""
+    text = noise(size)
+    shapes: dict[str, Delta] = {
+        "append": {"a": {"op": "append", "items": [text]}},
+        "talk": {"t": {"op": "messages", "put": [{"id": f"new-{number}", "content": text}]}},
+        "overwrite": {"s": {"op": "set", "value": text}},
+        "merge": {"m": {"op": "merge", "value": {f"k{number % 3}": {"deep": text}}}},
+        "replace": {"t": {"op": "messages", "put": [{"id": f"m{number % 3}", "content": text}]}},
+        "compact": {"t": {"op": "set", "value": [{"id": "all", "content": text[:20]}]}},
+        "forget": {"a": {"op": "set", "value": []}, "s": {"op": "set", "value": ""}, "m": {"op": "set", "value": {}}},
+    }
+    return shapes[kind]
+
+
+kinds = st.sampled_from(["append", "talk", "overwrite", "merge", "replace", "compact", "forget"])
+phases = st.lists(st.tuples(kinds, st.integers(0, LARGE), st.integers(1, 12)), min_size=1, max_size=6)
+
+
+async def cost(history: History) -> tuple[int, int, int, int]:
+    """Bytes of: the deltas, the snapshots, what a cold load of the head reads, the state at the head."""
+    assert history.head is not None
+    checkpoints = await history.store.history(history.thread_id, limit=10_000)
+    snapshots = await history.store.snapshots(history.thread_id)
+    line = await history.store.line(history.thread_id, history.head.ref.id)
+    assert line is not None
+    deltas = line.checkpoints[1:] if line.snapshot else line.checkpoints
+    read = sum(len(canonical(c.delta)) for c in deltas) + (len(line.snapshot.state) if line.snapshot else 0)
+    return (
+        sum(len(canonical(c.delta)) for c in checkpoints), sum(len(s.state) for s in snapshots), read,
+        len(canonical(history.head.values)),
+    )  # fmt: skip
+
+
+@brief
+@given(phases)
+async def test_snapshots_pay_for_themselves(store: Store, phases: list[tuple[str, int, int]]) -> None:
+    """In any history: all snapshots are at most half of all deltas, and a load reads at most three times the state.
+
+    The state's size is known exactly without being measured.
+    """
+    history = History(store)
+    for kind, size, count in phases:
+        for number in range(count):
+            await history.commit(changes(kind, size, number))
+        deltas, snapshots, read, state = await cost(history)
+        assert snapshots <= deltas / 2
+        assert read <= READ_FACTOR * state + READ_FLOOR
+        assert history.head is not None
+        assert (history.head.since_base, history.head.state_size) == (read, state)
+
+
+@pytest.mark.parametrize("kind", ["overwrite", "merge", "replace"])
+async def test_overwriting_is_read_from_a_snapshot(store: Store, kind: str) -> None:
+    """Two hundred overwrites of the same kilobyte: snapshots are taken, and the property above is not met by luck."""
+    history = History(store)
+    for number in range(200):
+        await history.commit(changes(kind, 1_000, number))
+    deltas, snapshots, read, state = await cost(history)
+    assert deltas > 200_000
+    assert 0 < snapshots <= deltas / 2
+    assert read <= READ_FACTOR * state + READ_FLOOR
+
+
+async def test_what_only_grows_has_no_snapshot(store: Store) -> None:
+    """An append-only thread is its own deltas: nothing is written twice."""
+    history = History(store)
+    for _ in range(100):
+        await history.loop(200, 500)
+    deltas, snapshots, read, state = await cost(history)
+    assert snapshots == 0
+    assert read == deltas < 1.2 * state
+
+
+# ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_commit_is_recognised_or_refused(store: Store) -> None:
+    """The same change again is done already; other content under its id, or another change on its head, is refused."""
+    history = History(store)
+    root = await history.commit({})
+    change = history.change({"s": {"op": "set", "value": 1}})
+    done = await history.checkpointer.commit(root, change)
+    assert await Checkpointer(store).commit(root, change) == done
+    other = change.model_copy(update={"delta": {"s": {"op": "set", "value": 2}}})
+    for wrong in (other, other.model_copy(update={"checkpoint_id": history.change({}).checkpoint_id})):
+        with pytest.raises(ConcurrentModification):
+            await history.checkpointer.commit(root, wrong)
+    assert await Checkpointer(store).load(history.thread_id, done.ref.id) == done
+    assert len(await store.history(history.thread_id, limit=10)) == 2
+
+
+async def test_the_wrong_checkpoint_is_refused(store: Store) -> None:
+    """A checkpoint that isn't there, and one that the caller knows by another digest."""
+    history = History(store)
+    position = await history.commit({})
+    with pytest.raises(CheckpointNotFound, match="has no checkpoint"):
+        await Checkpointer(store).load(history.thread_id, "nowhere")
+    with pytest.raises(IntegrityError, match="the thread knows it as 0000"):
+        await history.checkpointer.load(history.thread_id, position.ref.id, expect="0" * 64)
