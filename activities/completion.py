@@ -4,7 +4,8 @@ from typing import Any
 
 import httpx2
 import openai
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, AsyncStream, RequestOptions
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from perdure.agent import Definition
 from perdure.budget import Usage
@@ -16,6 +17,9 @@ from perdure.message import ToolCall
 from perdure.values import Value
 from perdure.window import conversation
 
+# Posted as it is: `chat.completions.create` walks every message of the request through its type annotations, which
+# takes longer than all the rest of a step (measured, under a profiler: 90 ms for 150 messages).
+_PATH = "/chat/completions"
 _RETRIED = frozenset({408, 409, 429})  # and every 5xx; any other status means the request itself is wrong
 _LONGEST_WAIT = 3600.0  # seconds; a Retry-After beyond an hour is a mistake of the server
 _NOTES = {"length": "length", "content_filter": "content_filter"}
@@ -57,14 +61,17 @@ async def complete(client: AsyncOpenAI, request: dict[str, Json], key: str, *, s
     Raises a retryable ApplicationError for 408, 409, 429, 5xx, time-outs, lost connections and cut streams (after
     the server's Retry-After, where it gives one), and a final one of type ModelError for everything else.
     """
-    bound = client.with_options(timeout=seconds, max_retries=0)
-    ask: Any = bound.chat.completions.create  # the request is data, checked by the model, not by its overloads
-    headers = {"Idempotency-Key": key}
+    options: RequestOptions = {"headers": {"Idempotency-Key": key}, "timeout": seconds, "max_retries": 0}
     try:
         if stream:
-            options = {"include_usage": True}
-            return await _gather(await ask(**request, stream=True, stream_options=options, extra_headers=headers))
-        return _whole(await ask(**request, extra_headers=headers))
+            streamed = {**request, "stream": True, "stream_options": {"include_usage": True}}
+            return await _gather(
+                await client.post(
+                    _PATH, body=streamed, options=options, cast_to=ChatCompletionChunk, stream=True,
+                    stream_cls=AsyncStream[ChatCompletionChunk],
+                )
+            )  # fmt: skip
+        return _whole(await client.post(_PATH, body=request, options=options, cast_to=ChatCompletion))
     except openai.APIStatusError as error:
         raise _status_failure(error) from error
     except (openai.APIConnectionError, httpx2.TransportError) as error:  # a cut stream surfaces as the transport's

@@ -154,8 +154,9 @@ class ApprovalBook(BaseModel):
         self._checked(said, now)
 
     def expire(self, request_id: str, now: datetime) -> None:
-        """Close a request whose time is over."""
-        self._close(self.requests[request_id], "expired", now)
+        """Close a request whose time is over; what was decided before stays decided."""
+        if self.requests[request_id].outcome == "open":
+            self._close(self.requests[request_id], "expired", now)
 
     def withdraw_all(self, now: datetime) -> None:
         """Close what is open because its turn has ended."""
@@ -212,11 +213,8 @@ class ApprovalBook(BaseModel):
             del self.requests[request_id]
 
     def _refuse(self, verdict: Verdict, said: object, refusal: DecisionRefused, now: datetime) -> None:
-        text = str(said)
-        said_short = text if len(text) <= _PREVIEW else text[:_PREVIEW] + "…"
-        self.refused.append(
-            RefusedDecision(verdict=verdict, code=refusal.code, why=refusal.message, said=said_short, at=stamp(now))
-        )
+        why, text = _short(refusal.message), _short(str(said))
+        self.refused.append(RefusedDecision(verdict=verdict, code=refusal.code, why=why, said=text, at=stamp(now)))
         del self.refused[:-KEPT_REFUSALS]
 
     def _open_ids(self) -> str:
@@ -226,6 +224,10 @@ class ApprovalBook(BaseModel):
 def stamp(moment: datetime) -> str:
     """ISO 8601 in UTC with milliseconds."""
     return moment.isoformat(timespec="milliseconds")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _PREVIEW else text[:_PREVIEW] + "…"
 
 
 def _refused(code: str, why: str) -> DecisionRefused:

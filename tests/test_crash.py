@@ -9,6 +9,7 @@ import pytest_asyncio
 from temporalio.testing import WorkflowEnvironment
 
 from tests.crash.cases import CASES
+from tests.crash.late import LATE
 from tests.crash.scene import ORDERS, Scene, scene
 
 _AT_ONCE = 6  # scenes; each is two processes, mostly waiting
@@ -60,4 +61,11 @@ def _play_of(item: pytest.Item) -> Play | None:
 async def test_a_thread_survives_its_worker(play: Play, stage: dict[Play, asyncio.Task[None]]) -> None:
     """Wherever the worker dies: the thread ends as it would have; each effect is made once, each model call paid for
     once (but for the one whose answer died with the worker); no checkpoint is lost, doubled or changed."""
+    await stage[play]
+
+
+@plays(*(Play(name=late.name, act=late.play) for late in LATE))
+async def test_a_worker_that_comes_back_late_changes_nothing(play: Play, stage: dict[Play, asyncio.Task[None]]) -> None:
+    """Stopped in the middle of a step that another worker then finished: its own attempt is recognised as done or
+    refused, and nothing has changed, not a row, not an effect, not an event."""
     await stage[play]

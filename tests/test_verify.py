@@ -1,40 +1,46 @@
 """`perdure db verify`: every tampered row is found, and the first one is named."""
 
 import sqlite3
-import zlib
-from collections.abc import AsyncIterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
 
 from perdure.canonical import canonical
-from perdure.checkpointer import Change, Checkpointer, Position
+from perdure.checkpointer import Change, Checkpointer, Position, snapshot_digest
 from perdure.delta import Delta
 from perdure.effects import Effect, arguments_digest
 from perdure.errors import ThreadNotFound
-from perdure.stores import Store, open_store
-from perdure.stores.base import EffectRow
+from perdure.stores import Store, open_store, rows
+from perdure.stores.base import EffectRow, Snapshot, Step
+from perdure.stores.queries import query
+from perdure.stores.sql_store import SqlStore
 from perdure.verify import Problem, Report, verify
 from tests.clerk import app, script
 from tests.cli import Cli
 from tests.conftest import MakeWorld
 
-STEPS = 30
-SNAPSHOT = 12  # the step with the first snapshot: 1,000 bytes are overwritten in each step
-SECOND = "good-2"
+STEPS = 30  # in each of them a kilobyte is overwritten, so that there are snapshots on the way
+FIRST, SECOND, THIRD = "good-1", "good-2", "good-3"
 
 
 def checkpoint_id(thread_id: str, step: int) -> str:
     """Ids that a test can name."""
-    return f"{thread_id}-{step:03}"
+    return str(UUID(int=int(thread_id.rpartition("-")[2]) << 64 | step))
 
 
 async def write(store: Store, thread_id: str, *, steps: int = STEPS) -> None:
-    """A thread of that many steps, with snapshots on the way."""
+    """A thread of that many steps, with an effect."""
     checkpointer, head = Checkpointer(store), None
     for step in range(steps):
         head = await commit(checkpointer, head, thread_id, checkpoint_id(thread_id, step), f"{step % 10}" * 1_000)
+    entry = Effect(key=f"key-of-{thread_id}", tool="pay", effect="compensable", turn=1, step=1, index=0)
+    arguments = canonical({"amount": 50})
+    digest = arguments_digest("pay", arguments)
+    await store.claim(EffectRow(thread_id=thread_id, entry=entry, arguments=arguments, arguments_digest=digest))
 
 
 async def commit(
@@ -42,41 +48,78 @@ async def commit(
 ) -> Position:
     """One more checkpoint."""
     delta: Delta = {"text": {"op": "set", "value": text}, "log": {"op": "append", "items": [text[:3]]}}
-    change = Change(thread_id=thread_id, checkpoint_id=checkpoint, source="step", turn=1, delta=delta)
+    change = Change(thread_id=thread_id, checkpoint_id=checkpoint, source="step", nodes=("model",), turn=1, delta=delta)
     return await checkpointer.commit(head, change, agent="clerk")
-
-
-async def claim(store: Store, thread_id: str) -> None:
-    """One effect."""
-    entry = Effect(key="key-1", tool="pay", effect="compensable", turn=1, step=1, index=0)
-    arguments = canonical({"amount": 50})
-    digest = arguments_digest("pay", arguments)
-    await store.claim(EffectRow(thread_id=thread_id, entry=entry, arguments=arguments, arguments_digest=digest))
 
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
     """A store with three threads, the second of which is going to be tampered with."""
-    opened = open_store(f"sqlite:///{tmp_path / 'store.db'}")
-    await opened.migrate()
-    for thread in ("good-1", SECOND, "good-3"):
-        await write(opened, thread)
-        await claim(opened, thread)
-    yield opened
-    await opened.close()
+    made = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    await made.migrate()
+    for thread in (FIRST, SECOND, THIRD):
+        await write(made, thread)
+    yield made
+    await made.close()
 
 
-def tamper(store: Store, statement: str, *values: object) -> None:
-    """What somebody with access to the file may do."""
-    with closing(sqlite3.connect(store.url.removeprefix("sqlite:///"))) as database:
-        changed = database.execute(statement, values).rowcount
-        database.commit()
-    assert changed == 1
+# ── tampering ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def packed(delta: object) -> bytes:
-    """A delta as the store has it."""
-    return b"z" + zlib.compress(canonical(delta))
+@contextmanager
+def opened(store: Store) -> Iterator[sqlite3.Connection]:
+    """The file, as somebody opens it who knows nothing of Perdure."""
+    with closing(sqlite3.connect(store.url.removeprefix("sqlite:///"))) as database, database:
+        yield database
+
+
+def flip(store: Store, table: str, column: str, where: str, *values: object) -> None:
+    """Change one column of one row a little."""
+    with opened(store) as database:
+        ((before,),) = database.execute(f"SELECT {column} FROM {table} WHERE {where}", values).fetchall()
+        database.execute(f"UPDATE {table} SET {column} = ? WHERE {where}", (_changed(before), *values))
+
+
+def _changed(value: Any) -> Any:
+    match value:
+        case int():
+            return value + 1
+        case str():
+            return value + "x"
+        case bytes():
+            return value[:-1] + bytes([value[-1] ^ 1])
+        case _:
+            return b"something"
+
+
+async def forge(store: Store, step: int, *, base_id: str | None = None, **changes: Any) -> None:
+    """Rewrite a checkpoint of the second thread as somebody would who knows how rows are sealed."""
+    line = await store.line(SECOND, checkpoint_id(SECOND, step))
+    assert line is not None
+    forged = Step(
+        checkpoint=line.checkpoints[-1].model_copy(update=changes), base_id=base_id or line.base_id,
+        since_base=line.since_base, state_size=line.state_size,
+    )  # fmt: skip
+    await replace(store, "checkpoints", "add_checkpoint", rows.step_values(forged), checkpoint_id(SECOND, step))
+
+
+async def replace(store: Store, table: str, insert: str, values: dict[str, Any], row: str) -> None:
+    """Put a row in the place of another."""
+    assert isinstance(store, SqlStore)
+    async with store._writing() as tx:
+        await tx.connection.exec_driver_sql(f"DELETE FROM {table} WHERE checkpoint_id = ?", (rows.stored_id(row),))
+        values = {"thread_id": SECOND, **values}
+        await tx.run(insert, **{name: values[name] for name in query(insert)._bindparams})
+
+
+async def problem_of(store: Store, thread_id: str = "") -> Problem:
+    """The problem there must be."""
+    problem = (await verify(store, thread_id)).problem
+    assert problem is not None
+    return problem
+
+
+# ── claims ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_a_good_store(store: Store) -> None:
@@ -99,153 +142,157 @@ async def test_an_empty_store(tmp_path: Path) -> None:
     await store.close()
 
 
-_AT = f"WHERE thread_id = '{SECOND}' AND checkpoint_id = ?"
-_OTHER = {"text": {"op": "set", "value": "forged"}}
+COLUMNS = (
+    "thread", "checkpoint_id", "parent_id", "step", "source", "nodes", "turn", "schema_version", "metadata", "delta",
+    "size", "digest", "base_id", "since_base", "state_size", "created_at", "seal",
+)  # fmt: skip
+
+
+def test_columns_are_all(store: Store) -> None:
+    """The next test knows every column of a checkpoint."""
+    with opened(store) as database:
+        assert tuple(row[1] for row in database.execute("PRAGMA table_info(checkpoints)")) == COLUMNS
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+async def test_a_changed_column_is_found(store: Store, column: str) -> None:
+    """No column of a checkpoint can change unnoticed; nothing after the bad row is looked at."""
+    flip(store, "checkpoints", column, "checkpoint_id = ?", rows.stored_id(checkpoint_id(SECOND, 5)))
+    report = await verify(store)
+    assert report.problem is not None
+    assert (report.problem.table, report.problem.thread_id) == ("checkpoints", SECOND)
+    if column not in ("thread", "checkpoint_id", "step"):  # without these the row can't be found any more
+        assert report.problem.row == checkpoint_id(SECOND, 5)
+        assert report.checkpoints == STEPS + 5
+    assert report.threads == 2
+    assert (await verify(store, FIRST)).problem is None
 
 
 @pytest.mark.parametrize(
-    ("statement", "value", "step", "what"),
+    ("step", "changes", "what"),
     [
-        (f"UPDATE checkpoints SET delta = ? {_AT}", packed(_OTHER), 5, "bytes"),
-        (f"UPDATE checkpoints SET delta = ?, size = {len(canonical(_OTHER))} {_AT}", packed(_OTHER), 5, "digest"),
-        (f"UPDATE checkpoints SET delta = ? {_AT}", b"zgarbage", 5, "can't be read"),
-        (f"UPDATE checkpoints SET delta = ? {_AT}", b'r{"text":', 5, "can't be read"),
-        (f"UPDATE checkpoints SET digest = ? {_AT}", b"\x00" * 32, 5, "digest"),
-        (f"UPDATE checkpoints SET turn = ? {_AT}", 7, 5, "digest"),
-        (f"UPDATE checkpoints SET source = ? {_AT}", "input", 5, "digest"),
-        (f"UPDATE checkpoints SET source = ? {_AT}", "magic", 5, "can't be read"),
-        (f"UPDATE checkpoints SET schema_version = ? {_AT}", 2, 5, "digest"),
-        (f"UPDATE checkpoints SET nodes = ? {_AT}", "model", 5, "digest"),
-        (f"UPDATE checkpoints SET size = ? {_AT}", 1, 5, "says 1 bytes"),
-        (f"UPDATE checkpoints SET parent_id = ? {_AT}", "gone", 5, "parent gone doesn't exist"),
-        (f"UPDATE checkpoints SET parent_id = ? {_AT}", checkpoint_id(SECOND, 2), 5, "should be 3"),
-        (f"UPDATE checkpoints SET parent_id = ? {_AT}", None, 5, "no parent"),
-        (f"UPDATE checkpoints SET parent_id = ? {_AT}", "gone", 0, "parent gone doesn't exist"),
-        (f"UPDATE checkpoints SET metadata = ? {_AT}", "{", 5, "can't be read"),
-        (f"UPDATE checkpoints SET base_id = ? {_AT}", "gone", STEPS - 1, "can't be loaded"),
+        (5, {"delta": {"text": {"op": "set", "value": "forged"}}}, "bytes, and has"),
+        (5, {"delta": {"text": {"op": "set", "value": "forged"}}, "size": 38}, "digest"),
+        (5, {"digest": "0" * 64}, "digest"),
+        (5, {"turn": 7}, "digest"),
+        (5, {"source": "input"}, "digest"),
+        (5, {"nodes": ("tools",)}, "digest"),
+        (5, {"schema_version": 2}, "digest"),
+        (5, {"size": 1}, "It says 1 bytes"),
+        (5, {"parent_id": checkpoint_id(SECOND, 99)}, "doesn't exist"),
+        (5, {"parent_id": checkpoint_id(FIRST, 4)}, "doesn't exist"),
+        (5, {"parent_id": checkpoint_id(SECOND, 2)}, "It is step 5, and should be 3"),
+        (5, {"parent_id": None}, "no parent"),
+        (0, {"parent_id": checkpoint_id(SECOND, 99)}, "doesn't exist"),
+        (STEPS - 1, {"step": 99}, f"It is step 99, and should be {STEPS - 1}"),
+        (STEPS - 1, {"base_id": checkpoint_id(SECOND, 99)}, "can't be loaded"),
     ],
 )
-async def test_a_checkpoint_is_named(store: Store, statement: str, value: object, step: int, what: str) -> None:
-    """A changed checkpoint is found whatever was changed in it, and named before anything that follows from it."""
-    row = checkpoint_id(SECOND, step)
-    tamper(store, statement, value, row)
-    report = await verify(store)
-    assert report.problem is not None
-    assert (report.problem.table, report.problem.thread_id, report.problem.row) == ("checkpoints", SECOND, row)
-    assert what in report.problem.what
-    assert report.threads == 2, "the third is not looked at any more"
-    if step < STEPS - 1:
-        assert report.checkpoints == STEPS + step
-    assert (await verify(store, "good-3")).problem is None
-
-
-async def test_a_moved_step_is_named(store: Store) -> None:
-    """A step number that was changed is found in the first row that doesn't follow its parent."""
-    tamper(store, f"UPDATE checkpoints SET step = ? {_AT}", 99, checkpoint_id(SECOND, STEPS - 1))
-    problem = (await verify(store)).problem
-    assert problem is not None
-    assert (problem.row, problem.what) == (
-        checkpoint_id(SECOND, STEPS - 1),
-        f"It is step 99, and should be {STEPS - 1}.",
-    )
+async def test_a_forged_checkpoint_is_named(store: Store, step: int, changes: dict[str, Any], what: str) -> None:
+    """Whoever also computes the seal anew is found by the chain of digests and links."""
+    await forge(store, step, **changes)
+    problem = await problem_of(store)
+    assert (problem.table, problem.thread_id, problem.row) == ("checkpoints", SECOND, checkpoint_id(SECOND, step))
+    assert what in problem.what
 
 
 async def test_a_missing_checkpoint_is_named_by_its_child(store: Store) -> None:
     """A deleted row can't be named; the first that misses it can."""
-    tamper(store, f"DELETE FROM checkpoints {_AT}", checkpoint_id(SECOND, 5))
-    problem = (await verify(store)).problem
-    assert problem is not None
+    with opened(store) as database:
+        database.execute("DELETE FROM checkpoints WHERE checkpoint_id = ?", (rows.stored_id(checkpoint_id(SECOND, 5)),))
+    problem = await problem_of(store)
     assert (problem.row, checkpoint_id(SECOND, 5) in problem.what) == (checkpoint_id(SECOND, 6), True)
 
 
-async def test_a_snapshot_is_named(store: Store) -> None:
-    """A snapshot with another digest, one with another state, one without a checkpoint, and one that is gone."""
+@pytest.mark.parametrize("column", ["state", "digest"])
+async def test_a_changed_snapshot_is_named(store: Store, column: str) -> None:
+    """A snapshot is bound to its checkpoint by a digest over both."""
     first = (await store.snapshots(SECOND))[0].checkpoint_id
-    stolen = (await store.snapshots("good-1"))[-1].checkpoint_id
-    where = f"WHERE thread_id = '{SECOND}' AND checkpoint_id = ?"
-    for statement, value, row, what in (
-        (f"UPDATE snapshots SET digest = ? {where}", b"\x00" * 32, first, "digest"),
-        (f"UPDATE snapshots SET state = ? {where}", b'r{"text":"forged"}', first, "digest"),
-        (f"UPDATE snapshots SET state = ? {where}", b"zgarbage", first, "can't be read"),
-        (f"UPDATE snapshots SET checkpoint_id = ? {where}", stolen, stolen, "doesn't exist"),
-    ):
-        with closing(sqlite3.connect(store.url.removeprefix("sqlite:///"))) as database:
-            (before,) = database.execute(f"SELECT state FROM snapshots {where}", (first,)).fetchall()
-            (digest,) = database.execute(f"SELECT digest FROM snapshots {where}", (first,)).fetchall()
-        tamper(store, statement, value, first)
-        problem = (await verify(store)).problem
-        assert problem is not None
-        assert (problem.table, problem.thread_id, problem.row) == ("snapshots", SECOND, row)
-        assert what in problem.what
-        tamper(
-            store, f"UPDATE snapshots SET checkpoint_id = ?, state = ?, digest = ? {where}",
-            first, before[0], digest[0], row,
-        )  # fmt: skip
-    assert (await verify(store)).problem is None
-    tamper(store, f"DELETE FROM snapshots {where}", first)
-    problem = (await verify(store)).problem
-    assert problem is not None
-    assert (problem.table, "can't be loaded" in problem.what) == ("checkpoints", True)
+    flip(store, "snapshots", column, "checkpoint_id = ?", rows.stored_id(first))
+    problem = await problem_of(store)
+    assert (problem.table, problem.thread_id, problem.row) == ("snapshots", SECOND, first)
 
 
 async def test_a_forged_snapshot_is_named(store: Store) -> None:
     """Whoever also computes the digest of a forged snapshot is found by what the deltas make."""
-    from perdure.checkpointer import snapshot_digest
-
     first = (await store.snapshots(SECOND))[0].checkpoint_id
     checkpoint = await store.checkpoint(SECOND, first)
     assert checkpoint is not None
     state = canonical({"text": "forged"})
-    tamper(
-        store, f"UPDATE snapshots SET state = ?, digest = ? {_AT}",
-        b"r" + state, bytes.fromhex(snapshot_digest(checkpoint.digest, state)), first,
-    )  # fmt: skip
-    assert (await verify(store)).problem == Problem(
+    forged = Snapshot(checkpoint_id=first, state=state, digest=snapshot_digest(checkpoint.digest, state))
+    await replace(store, "snapshots", "add_snapshot", rows.snapshot_values(forged), first)
+    assert await problem_of(store) == Problem(
         table="snapshots", thread_id=SECOND, row=first, what="It is not the state that the deltas make."
     )
 
 
-@pytest.mark.parametrize(("head", "what"), [("gone", "head gone doesn't exist"), (10, "not the end of a line")])
-async def test_a_head_is_named(store: Store, head: str | int, what: str) -> None:
+async def test_a_snapshot_without_checkpoint_is_named(store: Store) -> None:
+    """Nothing in the store belongs to nothing."""
+    stray = checkpoint_id(SECOND, 99)
+    snapshot = (await store.snapshots(SECOND))[0].model_copy(update={"checkpoint_id": stray})
+    await replace(store, "snapshots", "add_snapshot", rows.snapshot_values(snapshot), stray)
+    assert await problem_of(store) == Problem(
+        table="snapshots", thread_id=SECOND, row=stray, what="Its checkpoint doesn't exist."
+    )
+
+
+@pytest.mark.parametrize("which", [0, -1])
+async def test_a_missing_snapshot_is_found(store: Store, which: int) -> None:
+    """Checkpoints that can't be loaded without it tell that a snapshot is gone."""
+    gone = (await store.snapshots(SECOND))[which].checkpoint_id
+    with opened(store) as database:
+        database.execute("DELETE FROM snapshots WHERE checkpoint_id = ?", (rows.stored_id(gone),))
+    problem = await problem_of(store)
+    assert (problem.table, "can't be loaded" in problem.what) == ("checkpoints", True)
+
+
+@pytest.mark.parametrize(("step", "what"), [(99, "doesn't exist"), (10, "not the end of a line")])
+async def test_a_head_is_named(store: Store, step: int, what: str) -> None:
     """The head must be there, and nothing may follow it."""
-    wrong = checkpoint_id(SECOND, head) if isinstance(head, int) else head
-    tamper(store, "UPDATE threads SET head_id = ? WHERE thread_id = ?", wrong, SECOND)
-    problem = (await verify(store)).problem
-    assert problem is not None
+    move_head(store, SECOND, step)
+    problem = await problem_of(store)
     assert (problem.table, problem.thread_id, problem.row) == ("threads", SECOND, SECOND)
     assert what in problem.what
 
 
-async def test_an_effect_is_named(store: Store) -> None:
-    """The ledger's arguments are what an approval and a compensation rely on."""
-    tamper(store, "UPDATE effects SET arguments = ? WHERE thread_id = ?", b'r{"amount":5}', SECOND)
-    assert (await verify(store)).problem == Problem(
-        table="effects", thread_id=SECOND, row="key-1", what="Its arguments don't match their digest."
-    )
+def move_head(store: Store, thread_id: str, step: int) -> None:
+    """Say that a thread stands elsewhere."""
+    with opened(store) as database:
+        head = rows.stored_id(checkpoint_id(thread_id, step))
+        database.execute("UPDATE threads SET head_id = ? WHERE thread_id = ?", (head, thread_id))
+
+
+@pytest.mark.parametrize("column", ["tool", "arguments", "arguments_digest", "effect"])
+async def test_an_effect_is_named(store: Store, column: str) -> None:
+    """The ledger's calls are what approvals and compensations rely on."""
+    flip(store, "effects", column, "thread_id = ?", SECOND)
+    problem = await problem_of(store)
+    assert (problem.table, problem.thread_id, problem.row) == ("effects", SECOND, f"key-of-{SECOND}")
 
 
 async def test_branches(store: Store) -> None:
     """A line that branches off an earlier checkpoint is followed too; the head must end one of the lines."""
     checkpointer = Checkpointer(store)
-    for number, step in enumerate((3, SNAPSHOT + 1)):
-        tamper(store, "UPDATE threads SET head_id = ? WHERE thread_id = ?", checkpoint_id("good-1", step), "good-1")
-        head = await checkpointer.load("good-1", checkpoint_id("good-1", step))
-        await commit(checkpointer, head, "good-1", f"branch-{number}", "another")
-    report = await verify(store, "good-1")
+    for number, step in enumerate((3, STEPS - 10)):
+        move_head(store, FIRST, step)
+        head = await checkpointer.load(FIRST, checkpoint_id(FIRST, step))
+        await commit(checkpointer, head, FIRST, checkpoint_id(FIRST, 100 + number), "another")
+    report = await verify(store, FIRST)
     assert (report.checkpoints, report.problem) == (STEPS + 2, None)
 
 
-async def test_a_thread_that_is_written_to(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step that is committed while its thread is verified is no false alarm."""
-    checkpointer, look = Checkpointer(store), store.snapshots
+@pytest.mark.parametrize("method", ["snapshots", "effects"])
+async def test_a_thread_that_is_written_to(store: Store, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """A step that is committed while its thread is verified, before or after it is walked, is no false alarm."""
+    original, checkpointer = getattr(store, method), Checkpointer(store)
 
     async def meanwhile(thread_id: str) -> object:
-        head = await checkpointer.load("good-1", checkpoint_id("good-1", STEPS - 1))
-        await commit(checkpointer, head, "good-1", checkpoint_id("good-1", STEPS), "another")
-        return await look(thread_id)
+        head = await checkpointer.load(FIRST, checkpoint_id(FIRST, STEPS - 1))
+        await commit(checkpointer, head, FIRST, checkpoint_id(FIRST, STEPS), "another")
+        return await original(thread_id)
 
-    monkeypatch.setattr(store, "snapshots", meanwhile)
-    assert (await verify(store, "good-1")).problem is None
+    monkeypatch.setattr(store, method, meanwhile)
+    assert (await verify(store, FIRST)).problem is None
 
 
 async def test_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,8 +301,8 @@ async def test_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
     await store.migrate()
     for steps in (6, 7, 8, 14, 21):
-        await write(store, f"t{steps}", steps=steps)
-        walked = [checkpoint.step async for checkpoint in store.walk(f"t{steps}")]
+        await write(store, f"t-{steps}", steps=steps)
+        walked = [checkpoint.step async for checkpoint in store.walk(f"t-{steps}")]
         assert walked == list(range(steps))
     assert (await verify(store)).checkpoints == 6 + 7 + 8 + 14 + 21
     await store.close()
@@ -269,11 +316,11 @@ async def test_the_command(make_world: MakeWorld) -> None:
         await world.ended(thread, message)
         assert (await cli("db", "verify")).code == 0
         second = (await world.client.history(thread))[-2].id
-        tamper(world.store, "UPDATE checkpoints SET turn = 9 WHERE checkpoint_id = ?", second)
+        flip(world.store, "checkpoints", "turn", "checkpoint_id = ?", rows.stored_id(second))
         done = await cli("db", "verify", "-o", "json")
         assert done.code == 1
-        assert Report.model_validate(done.json()).problem == Problem(
-            table="checkpoints", thread_id=thread, row=second, what="Step 1 doesn't match its digest."
-        )
-        assert f"perdure: Table checkpoints, thread {thread}, {second}: Step 1 doesn't match its digest." in done.err
+        problem = Report.model_validate(done.json()).problem
+        assert problem is not None
+        assert (problem.table, problem.thread_id, problem.row) == ("checkpoints", thread, second)
+        assert f"perdure: Table checkpoints, thread {thread}, {second}: " in done.err
         assert (await cli("state", thread)).code == 1

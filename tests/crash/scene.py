@@ -1,8 +1,9 @@
 """One thread's own shop, model, store and task queue; its workers are processes. And what is true at the end."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 
 from temporalio.api.enums.v1 import EventType
@@ -29,7 +30,7 @@ from tests.world import World, eventually, world
 ORDERS = "perdure.examples.orders.desk:app"
 PATIENCE = 90.0  # seconds for a thread to get where it must; on a busy machine it takes ten
 # A lost attempt is noticed within a second or two, a lost workflow task too: the tests wait for nothing else.
-_QUICK = {"heartbeat": 1.5, "sticky": 1.0, "task_timeout": 2.0}
+_QUICK = {"heartbeat": 2.0, "sticky": 1.0, "task_timeout": 2.0}
 _STATUS = SearchAttributeKey.for_keyword("PerdureStatus")
 
 
@@ -162,6 +163,18 @@ class Scene:
         assert known.state == await self.client.state(self.thread)
         assert (await self.store.sizes())["rows"]["receipts"] == 0
         return list(line)
+
+    async def everything(self) -> dict[str, object]:
+        """All that an attempt could change: the store row by row, Temporal's history, the shop's books; of these only
+        not how often an effect was asked for."""
+        store: dict[str, object] = {name: self._rows(name) for name in (await self.store.sizes())["rows"]}
+        history = await self._world.fetch(self.thread)
+        books = [entry.model_dump(exclude={"attempts"}) for entry in self.shop.ledger.entries()]
+        return {**store, "history": len(history.events), "books": books}
+
+    def _rows(self, table: str) -> list[tuple[object, ...]]:
+        with closing(sqlite3.connect(self._folder / "store.db")) as database:
+            return list(database.execute(f"SELECT * FROM {table} ORDER BY 1, 2"))
 
     async def history_is_clean(self) -> None:
         """No workflow task failed (one that timed out with its worker did not), and the history replays."""

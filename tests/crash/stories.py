@@ -140,3 +140,5 @@ WIRED = Story(
     sources=["input", *["step"] * 3],
     calls=2,
 )
+
+STILL_THERE = Story(name="still there", message=HELLO, outcome="answered", answer="I am.", sources=[], calls=1)
