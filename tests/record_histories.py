@@ -78,8 +78,8 @@ _APP = App(
 _SCRIPT = Script(
     rules=[
         Rule(when="hello", replies=[say("Good day.")]),
-        Rule(when="pay 5", replies=[call("pay", amount=5), say("Paid.")]),
-        Rule(when="pay 500", replies=[call("pay", amount=500), say("Paid.")]),
+        Rule(when="pay little", replies=[call("pay", amount=5), say("Paid.")]),
+        Rule(when="pay much", replies=[call("pay", amount=500), say("Paid.")]),
         Rule(when="at once", replies=[together(call("look", what=1), call("pay", amount=5)), say("All.")]),
         Rule(when="pay and ship", replies=[call("pay", amount=5), call("ship", to="atlantis")]),
         Rule(when="pay twice", replies=[call("pay", amount=5), call("pay", amount=500)]),
@@ -97,21 +97,21 @@ async def answered(world: World, thread: str) -> None:
 
 
 async def approved(world: World, thread: str) -> None:
-    message = await _begin(world, thread, "pay 500")
+    message = await _begin(world, thread, "pay much")
     (request,) = (await world.opened(thread)).open
     await world.client.signal_decision(thread, "approve", request, approver="ann")
     await _ended(world, thread, message)
 
 
 async def rejected(world: World, thread: str) -> None:
-    message = await _begin(world, thread, "pay 500")
+    message = await _begin(world, thread, "pay much")
     (request,) = (await world.opened(thread)).open
     await world.client.decide(thread, "reject", request, approver="ann", reason="too much")
     await _ended(world, thread, message)
 
 
 async def expired(world: World, thread: str) -> None:
-    message = await _begin(world, thread, "pay 500")
+    message = await _begin(world, thread, "pay much")
     await world.opened(thread)
     await world.forward(thread, timedelta(hours=25))
     await _ended(world, thread, message)
@@ -119,7 +119,7 @@ async def expired(world: World, thread: str) -> None:
 
 
 async def refused_decisions(world: World, thread: str) -> None:
-    message = await _begin(world, thread, "pay 500")
+    message = await _begin(world, thread, "pay much")
     (request,) = (await world.opened(thread)).open
     await world.handle(thread).signal("approve", args=["one", "too many"])
     await world.handle(thread).signal("reject", {"request_id": request.id})
@@ -149,7 +149,7 @@ async def cancelled(world: World, thread: str) -> None:
 
 
 async def compensated(world: World, thread: str) -> None:
-    await _ended(world, thread, await _begin(world, thread, "pay 5"))
+    await _ended(world, thread, await _begin(world, thread, "pay little"))
     assert (await world.client.compensate(thread, by="ann")).undone
 
 
@@ -162,14 +162,14 @@ async def in_doubt(world: World, thread: str) -> None:
 
 
 async def out_of_budget(world: World, thread: str) -> None:
-    message = await _begin(world, thread, "pay 5", agent="frugal")
+    message = await _begin(world, thread, "pay little", agent="frugal")
     await world.stands(thread, "out_of_budget")
     await world.client.extend(thread, steps=10, by="ann")
     await _ended(world, thread, message)
 
 
 async def resumed(world: World, thread: str) -> None:
-    await _ended(world, thread, await _begin(world, thread, "pay 5"))
+    await _ended(world, thread, await _begin(world, thread, "pay little"))
     await world.forward(thread, timedelta(hours=2))
     await eventually(world.handle(thread).describe, lambda run: run.status == WorkflowExecutionStatus.COMPLETED)
     await _ended(world, thread, (await world.client.send(thread, "hello")).message_id)
