@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus, WorkflowHistory
 from temporalio.testing import TimeSkippingConfig, WorkflowEnvironment
 
@@ -26,7 +27,7 @@ from tests.conftest import SERVER
 from tests.world import TEMPORAL, World, eventually, search_attributes, world
 
 FOLDER = Path(__file__).parent / "histories"
-_LOOKS = 12  # steps of the long turn: more than fit in one run of 60 events
+_LOOKS = 8  # steps of the long turn: more than fit in one run of 60 events
 _MACHINE = frozenset({"stackTrace", "identity", "workerVersion", "binaryChecksum"})
 _QUEUES = frozenset({"TASK_QUEUE_KIND_NORMAL", "TASK_QUEUE_KIND_STICKY"})
 
@@ -189,6 +190,7 @@ _SCENES: Sequence[Scene] = (
     answered, approved, rejected, expired, refused_decisions, parallel, rolled_back, cancelled, compensated, in_doubt,
     out_of_budget, closed,
 )  # fmt: skip
+# How many runs a thread has at least.
 RUNS = {scene.__name__: 1 for scene in _SCENES} | {"resumed": 2, "continued": 2}
 
 
@@ -237,19 +239,19 @@ async def _play(
         stage.threads += [scene.__name__ for scene in scenes]
         await asyncio.gather(*(scene(stage, scene.__name__) for scene in scenes))
         for thread in stage.threads:
-            found |= zip(names(thread), await _runs(stage, thread), strict=True)
+            runs = await _runs(stage, thread)
+            names = [thread] if len(runs) == 1 else [f"{thread}-{number}" for number, _ in enumerate(runs, 1)]
+            found |= zip(names, runs, strict=True)
     return found
 
 
 async def _runs(stage: World, thread: str) -> list[WorkflowHistory]:
     """All runs of a thread; Temporal lists them a moment later."""
-    return await eventually(lambda: stage.runs(thread), lambda runs: len(runs) >= RUNS[thread])
+    return await eventually(lambda: stage.runs(thread), lambda runs: len(runs) >= RUNS[thread] and _is_last(runs[-1]))
 
 
-def names(thread: str) -> list[str]:
-    """The names of a thread's histories, oldest run first."""
-    count = RUNS[thread]
-    return [thread] if count == 1 else [f"{thread}-{number}" for number in range(1, count + 1)]
+def _is_last(run: WorkflowHistory) -> bool:
+    return run.events[-1].event_type != EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW
 
 
 def pack(history: WorkflowHistory) -> bytes:

@@ -87,20 +87,20 @@ def _changed(value: Any) -> Any:
         case str():
             return value + "x"
         case bytes():
-            return value[:-1] + bytes([value[-1] ^ 1])
+            return value[:-1] + bytes([value[-1] ^ 0x80])
         case _:
             return b"something"
 
 
-async def forge(store: Store, step: int, *, base_id: str | None = None, **changes: Any) -> None:
+async def forge(store: Store, at: int, /, *, base_id: str | None = None, **changes: Any) -> None:
     """Rewrite a checkpoint of the second thread as somebody would who knows how rows are sealed."""
-    line = await store.line(SECOND, checkpoint_id(SECOND, step))
+    line = await store.line(SECOND, checkpoint_id(SECOND, at))
     assert line is not None
     forged = Step(
         checkpoint=line.checkpoints[-1].model_copy(update=changes), base_id=base_id or line.base_id,
         since_base=line.since_base, state_size=line.state_size,
     )  # fmt: skip
-    await replace(store, "checkpoints", "add_checkpoint", rows.step_values(forged), checkpoint_id(SECOND, step))
+    await replace(store, "checkpoints", "add_checkpoint", rows.step_values(forged), checkpoint_id(SECOND, at))
 
 
 async def replace(store: Store, table: str, insert: str, values: dict[str, Any], row: str) -> None:
