@@ -9,6 +9,7 @@ import asyncio
 import base64
 import os
 import pty
+import re
 import subprocess
 import sys
 import tempfile
@@ -51,7 +52,9 @@ def terminal() -> None:
         sys.exit(written.decode())
     console = Console(record=True, width=110, file=Path(os.devnull).open("w"))
     console.print(Text.from_ansi(written.decode().replace("\r\n", "\n")))
-    console.save_svg(str(DOCS / "demo.svg"), title="python3 dev.py demo")
+    drawn = console.export_svg(title="python3 dev.py demo")
+    # Without the fonts that rich would have the reader's browser fetch from elsewhere.
+    (DOCS / "demo.svg").write_text(re.sub(r"@font-face \{.*?\}\n", "", drawn, flags=re.DOTALL), "utf-8")
 
 
 def _read(reader: int) -> bytes:

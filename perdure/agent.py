@@ -9,12 +9,13 @@ from perdure.budget import Budget
 from perdure.canonical import Json, canonical, digest
 from perdure.contracts import AgentSpec, Limits, ModelSpec, OnBusy, Wire
 from perdure.duration import Duration, seconds
-from perdure.errors import DefinitionError
+from perdure.errors import DefinitionError, InvalidInput
 from perdure.graph import agent_nodes
 from perdure.state import State, channels
 from perdure.tool import Tool
 
 CacheScope = Literal["lineage", "global", "off"]
+_OURS = frozenset({"messages", "model", "stream", "stream_options", "tools"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -59,11 +60,28 @@ class Agent:
         """Raises DefinitionError that names the agent."""
         if not _NAME.fullmatch(self.name):
             raise DefinitionError(f"{self.name!r} is no agent name.", hint="Use letters, digits, '-' and '_'.")
+        try:
+            self._check()
+        except DefinitionError as error:
+            raise DefinitionError(f"Agent {self.name}: {error.message}", hint=error.hint) from error
+
+    def _check(self) -> None:
         for item in self.tools:
             if not isinstance(item, Tool):
-                raise DefinitionError(f"Agent {self.name}: {item!r} is no tool.", hint="Decorate it with @tool.")
+                raise DefinitionError(f"{item!r} is no tool.", hint="Decorate it with @tool.")
+        if not (isinstance(self.state, type) and issubclass(self.state, State)):
+            raise DefinitionError(f"{self.state!r} is no State.", hint="Derive a class from perdure.State.")
         channels(self.state)
-        seconds(self.idle)
+        if taken := _OURS & self.parameters.keys():
+            raise DefinitionError(f"`parameters` can't set {', '.join(sorted(taken))}: the engine does.")
+        try:
+            canonical(self.parameters)
+        except InvalidInput as error:
+            raise DefinitionError(f"`parameters` is no JSON: {error.message}") from error
+        for duration in (self.idle, self.model_timeout, self.model_deadline):
+            seconds(duration)
+        if self.context_tokens < 1:
+            raise DefinitionError("`context_tokens` must be at least 1.")
 
     def definition(self, known: dict[str, Tool], limits: Limits) -> Definition:
         """The agent as data. ``known`` are all tools of the app: compensations are among them."""

@@ -2,10 +2,14 @@
 
 import importlib
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from perdure.agent import Agent
+from perdure.contracts import Limits
 from perdure.errors import AgentNotFound, DefinitionError
 from perdure.tool import Tool
 
@@ -25,6 +29,8 @@ class App:
         for item in self.tools.values():
             if item.spec.compensation:
                 _check_compensation(item, self.tools)
+        for agent in agents:
+            _check_agent(agent, self.tools)
 
     def agent(self, name: str) -> Agent:
         """The agent of this name. Raises AgentNotFound that lists the names there are."""
@@ -46,16 +52,25 @@ def load_app(target: str) -> App:
     except DefinitionError:
         raise
     except Exception as error:  # the user's module: anything can go wrong in it, and the name says where
-        raise DefinitionError(f"The app {target!r} can't be imported: {type(error).__name__}: {error}.") from error
+        what = f"{type(error).__name__}: {str(error).rstrip('.')}{_place(error)}"
+        raise DefinitionError(f"The app {target!r} can't be imported: {what}.") from error
     app = getattr(module, attribute or "app", None)
     if not isinstance(app, App):
         raise DefinitionError(f"{target!r} is no App.", hint="Name it as MODULE:ATTR, for example my_orders:app.")
     return app
 
 
+def _place(error: Exception) -> str:
+    """The line of the user's code that an error comes from; empty where it comes from the import itself."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    return f" (line {frames[-1].lineno} of {frames[-1].filename})" if frames[2:] else ""
+
+
 def _by_name(kind: str, items: Iterable[Agent]) -> dict[str, Agent]:
     found: dict[str, Agent] = {}
     for item in items:
+        if not isinstance(item, Agent):
+            raise DefinitionError(f"{item!r} is no {kind}.")
         if item.name in found:
             raise DefinitionError(f"Two {kind}s are named {item.name!r}.")
         found[item.name] = item
@@ -75,6 +90,14 @@ def _tools(agents: Sequence[Agent], extra: Sequence[Tool]) -> dict[str, Tool]:
         if twice := {name for name in names if names.count(name) > 1}:
             raise DefinitionError(f"Agent {agent.name} lists tool {twice.pop()!r} twice.")
     return found
+
+
+def _check_agent(agent: Agent, tools: dict[str, Tool]) -> None:
+    try:
+        agent.definition(tools, Limits())
+    except ValidationError as error:
+        reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise DefinitionError(f"Agent {agent.name}: {reasons}.") from error
 
 
 def _check_compensation(item: Tool, tools: dict[str, Tool]) -> None:

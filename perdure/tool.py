@@ -1,7 +1,9 @@
 """Tools: functions that the model may call, and what the engine must know to call them safely."""
 
 import inspect
+import re
 import typing
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, overload
@@ -19,6 +21,7 @@ from perdure.errors import DefinitionError, InvalidInput
 from perdure.state import State, holds_secret
 
 OnError = Literal["return", "rollback"]
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what OpenAI's protocol allows
 MAX_OUTPUT = 16_384  # characters of a result that the model is shown; the rest is kept in the store
 
 
@@ -65,6 +68,8 @@ class Approval:
 
     def policy(self) -> ApprovalPolicy:
         """The part that is data. Raises DefinitionError for a quorum that can't be reached."""
+        if isinstance(self.approvers, str):
+            raise DefinitionError("`approvers` is a list.", hint=f"Write approvers=[{self.approvers!r}].")
         if self.quorum < 1 or (self.approvers and self.quorum > len(set(self.approvers))):
             raise DefinitionError(
                 f"A quorum of {self.quorum} can't be reached by {len(set(self.approvers))} approvers."
@@ -145,8 +150,9 @@ class Tool:
         """The function's return value as canonical JSON. Raises InvalidInput if it can't be."""
         try:
             return canonical(self.returns.dump_python(result, mode="json", warnings="error"))
-        except (ValueError, PydanticUserError) as error:
-            raise InvalidInput(f"{self.name} returned what can't be stored as JSON: {error}.") from error
+        except (ValueError, PydanticUserError, InvalidInput) as error:
+            why = str(error).rstrip(".")
+            raise InvalidInput(f"{self.name} returned what can't be stored as JSON: {why}.") from error
 
 
 @overload
@@ -183,6 +189,8 @@ def tool(
     """
 
     def declare(function: Callable[..., Any]) -> Tool:
+        if not inspect.isroutine(function):
+            raise DefinitionError(f"{function!r} is no function and so no tool.")
         place = f"{function.__module__}.{function.__qualname__}"
         try:
             spec = ToolSpec(
@@ -211,6 +219,10 @@ def _attempts(effect: EffectClass, attempts: int | None) -> int:
 def _declared(
     function: Callable[..., Any], place: str, spec: ToolSpec, *, name: str, approval: Approval | None, hidden: bool
 ) -> Tool:
+    if not _NAME.fullmatch(name):
+        raise DefinitionError(f"{name!r} is no name that a model can call.", hint="Use letters, digits, '-' and '_'.")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise DefinitionError("it yields, and a tool returns.")
     try:
         hints = typing.get_type_hints(function, include_extras=True)
     except NameError as error:
@@ -218,11 +230,12 @@ def _declared(
     documented = docstring_parser.parse(inspect.getdoc(function) or "")
     fields, context = _fields(function, hints, {p.arg_name: p.description or "" for p in documented.params})
     try:
-        arguments = create_model(f"{name}_arguments", __config__=ConfigDict(extra="forbid"), **fields)
-        arguments.model_json_schema()
+        arguments = _arguments(name, fields)
         returns: TypeAdapter[Any] = TypeAdapter(hints.get("return", Any))
-    except (PydanticUserError, TypeError, ValueError) as error:
-        raise DefinitionError(f"its signature can't be described as JSON: {str(error).splitlines()[0]}.") from error
+        returns.json_schema(mode="serialization")
+    except (PydanticUserError, TypeError, ValueError, NameError) as error:
+        why = str(error).splitlines()[0].rstrip(".")
+        raise DefinitionError(f"its signature can't be described as JSON: {why}.") from error
     if holds_secret(hints.get("return", Any)):
         raise DefinitionError("it returns a secret type, which would be stored as asterisks.")
     return Tool(
@@ -230,6 +243,29 @@ def _declared(
         parameters=tuple(fields), context_parameter=context, returns=returns, spec=spec, approval=approval,
         policy=approval.policy() if approval else None, hidden=hidden,
     )  # fmt: skip
+
+
+def _arguments(name: str, fields: dict[str, Any]) -> type[BaseModel]:
+    """The model of a tool's arguments. Raises DefinitionError, and what pydantic raises."""
+    config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a parameter may be called `json`, `copy` or `schema`
+        model = create_model(f"{name}_arguments", __config__=config, **fields)
+        model.model_json_schema()
+    if lost := fields.keys() - model.model_fields.keys():
+        raise DefinitionError(f"parameter {lost.pop()!r} needs another name: pydantic takes this one for itself.")
+    return model
+
+
+def _check_default(name: str, hint: Any, default: Any) -> None:
+    """Raise DefinitionError for a default that isn't what the parameter takes."""
+    try:
+        adapter = TypeAdapter(hint)
+        canonical(adapter.dump_python(adapter.validate_python(default), mode="json"))
+    except PydanticUserError:
+        return  # the type itself is wrong, which is found with the whole signature
+    except (ValueError, InvalidInput) as error:
+        raise DefinitionError(f"parameter {name!r} has the default {default!r}, which it doesn't take.") from error
 
 
 def _fields(
@@ -244,6 +280,8 @@ def _fields(
             raise DefinitionError(f"parameter {parameter.name!r} has no type.")
         hint = hints[parameter.name]
         if hint is ToolContext:
+            if context is not None:
+                raise DefinitionError(f"parameters {context!r} and {parameter.name!r} both take the context.")
             context = parameter.name
             continue
         if holds_secret(hint):
@@ -252,6 +290,8 @@ def _fields(
                 hint="Tools read secrets from the worker's environment; the model must not see them.",
             )
         default = ... if parameter.default is parameter.empty else parameter.default
+        if default is not ...:
+            _check_default(parameter.name, hint, default)
         fields[parameter.name] = (hint, Field(default, description=described.get(parameter.name) or None))
     return fields, context
 

@@ -45,7 +45,7 @@ class Late:
         async with scene.sending(self.story) as message:
             await self._stands_still(scene, first)
             await scene.worker()
-        await scene.ends(message.result(), self.story)
+        await scene.shows("idle" if self.story.outcome == "answered" else "failed")
         before = await scene.everything()
         scene.shop.release()
         scene.model.release()
@@ -55,6 +55,7 @@ class Late:
         key = "late" if self.at else "ended"
         assert [said["came_to"] for said in first.said if key in said][-1] in self.came_to, first.said
         assert await scene.everything() == before
+        await scene.ends(message.result(), self.story)
         again = await scene.client.send(scene.thread, STILL_THERE.message)
         await scene.ends(again.message_id, STILL_THERE)
         await scene.history_is_clean()
@@ -68,7 +69,7 @@ class Late:
 
 
 LATE = [
-    # In a model call; and with an answer in hand that is not the one the thread has got since: its calls have other ids.
+    # In a model call; and with an answer in hand that is not the thread's, whose calls have other ids.
     Late(story=ORDER, activity="call_model", model=ModelFault(mode="hang"), came_to=(_CANCELLED, _MOVED)),
     Late(story=ORDER, activity="call_model", at="before store commit 2", came_to=(_MOVED,)),
     # In a tool call, after its effect.
