@@ -7,6 +7,7 @@ Needs Chromium and its driver on the PATH (`chromium`, `chromedriver`); nothing 
 
 import asyncio
 import base64
+import io
 import os
 import pty
 import re
@@ -50,7 +51,7 @@ def terminal() -> None:
     written = b"".join(iter(lambda: _read(reader), b""))
     if demo.wait() != 0:
         sys.exit(written.decode())
-    console = Console(record=True, width=110, file=Path(os.devnull).open("w"))
+    console = Console(record=True, width=110, file=io.StringIO())
     console.print(Text.from_ansi(written.decode().replace("\r\n", "\n")))
     drawn = console.export_svg(title="python3 dev.py demo")
     # Without the fonts that rich would have the reader's browser fetch from elsewhere.

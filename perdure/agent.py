@@ -69,8 +69,9 @@ class Agent:
         for item in self.tools:
             if not isinstance(item, Tool):
                 raise DefinitionError(f"{item!r} is no tool.", hint="Decorate it with @tool.")
-        if not (isinstance(self.state, type) and issubclass(self.state, State)):
-            raise DefinitionError(f"{self.state!r} is no State.", hint="Derive a class from perdure.State.")
+        state: object = self.state
+        if not isinstance(state, type) or not issubclass(state, State):
+            raise DefinitionError(f"{state!r} is no State.", hint="Derive a class from perdure.State.")
         channels(self.state)
         if taken := _OURS & self.parameters.keys():
             raise DefinitionError(f"`parameters` can't set {', '.join(sorted(taken))}: the engine does.")

@@ -26,7 +26,10 @@ def seconds(duration: Duration) -> float:
             raise DefinitionError(f"{duration!r} is no duration.", hint='Write it like "30s", "5m", "24h" or "7d".')
         value = float(match[1]) * _UNITS[match[2]]
     else:
-        value = float(duration) if isinstance(duration, int | float) else math.nan
+        try:
+            value = float(duration)
+        except (TypeError, ValueError):
+            value = math.nan
     if not 0 < value <= _LONGEST:
         raise DefinitionError(f"A duration must be longer than nothing and not for ever, not {duration!r}.")
     return value

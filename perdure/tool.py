@@ -4,8 +4,8 @@ import inspect
 import re
 import typing
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, overload
 
 import docstring_parser
@@ -61,7 +61,7 @@ class Approval:
     """
 
     when: Callable[[Any], bool] | None = None
-    approvers: list[str] = field(default_factory=list)
+    approvers: Sequence[str] = ()
     quorum: int = 1
     expires: Duration = "24h"
     reason: str = ""

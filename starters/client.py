@@ -6,7 +6,6 @@ result = await client.wait("orders-17")
 """
 
 import asyncio
-import re
 import uuid
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
@@ -19,10 +18,8 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from perdure.approvals import ApprovalRequest, Verdict
 from perdure.budget import Budget
-from perdure.canonical import digest as canonical_digest
 from perdure.checkpoint import Checkpoint
 from perdure.contracts import (
-    THREAD_ID,
     WORKFLOW,
     Accepted,
     ApprovalsAnswer,
@@ -43,17 +40,16 @@ from perdure.delta import Values
 from perdure.effects import Effect, Residue
 from perdure.errors import (
     AmbiguousRequest,
-    CheckpointNotFound,
     Conflict,
-    IntegrityError,
-    InvalidInput,
     Refused,
     RequestNotFound,
+    StoreUnreachable,
     ThreadClosed,
     ThreadNotFound,
     TurnFailed,
 )
 from perdure.settings import Settings
+from perdure.starters.archive import Archive, checked_id
 from perdure.starters.connect import ask, rpc_error
 from perdure.starters.service import Service
 from perdure.values import Value
@@ -87,7 +83,7 @@ class Client:
         self.temporal = temporal
         self._settings = settings or Settings()
         self._service = Service(temporal)
-        self._checkpointer: Any = None
+        self._archive = Archive(self._settings)
 
     @classmethod
     async def connect(
@@ -98,8 +94,7 @@ class Client:
 
     async def close(self) -> None:
         """Let go of the store's connections."""
-        if self._checkpointer is not None:
-            await self._checkpointer.store.close()
+        await self._archive.close()
 
     # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -139,7 +134,7 @@ class Client:
         With ``for_people`` also return, with the status, as soon as the thread waits for a person.
         """
         while True:
-            status = await self.status(thread_id)
+            status = await self._query(thread_id, "status", StatusAnswer)
             for result in reversed(status.results):
                 if message_id in result.message_ids or (
                     not message_id and status.status in ("idle", "failed", "closed")
@@ -177,8 +172,17 @@ class Client:
         return list(found.values())
 
     async def status(self, thread_id: str) -> StatusAnswer:
-        """What the thread does. Raises ThreadNotFound, TemporalUnreachable."""
-        return await self._query(thread_id, "status", StatusAnswer)
+        """What the thread does; one that Temporal has forgotten, as the store has it.
+
+        Raises ThreadNotFound, TemporalUnreachable.
+        """
+        try:
+            return await self._query(thread_id, "status", StatusAnswer)
+        except ThreadNotFound as unknown:
+            try:
+                return await self._archive.status(thread_id)
+            except (ThreadNotFound, StoreUnreachable):
+                raise unknown from None
 
     async def checkpoint(self, thread_id: str) -> CheckpointAnswer:
         """The current checkpoint; a state too large for a query is completed from the store."""
@@ -193,31 +197,15 @@ class Client:
 
         Raises ThreadNotFound, CheckpointNotFound, IntegrityError.
         """
-        checkpointer = self._from_store()
-        if not checkpoint_id:
-            row = await checkpointer.store.thread(checked_id(thread_id))
-            if row is None:
-                raise ThreadNotFound(f"The store has no thread {thread_id}.", hint="Is PERDURE_STORE right?")
-            checkpoint_id = row.head_id
-        values: Values = (await checkpointer.load(checked_id(thread_id), checkpoint_id)).values
-        return values
+        return await self._archive.state(thread_id, checkpoint_id)
 
     async def history(self, thread_id: str, *, limit: int = 20, before_step: int | None = None) -> list[Checkpoint]:
         """A page of checkpoints, newest first, from the store. Raises ThreadNotFound."""
-        store = self._from_store().store
-        if await store.thread(checked_id(thread_id)) is None:
-            raise ThreadNotFound(f"The store has no thread {thread_id}.", hint="Is PERDURE_STORE right?")
-        page: list[Checkpoint] = await store.history(thread_id, limit=limit, before_step=before_step)
-        return page
+        return await self._archive.history(thread_id, limit=limit, before_step=before_step)
 
     async def blob(self, digest: str) -> bytes:
         """A large tool result by the digest that its message names. Raises CheckpointNotFound, IntegrityError."""
-        found: bytes | None = await self._from_store().store.blob(digest)
-        if found is None:
-            raise CheckpointNotFound(f"The store has no blob {digest}.")
-        if canonical_digest(found) != digest:
-            raise IntegrityError(f"The blob {digest} doesn't match its digest.", table="blobs", row=digest)
-        return found
+        return await self._archive.blob(digest)
 
     async def approvals(self, thread_id: str, *, patience: float = 30) -> ApprovalsAnswer:
         """Approval requests of a thread, and decisions that were refused."""
@@ -225,13 +213,12 @@ class Client:
 
     async def effects(self, thread_id: str) -> list[Effect]:
         """The ledger: all of it from the store, with what only the running workflow knows yet."""
-        rows = await self._from_store().store.effects(checked_id(thread_id))
+        known = {effect.key: effect for effect in await self._archive.effects(thread_id)}
         try:
             live = {effect.key: effect for effect in (await self._query(thread_id, "effects", EffectsAnswer)).effects}
         except ThreadNotFound:
-            await self._resumable(thread_id)  # Temporal has forgotten it, which the store must not
+            await self._resumable(thread_id)  # Temporal may have forgotten it, the store must not
             live = {}
-        known = {row.entry.key: row.entry for row in rows}
         return sorted((live | known).values(), key=lambda e: (e.turn, e.step, e.index))
 
     async def watch(self, thread_id: str) -> AsyncIterator[StatusAnswer]:
@@ -388,18 +375,12 @@ class Client:
                 raise ThreadClosed(f"Thread {thread_id} is closed.", hint="Start a new one.")
             agent, tenant = (run.typed_search_attributes.get(key) or "" for key in (_AGENT, _TENANT))
             return agent, tenant
-        row = await self._from_store().store.thread(thread_id)
-        if row is None:
-            raise ThreadNotFound(f"There is no thread {thread_id}.", hint="`perdure list` shows what there is.")
+        try:
+            row = await self._archive.thread(thread_id)
+        except ThreadNotFound:
+            unknown = f"There is no thread {thread_id}."
+            raise ThreadNotFound(unknown, hint="`perdure list` shows what there is.") from None
         return row.agent, row.tenant
-
-    def _from_store(self) -> Any:
-        if self._checkpointer is None:
-            from perdure.checkpointer import Checkpointer  # and with it the database's driver: only when needed
-            from perdure.stores.open import open_existing
-
-            self._checkpointer = Checkpointer(open_existing(self._settings.store_url()))
-        return self._checkpointer
 
 
 def _message(content: str, state: dict[str, Any] | None, sender: str, message_id: str) -> Send:
@@ -408,16 +389,6 @@ def _message(content: str, state: dict[str, Any] | None, sender: str, message_id
     if fault := said.fault():
         raise fault
     return said
-
-
-def checked_id(thread_id: str) -> str:
-    """The thread id. Raises InvalidInput if it can't be one."""
-    if not re.fullmatch(THREAD_ID, thread_id):
-        raise InvalidInput(
-            f"{thread_id!r} is no thread id.",
-            hint="Letters, digits and . _ : - are allowed, up to 200, beginning with a letter or digit.",
-        )
-    return thread_id
 
 
 def _summary(run: temporalio.client.WorkflowExecution) -> ThreadSummary:

@@ -388,6 +388,8 @@ async def test_what_temporal_has_forgotten(make_world: MakeWorld) -> None:
         assert (await cli.json("state", thread))["notes"] == ["paid 50 to x"]
         assert len(await cli.json("history", thread)) == 4
         assert [item["status"] for item in await cli.json("effects", thread)] == ["done"]
+        assert StatusAnswer.model_validate(await cli.json("status", thread)).status == "idle"
+        assert (await cli("watch", thread)).code == 0
         assert (await cli("send", thread, "-m", "hello", "--wait")).out == "Good day.\n"
 
 

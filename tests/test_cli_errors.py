@@ -263,6 +263,8 @@ async def test_nothing_is_there(make_world: MakeWorld, tmp_path: Path) -> None:
     """No server, no store: exit code 6 and what to do. Looking for a store that isn't there doesn't make one."""
     async with make_world(app, script, serve=False) as world:
         cli, nowhere = Cli(world), tmp_path / "nowhere" / "store.db"
+        assert (await cli("db", "verify", "--address", "127.0.0.1:1")).code == 0, "the store needs no Temporal"
+        assert (await cli("state", "nobody", "--address", "127.0.0.1:1")).code == 3
         done = await cli("list", "--address", "127.0.0.1:1")
         assert (done.code, done.out) == (6, "")
         assert "No Temporal server answers at 127.0.0.1:1. Start one with `perdure dev`" in _told(done)

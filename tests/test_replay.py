@@ -1,6 +1,5 @@
 """Recorded threads replay: what the workflow does follows from its history alone, today and after every change."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,12 @@ from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, WorkflowRunne
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 from temporalio.workflow import NondeterminismError
 
+from perdure.contracts import ToolPlan
 from perdure.errors import PerdureError
 from perdure.wire import data_converter
 from perdure.workflows.batch import Batch
-from perdure.workflows.saga import to_undo
+from perdure.workflows.display import Display
+from perdure.workflows.record import Record, Turn
 from perdure.workflows.thread import AgentThread
 from perdure.workflows.turn import TurnRunner
 from tests.impure import Impure
@@ -109,7 +110,7 @@ async def test_the_sandbox_notices_who_looks_at_the_clock() -> None:
         await replay("answered", SandboxedWorkflowRunner(restrictions=SANDBOX), Impure)
 
 
-async def _no_gate(batch: Batch, plan: Any) -> tuple[str, ...]:
+async def _no_gate(batch: Batch, plan: ToolPlan) -> tuple[str, ...]:
     return ()
 
 
@@ -117,12 +118,10 @@ async def _slow_room(runner: TurnRunner) -> None:
     await workflow.sleep(1)
 
 
-def _completed_first(effects: Sequence[Any]) -> list[Any]:
-    return list(reversed(to_undo(effects)))
-
-
-def _one_more(*args: Any, **options: Any) -> Any:
-    workflow.start_activity("another", start_to_close_timeout=options["seconds"])
+class _Backwards(Batch):
+    def __init__(self, record: Record, turn: Turn, display: Display, node: str) -> None:
+        turn.planned = turn.planned[::-1]
+        super().__init__(record, turn, display, node)
 
 
 @pytest.mark.parametrize(
@@ -130,13 +129,13 @@ def _one_more(*args: Any, **options: Any) -> Any:
     [
         ("approved", "perdure.workflows.batch.Batch._gate", _no_gate),
         ("answered", "perdure.workflows.turn.TurnRunner._room", _slow_room),
-        ("parallel", "perdure.workflows.turn.TurnRunner._room", _slow_room),
+        ("parallel", "perdure.workflows.turn.Batch", _Backwards),
     ],
 )
 async def test_a_change_of_commands_is_noticed(
     monkeypatch: pytest.MonkeyPatch, name: str, place: str, change: Any
 ) -> None:
-    """A call without its gate, a timer more: the history doesn't fit any longer."""
+    """A call without its gate, a timer more, parallel calls in another order: the history doesn't fit any longer."""
     monkeypatch.setattr(place, change)
     with pytest.raises(NondeterminismError):
         await replay(name, UnsandboxedWorkflowRunner())

@@ -40,12 +40,12 @@ async def state(session: Session, thread: Thread, at: At = "", blob: BlobDigest 
     """Show a thread's state, checked against its digests; or a large result that one of its messages names."""
     if at and blob:
         raise UsageError("Give --at or --blob, not both.")
-    client = await session.client()
+    archive = session.archive()
     if not blob:
-        values = await client.state(thread, at)
+        values = await archive.state(thread, at)
         session.out.show(values, render.state(values))
         return
-    body = await client.blob(blob)
+    body = await archive.blob(blob)
     if session.out.is_text:
         session.out.raw(body)
     else:
@@ -55,5 +55,5 @@ async def state(session: Session, thread: Thread, at: At = "", blob: BlobDigest 
 @command
 async def history(session: Session, thread: Thread, limit: Limit = 20, before: Before = None) -> None:
     """List a thread's checkpoints, the newest first."""
-    page = await (await session.client()).history(thread, limit=limit, before_step=before)
+    page = await session.archive().history(thread, limit=limit, before_step=before)
     session.out.show_all(page, render.history(page))

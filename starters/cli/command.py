@@ -25,6 +25,7 @@ from perdure.starters.cli.output import Format, Output
 
 if TYPE_CHECKING:  # each of these costs time that `perdure --help` must not pay
     from perdure.app import App
+    from perdure.starters.archive import Archive
     from perdure.starters.cli.defaults import Place
     from perdure.starters.client import Client
     from perdure.stores import Store
@@ -91,6 +92,14 @@ class Session:
             )
             self._closing.push_async_callback(self._client.close)
         return self._client
+
+    def archive(self) -> "Archive":
+        """The threads as the store has them, for what needs no Temporal."""
+        from perdure.starters.archive import Archive
+
+        archive = Archive(self.place.settings)
+        self._closing.push_async_callback(archive.close)
+        return archive
 
     async def store(self, *, create: bool = False) -> "Store":
         """The store; with ``create`` also one that isn't there yet. Raises InvalidInput, StoreUnreachable."""

@@ -98,5 +98,6 @@ def _print(console: Console, text: RenderableType) -> None:
 
 
 def _console(stream: IO[str]) -> Console:
-    width = None if stream.isatty() else _WIDE
-    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+    seen = stream.isatty()  # and not what FORCE_COLOR says: it is set where programs read
+    width = None if seen else _WIDE
+    return Console(file=stream, width=width, force_terminal=seen, markup=False, highlight=False, emoji=False)
