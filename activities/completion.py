@@ -1,5 +1,6 @@
 """One chat completion: request in, answer out, and every way it can fail mapped to whether trying again makes sense."""
 
+import asyncio
 from typing import Any
 
 import httpx2
@@ -11,7 +12,7 @@ from perdure.agent import Definition
 from perdure.budget import Usage
 from perdure.canonical import Json, canonical, digest
 from perdure.delta import Values
-from perdure.errors import ModelError, Unreachable
+from perdure.errors import ModelError, ModelUnavailable
 from perdure.failures import to_failure
 from perdure.message import ToolCall
 from perdure.values import Value
@@ -22,11 +23,11 @@ from perdure.window import conversation
 _PATH = "/chat/completions"
 _RETRIED = frozenset({408, 409, 429})  # and every 5xx; any other status means the request itself is wrong
 _LONGEST_WAIT = 3600.0  # seconds; a Retry-After beyond an hour is a mistake of the server
+_SAID = 1_000  # characters of a server's own words that are kept
+# A cut stream surfaces as the transport's error; one in which the server reports an error as a bare APIError; and an
+# answer that is no JSON as a ValueError. Each of them may go well when it is asked again.
+_BROKEN_OFF = (openai.APIConnectionError, httpx2.TransportError, openai.APIError, ValueError)
 _NOTES = {"length": "length", "content_filter": "content_filter"}
-
-
-class ModelUnavailable(Unreachable):
-    """The model doesn't answer now."""
 
 
 class Answer(Value):
@@ -63,27 +64,29 @@ async def complete(client: AsyncOpenAI, request: dict[str, Json], key: str, *, s
     """
     options: RequestOptions = {"headers": {"Idempotency-Key": key}, "timeout": seconds, "max_retries": 0}
     try:
-        if stream:
-            streamed = {**request, "stream": True, "stream_options": {"include_usage": True}}
-            return await _gather(
-                await client.post(
-                    _PATH, body=streamed, options=options, cast_to=ChatCompletionChunk, stream=True,
-                    stream_cls=AsyncStream[ChatCompletionChunk],
-                )
-            )  # fmt: skip
-        return _whole(await client.post(_PATH, body=request, options=options, cast_to=ChatCompletion))
+        async with asyncio.timeout(seconds):  # the client's own time-out is for each read: a trickle never ends it
+            if stream:
+                streamed = {**request, "stream": True, "stream_options": {"include_usage": True}}
+                return await _gather(
+                    await client.post(
+                        _PATH, body=streamed, options=options, cast_to=ChatCompletionChunk, stream=True,
+                        stream_cls=AsyncStream[ChatCompletionChunk],
+                    )
+                )  # fmt: skip
+            return _whole(await client.post(_PATH, body=request, options=options, cast_to=ChatCompletion))
     except openai.APIStatusError as error:
         raise _status_failure(error) from error
-    except (openai.APIConnectionError, httpx2.TransportError) as error:  # a cut stream surfaces as the transport's
-        raise to_failure(
-            ModelUnavailable(f"The model doesn't answer: {str(error) or type(error).__name__}.")
-        ) from error
+    except TimeoutError as error:
+        raise to_failure(ModelUnavailable(f"The model did not answer within {seconds:g} seconds.")) from error
+    except _BROKEN_OFF as error:
+        why = str(error)[:_SAID].rstrip(".") or type(error).__name__
+        raise to_failure(ModelUnavailable(f"The model doesn't answer: {why}.")) from error
     except openai.OpenAIError as error:
-        raise to_failure(ModelError(f"The model call failed: {error}.")) from error
+        raise to_failure(ModelError(f"The model call failed: {str(error)[:_SAID]}.")) from error
 
 
 def _status_failure(error: openai.APIStatusError) -> Exception:
-    said = f"The model answered {error.status_code}: {error.message}"
+    said = f"The model answered {error.status_code}: {error.message[:_SAID]}"
     if error.status_code in _RETRIED or error.status_code >= 500:
         return to_failure(ModelUnavailable(said), delay=_retry_after(error.response.headers))
     hint = "Check OPENAI_API_KEY." if error.status_code in (401, 403) else ""
@@ -101,8 +104,8 @@ def _retry_after(headers: Any) -> float | None:
 
 
 def _whole(completion: Any) -> Answer:
-    if not completion.choices:
-        raise to_failure(ModelUnavailable("The model sent an answer without choices."))
+    if not isinstance(completion, ChatCompletion) or not completion.choices:
+        raise to_failure(ModelUnavailable("What answered is no model: the answer has no choices."))
     choice = completion.choices[0]
     calls = [
         (c.id, c.function.name, c.function.arguments) for c in choice.message.tool_calls or () if c.type == "function"

@@ -53,7 +53,7 @@ class ToolActivities:
         if tool.digest(arguments) != task.digest:
             raise Refused(f"The arguments of {task.tool} are not the ones that were planned (and approved).")
         context = self._context(task, head)
-        if tool.spec.effect != "read" and (known := await self._claim(task, tool, arguments)):
+        if tool.spec.effect != "read" and (known := await self._claim(task, tool, arguments, head)):
             return await self._finish(task, head, known)
         kwargs = tool.bind(context, {name: getattr(arguments, name) for name in tool.parameters})
         try:
@@ -74,7 +74,7 @@ class ToolActivities:
         found = await self._runtime.store.receipts(thread_id, [task.key])
         return _done(Record.read(found[task.key])) if found else None
 
-    async def _claim(self, task: CallTool, tool: Tool, arguments: BaseModel) -> Record | None:
+    async def _claim(self, task: CallTool, tool: Tool, arguments: BaseModel, head: Position) -> Record | None:
         """Enter the attempt in the ledger. The record, if the effect is done already; an error, if it may not be."""
         entry = Effect(
             key=task.key, tool=tool.name, effect=tool.spec.effect, turn=task.commit.turn, index=task.index,
@@ -83,7 +83,7 @@ class ToolActivities:
         )  # fmt: skip
         stored = tool.canonical_arguments(arguments)
         row = EffectRow(thread_id=task.commit.thread_id, entry=entry, arguments=stored, arguments_digest=task.digest)
-        before = await self._runtime.store.claim(row)
+        before = await self._runtime.store.claim(row, head=head.ref.id)
         if before is None or (before.entry.status in ("attempted", "failed") and tool.spec.effect != "irreversible"):
             return None
         if before.entry.status == "done" and before.receipt is not None:
@@ -116,9 +116,8 @@ class ToolActivities:
         except InvalidInput:
             if tool.spec.effect != "read":
                 record = Record(ok=True, content="done, but its result is invalid")
-                await self._runtime.store.put_receipt(
-                    task.commit.thread_id, Receipt(key=task.key, result=record.dump())
-                )
+                receipt = Receipt(key=task.key, result=record.dump())
+                await self._runtime.store.put_receipt(task.commit.thread_id, receipt, head=head.ref.id)
             raise
         content = await self._bounded(text_of(dumped))
         updates = {name: recorded(value) for name, value in context.updates.items()}
@@ -137,7 +136,7 @@ class ToolActivities:
         """Commit the step with its receipt, or leave the receipt for the merge."""
         receipt = Receipt(key=task.key, result=record.dump())
         if not task.alone:
-            await self._runtime.store.put_receipt(task.commit.thread_id, receipt)
+            await self._runtime.store.put_receipt(task.commit.thread_id, receipt, head=head.ref.id)
             return _done(record)
         delta, commit = self._delta(task, head, record), task.commit
         change = Change(

@@ -25,12 +25,17 @@ from perdure.contracts import (
     Part,
     Send,
 )
-from perdure.delta import Delta
+from perdure.delta import Delta, Values
 from perdure.effects import OPEN
-from perdure.errors import ConcurrentModification, InvalidInput, ThreadClosed, ThreadNotFound
+from perdure.errors import ConcurrentModification, Conflict, InvalidInput, ThreadClosed, ThreadNotFound
 from perdure.message import Message, open_calls
 from perdure.state import State, reduce_updates
 from perdure.view import view_of
+
+_LOOKED_BACK = 200  # checkpoints in which a resumed thread looks for messages that may be sent once more
+_SEEN = 50  # so many of their ids travel in the history, two kilobytes
+
+_NO_RESULT = "Its result is unknown: the turn was stopped."
 
 
 class TurnActivities:
@@ -49,16 +54,19 @@ class TurnActivities:
             raise ThreadClosed(f"Thread {task.thread_id} is closed.", hint="Start a new one.")
         head = await self._runtime.checkpointer.load(task.thread_id, row.head_id)
         entries = [effect.entry for effect in await self._runtime.store.effects(task.thread_id)]
+        latest = await self._runtime.store.history(task.thread_id, limit=_LOOKED_BACK)
+        seen = [c.metadata["message_id"] for c in reversed(latest) if "message_id" in c.metadata]
         return Found(
             agent=row.agent, tenant=row.tenant, head=head.ref, parent_id=head.parent_id, turn=row.turn,
             branch=row.branch, view=view_of(head.values), attention=tuple(e for e in entries if e.status in OPEN),
+            seen=tuple(seen[-_SEEN:]),
         )  # fmt: skip
 
     @activity.defn(name=OPEN_TURN.name)
     async def open_turn(self, task: OpenTurn) -> OpenedTurn:
         """Read the agent's specification as it is now and commit the message.
 
-        Raises AgentNotFound or InvalidInput; then nothing was written.
+        Raises AgentNotFound, InvalidInput, or Conflict where a thread to be begun exists; then nothing was written.
         """
         runtime, commit = self._runtime, task.commit
         agent = runtime.app.agent(task.agent)
@@ -67,11 +75,13 @@ class TurnActivities:
         if earlier is not None:
             position = await runtime.checkpointer.load(commit.thread_id, earlier.id)
             return OpenedTurn(spec=definition.spec, committed=committed(position, earlier.delta))
+        if commit.head is None and await runtime.store.thread(commit.thread_id) is not None:
+            raise Conflict(f"There is a thread {commit.thread_id} already.", hint="Send to it, or choose another id.")
         head = await runtime.head(commit) if commit.head else None
         delta = _input_delta(agent.state, task.message, head)
         change = Change(
             thread_id=commit.thread_id, checkpoint_id=commit.checkpoint_id, source="input", turn=commit.turn,
-            schema_version=agent.state.version, delta=delta,
+            schema_version=agent.state.version, delta=delta, metadata={"message_id": task.message.id},
         )  # fmt: skip
         position = await runtime.checkpointer.commit(head, change, agent=agent.name, tenant=task.tenant)
         return OpenedTurn(spec=definition.spec, committed=committed(position, delta))
@@ -122,8 +132,16 @@ def _input_delta(state: type[State], message: Send, head: Position | None) -> De
         update["messages"] = [Message(role="user", content=message.content, name=message.sender)]
     if not update:
         raise InvalidInput("The message is empty.", hint="Give a text or an input.")
-    step = head.ref.step + 1 if head else 0
-    return reduce_updates(state, head.values if head else {}, {"The input": update}, step=step)
+    values, step = (head.values, head.ref.step + 1) if head else ({}, 0)
+    return reduce_updates(state, values, {**_unanswered(values), "The input": update}, step=step)
+
+
+def _unanswered(values: Values) -> dict[str, dict[str, Any]]:
+    """Answers for calls that an earlier turn left without one because not even its end could be committed: a model
+    refuses a conversation in which they are missing."""
+    calls = open_calls(values.get("messages", []))
+    left = [tool_message(call.id, Record(ok=False, content=_NO_RESULT)) for call in calls]
+    return {"the conversation": {"messages": left}} if left else {}
 
 
 def _merged(state: type[State], head: Position, task: MergeStep, records: dict[str, Record]) -> Delta:
@@ -157,7 +175,7 @@ def _told(position: Position, delta: Delta, commit: Commit) -> Committed:
 
 
 def _record(part: Part, records: dict[str, Record]) -> Record:
-    if not part.key:
+    if part.content or not part.key:
         return Record(ok=False, content=part.content)
     if part.key not in records:
         raise InvalidInput(f"No result of {part.tool} is recorded under {part.key}.")

@@ -7,7 +7,7 @@ What goes to activities and comes back is written ``lean``: an optional field co
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from perdure.approvals import ApprovalBook, ApprovalPolicy, ApprovalRequest, RefusedDecision
 from perdure.budget import Budget, Usage
@@ -126,9 +126,9 @@ class TurnResult(Wire):
 class Send(Wire):
     """A message to a thread. ``id`` makes a repeated send harmless; ``state`` sets channels along with it."""
 
-    id: str
+    id: str = Field(min_length=1, max_length=200)
     content: str = ""
-    sender: str = ""
+    sender: str = Field(default="", max_length=200)
     state: dict[str, Any] = {}
 
     def size(self) -> int:
@@ -357,6 +357,7 @@ class Found(Wire):
     branch: int
     view: StateView
     attention: tuple[Effect, ...] = ()
+    seen: tuple[str, ...] = ()  # ids of the latest messages
 
 
 class CallModel(Wire):

@@ -5,7 +5,11 @@
     │   ├── DefinitionError        an app, agent, tool or state is defined wrongly
     │   └── InvalidInput           a value doesn't fit its type or its bounds
     ├── NotFound            (3)    the named thing doesn't exist
-    │   ├── AgentNotFound          ThreadNotFound, CheckpointNotFound, RequestNotFound, EffectNotFound
+    │   ├── AgentNotFound          the app has no such agent
+    │   ├── ThreadNotFound         neither Temporal nor the store has such a thread
+    │   ├── CheckpointNotFound     the thread has no such checkpoint
+    │   ├── RequestNotFound        the thread has no such approval request
+    │   └── EffectNotFound         the thread has no such effect
     ├── Conflict            (4)    somebody else was first, or the call is ambiguous
     │   ├── ConcurrentModification the head moved; names both versions
     │   └── AmbiguousRequest       several approvals are open and none was named
@@ -15,7 +19,8 @@
     │   └── ThreadBusy             the thread takes no message now
     ├── Unreachable         (6)    try again when it is back
     │   ├── TemporalUnreachable    no Temporal server, or no worker that answers
-    │   └── StoreUnreachable       the checkpoint store doesn't answer
+    │   ├── StoreUnreachable       the checkpoint store doesn't answer
+    │   └── ModelUnavailable       the model doesn't answer now
     └── Failed              (1)    it was tried and did not work
         ├── IntegrityError         a stored row doesn't match its digest
         ├── StoreOutdated          the store's schema is not the one this version needs
@@ -141,6 +146,10 @@ class TemporalUnreachable(Unreachable):
 
 class StoreUnreachable(Unreachable):
     """The checkpoint store doesn't answer."""
+
+
+class ModelUnavailable(Unreachable):
+    """The model doesn't answer now: overloaded, out of reach, or cut off."""
 
 
 class Failed(PerdureError):

@@ -1,6 +1,7 @@
 """Errors across Temporal: ours to ``ApplicationError`` and back, in one place."""
 
 from datetime import timedelta
+from typing import Any
 
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
@@ -12,9 +13,12 @@ _EXPECTED = (errors.UsageError, errors.NotFound, errors.Conflict, errors.Refused
 
 
 def to_failure(error: PerdureError, *, delay: float | None = None) -> ApplicationError:
-    """One of our errors as Temporal carries it: type is the class name, the hint travels as detail."""
+    """One of our errors as Temporal carries it: type is the class name; the hint and what else it knows are details."""
+    # A tool may raise a class of its own, derived from ToolError: what the workflow knows is the base.
+    kind = next(base.__name__ for base in type(error).__mro__ if getattr(errors, base.__name__, None) is base)
+    more = {name: value for name, value in vars(error).items() if name not in ("message", "hint", "__notes__")}
     return ApplicationError(
-        error.message, error.hint, type=type(error).__name__, non_retryable=not error.retry,
+        error.message, error.hint, *([more] if more else []), type=kind, non_retryable=not error.retry,
         next_retry_delay=timedelta(seconds=delay) if delay is not None else None,
         category=_BENIGN if isinstance(error, _EXPECTED) else ApplicationErrorCategory.UNSPECIFIED,
     )  # fmt: skip
@@ -24,10 +28,14 @@ def from_failure(failure: BaseException) -> PerdureError:
     """The error behind a failure that Temporal reports; what isn't ours becomes ``Failed``."""
     cause = root(failure)
     kind = getattr(errors, getattr(cause, "type", None) or "", None)
-    if isinstance(cause, ApplicationError) and isinstance(kind, type) and issubclass(kind, PerdureError):
-        hint = str(cause.details[0]) if cause.details else ""
-        return kind(cause.message, hint=hint)
-    return errors.Failed(describe(cause))
+    if not (isinstance(cause, ApplicationError) and isinstance(kind, type) and issubclass(kind, PerdureError)):
+        return errors.Failed(describe(cause))
+    details: list[Any] = [*cause.details, "", {}]
+    hint, more = details[:2]
+    error = kind(cause.message, hint=str(hint))
+    if isinstance(more, dict):
+        vars(error).update({name: value for name, value in more.items() if name in vars(error)})
+    return error
 
 
 def root(failure: BaseException) -> BaseException:

@@ -380,6 +380,8 @@ class Client:
         except ThreadNotFound:
             unknown = f"There is no thread {thread_id}."
             raise ThreadNotFound(unknown, hint="`perdure list` shows what there is.") from None
+        if row.closed:
+            raise ThreadClosed(f"Thread {thread_id} is closed.", hint="Start a new one.")
         return row.agent, row.tenant
 
 

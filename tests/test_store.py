@@ -132,11 +132,12 @@ async def test_a_killed_commit_leaves_the_old_head_or_the_new(tmp_path: Path) ->
     template = tmp_path / "template.db"
     store = await store_in(tmp_path, template.name)
     history = History(store, commit_and_die.THREAD)
-    await history.commit({"text": {"op": "set", "value": noise(9_000)}})
+    head = (await history.commit({"text": {"op": "set", "value": noise(9_000)}})).ref.id
     entry = Effect(key=commit_and_die.KEY, tool="pay", effect="idempotent", turn=1, step=0, index=0)
     seen = arguments_digest(entry.tool, b"{}")
-    await store.claim(EffectRow(thread_id=history.thread_id, entry=entry, arguments=b"{}", arguments_digest=seen))
-    await store.put_receipt(history.thread_id, Receipt(key=commit_and_die.PART, result=b"1"))
+    row = EffectRow(thread_id=history.thread_id, entry=entry, arguments=b"{}", arguments_digest=seen)
+    await store.claim(row, head=head)
+    await store.put_receipt(history.thread_id, Receipt(key=commit_and_die.PART, result=b"1"), head=head)
     await store.close()
     old = await picture(template)
 

@@ -37,10 +37,12 @@ async def write(store: Store, thread_id: str, *, steps: int = STEPS) -> None:
     checkpointer, head = Checkpointer(store), None
     for step in range(steps):
         head = await commit(checkpointer, head, thread_id, checkpoint_id(thread_id, step), f"{step % 10}" * 1_000)
+    assert head is not None
     entry = Effect(key=f"key-of-{thread_id}", tool="pay", effect="compensable", turn=1, step=1, index=0)
     arguments = canonical({"amount": 50})
     digest = arguments_digest("pay", arguments)
-    await store.claim(EffectRow(thread_id=thread_id, entry=entry, arguments=arguments, arguments_digest=digest))
+    row = EffectRow(thread_id=thread_id, entry=entry, arguments=arguments, arguments_digest=digest)
+    await store.claim(row, head=head.ref.id)
 
 
 async def commit(

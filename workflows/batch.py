@@ -3,7 +3,7 @@
 import asyncio
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, FailureError
 from temporalio.workflow import ActivityHandle
 
 from perdure.contracts import (
@@ -71,7 +71,7 @@ class Batch:
             if all(plan.error for plan in self._turn.planned):
                 return await store_call(MERGE_STEP, merge, summary=summary, limits=self._record.limits)
             return await local_call(MERGE_STEP, merge, summary=summary)
-        except ActivityError as error:
+        except FailureError as error:  # a local activity's own, not an ActivityError around it
             why = describe(root(error))
             self._fail(why, error_type(error))
             for plan in self._turn.planned:
@@ -226,7 +226,7 @@ class Batch:
             self._record.enter(self._record.effects[plan.key].model_copy(update=update))
 
     def _message(self, plan: ToolPlan, content: str) -> Part:
-        return Part(call_id=plan.call_id, tool=plan.tool, content=content)
+        return Part(call_id=plan.call_id, tool=plan.tool, key=plan.key, content=content)
 
     def _say(self, plan: ToolPlan, content: str) -> None:
         self.parts[plan.index] = self._message(plan, content)

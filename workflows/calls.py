@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ApplicationError, FailureError
 from temporalio.workflow import ActivityHandle
 
 from perdure.contracts import (
@@ -92,7 +92,7 @@ async def local_call(stub: Stub[In, Out], arg: In, *, summary: str) -> Out:
     return result
 
 
-def error_type(error: ActivityError) -> str:
+def error_type(error: FailureError) -> str:
     """The type of the error that ended an activity; empty where it isn't an application's (a time-out, say)."""
     cause = root(error)
     return (cause.type or "") if isinstance(cause, ApplicationError) else ""

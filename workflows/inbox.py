@@ -47,7 +47,9 @@ class Inbox:
 
     def take_signal(self, said: Any) -> None:
         """Take what a signal brought: a text, or the fields of a message. A refusal is noted in the thread's log."""
-        fields = {"content": said} if isinstance(said, str) else dict(said)
+        fields = {"content": said} if isinstance(said, str) else said
+        if not isinstance(fields, dict):
+            raise TypeError(f"a text or an object is expected, not {type(said).__name__}")
         message = Send.model_validate({"id": str(workflow.uuid4())} | fields)
         if problem := self.why_not(message):
             self._record.note(f"message refused: {problem.message}")

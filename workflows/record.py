@@ -128,11 +128,18 @@ class Record:
         )  # fmt: skip
         return lean(ThreadInput(agent=self.agent, tenant=self.tenant, carry=carry))
 
-    def found(self, found: Found) -> None:
-        """The thread was there before this workflow: take it up where it stands."""
+    def found(self, found: Found) -> list[Send]:
+        """The thread was there before this workflow: take it up where it stands.
+
+        Messages that wait here but came before are dropped, and returned.
+        """
         self.agent, self.tenant, self.branch, self.turn_number = found.agent, found.tenant, found.branch, found.turn
         self.head, self.parent_id, self.view = found.head, found.parent_id, found.view
         self.effects = {effect.key: effect for effect in found.attention}
+        self.seen = [*found.seen, *self.seen]
+        repeated = [message for message in self.queue if message.id in found.seen]
+        self.queue = deque(message for message in self.queue if message.id not in found.seen)
+        return repeated
 
     # ── changes ──────────────────────────────────────────────────────────────────────────────────────────────────
 

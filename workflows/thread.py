@@ -34,6 +34,7 @@ from perdure.contracts import (
 )
 from perdure.effects import Effect, Residue, to_undo
 from perdure.errors import (
+    Conflict,
     DecisionRefused,
     EffectNotFound,
     InvalidInput,
@@ -56,6 +57,7 @@ class _Opening:
     """How opening the turn of a message went."""
 
     done: bool = False
+    repeated: bool = False
     failure: ApplicationError | None = None
 
 
@@ -111,7 +113,9 @@ class AgentThread:
 
     async def _look_up(self) -> Refusal | None:
         try:
-            await look_up(self._record)
+            for message in await look_up(self._record):
+                if opening := self._opening.get(message.id):
+                    opening.done = opening.repeated = True
         except Refusal as refusal:
             return refusal
         return None
@@ -236,7 +240,7 @@ class AgentThread:
             raise opening.failure
         if self._refused is not None:
             raise self._refused.failure()
-        return Accepted(message_id=message.id)
+        return Accepted(message_id=message.id, repeated=opening.repeated)
 
     @send.validator
     def check_send(self, message: Send) -> None:
@@ -350,9 +354,12 @@ class AgentThread:
         finally:
             self._settling.discard(task.key)
         record.enter(settled)
-        record.settled[task.key] = (task.done, said)
-        record.note(f"{effect.label()} is {status}, says {said}")
+        agreed = settled.status == status
+        record.settled[task.key] = (task.done, said) if agreed else (settled.status == "done", "the ledger")
+        record.note(f"{effect.label()} is {status}, says {said}" + ("" if agreed else f"; it is {settled.status}"))
         self._display.refresh()
+        if not agreed:  # a late attempt was quicker, and left its receipt
+            raise to_failure(Conflict(f"{effect.label()} is {settled.status}, says the ledger."))
         return settled
 
     @resolve_effect.validator

@@ -44,11 +44,11 @@ class Refusal(Exception):
         return ApplicationError(self.message, self.hint, type=self.kind, non_retryable=True)
 
 
-async def look_up(record: Record) -> None:
-    """Take a thread up where the store has it. Raises Refusal."""
+async def look_up(record: Record) -> list[Send]:
+    """Take a thread up where the store has it; the waiting messages that it knew. Raises Refusal."""
     try:
         ask = LookUp(thread_id=record.thread_id)
-        record.found(await store_call(LOOK_UP, ask, summary="where does it stand?", limits=record.limits))
+        return record.found(await store_call(LOOK_UP, ask, summary="where does it stand?", limits=record.limits))
     except ActivityError as error:
         raise Refusal(error) from error
 

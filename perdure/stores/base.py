@@ -139,17 +139,21 @@ class Store(Protocol):
     async def result(self, scope: str, key: str) -> CachedResult | None:
         """A cached model answer."""
 
-    async def claim(self, row: EffectRow) -> EffectRow | None:
+    async def claim(self, row: EffectRow, *, head: str) -> EffectRow | None:
         """Record that an attempt begins. None for the first attempt, else the row as it was before.
 
-        An entry that is done, undone or in doubt is left as it is.
+        An entry that is done, undone or in doubt is left as it is. Raises ConcurrentModification where ``head`` is no
+        longer the thread's head: the step is over, and an attempt of its calls comes too late.
         """
 
     async def fail(self, thread_id: str, key: str, error: str) -> None:
         """Record that a call clearly did nothing."""
 
-    async def put_receipt(self, thread_id: str, receipt: Receipt) -> None:
-        """Record what a call returned; a ledger entry under this key becomes ``done``."""
+    async def put_receipt(self, thread_id: str, receipt: Receipt, *, head: str) -> None:
+        """Record what a call returned; a ledger entry under this key becomes ``done``.
+
+        Raises ConcurrentModification where ``head`` is no longer the thread's head; nothing changes.
+        """
 
     async def receipts(self, thread_id: str, keys: Sequence[str]) -> dict[str, bytes]:
         """Recorded results that have not been committed yet, by key."""
@@ -161,7 +165,11 @@ class Store(Protocol):
         """The ledger of a thread, or of one of its turns, oldest first."""
 
     async def settle(self, thread_id: str, key: str, status: EffectStatus, *, error: str = "", by: str = "") -> None:
-        """Set what is known of an effect."""
+        """Set what is known of an effect, where that follows from what was known before; else nothing changes.
+
+        ``attempted`` may become in doubt; what is in doubt, done or failed; what is done, undone or in need of
+        attention; what needs attention, done or undone. So a settlement that comes late doesn't take back a later one.
+        """
 
     async def put_blob(self, kind: str, blob: bytes) -> str:
         """Keep bytes under their digest (an agent's specification, a large tool result); the digest."""

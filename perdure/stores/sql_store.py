@@ -128,8 +128,9 @@ class SqlStore:
 
     # ── effects and receipts ─────────────────────────────────────────────────────────────────────────────────────
 
-    async def claim(self, row: EffectRow) -> EffectRow | None:
+    async def claim(self, row: EffectRow, *, head: str) -> EffectRow | None:
         async with self._writing() as tx:
+            await _check_head(tx, row.thread_id, head)
             if await tx.run("add_effect", **rows.effect_values(row), now=now()):
                 return None
             before = await tx.one("effect", thread_id=row.thread_id, key=row.entry.key)
@@ -141,9 +142,12 @@ class SqlStore:
         async with self._writing() as tx:
             await tx.run("fail_effect", thread_id=thread_id, key=key, error=error, now=now())
 
-    async def put_receipt(self, thread_id: str, receipt: Receipt) -> None:
+    async def put_receipt(self, thread_id: str, receipt: Receipt, *, head: str) -> None:
+        values = rows.receipt_values(thread_id, receipt)
         async with self._writing() as tx:
-            await _put_receipt(tx, thread_id, receipt)
+            await _check_head(tx, thread_id, head)
+            await tx.run("finish_effect", **values, now=now())
+            await tx.run("add_receipt", thread_id=thread_id, key=receipt.key, result=values["receipt"])
 
     async def receipts(self, thread_id: str, keys: Sequence[str]) -> dict[str, bytes]:
         async with self._reading() as tx:
@@ -251,10 +255,11 @@ async def _commit(tx: _Transaction, step: Step) -> bool:
     return True
 
 
-async def _put_receipt(tx: _Transaction, thread_id: str, receipt: Receipt) -> None:
-    values = rows.receipt_values(thread_id, receipt)
-    await tx.run("finish_effect", **values, now=now())
-    await tx.run("add_receipt", thread_id=thread_id, key=receipt.key, result=values["receipt"])
+async def _check_head(tx: _Transaction, thread_id: str, head: str) -> None:
+    row = await tx.one("thread", thread_id=thread_id)
+    stands = rows.thread(row).head_id if row else "nothing"
+    if stands != head:
+        raise ConcurrentModification(f"A call of {thread_id} on {head} comes too late: the head is {stands}.")
 
 
 async def _head_moved(tx: _Transaction, checkpoint: Checkpoint) -> ConcurrentModification:

@@ -17,11 +17,10 @@ class Late:
     """``at`` is a point in the store where the worker stops itself, to go on from there. ``shop`` and ``model`` hold a
     request: the worker is stopped from outside, and finds the answer there when it goes on.
 
-    ``activity`` is whose attempt comes late, ``came_to`` what can become of its deed in the store, or of itself.
+    ``came_to`` is what can become of what it was about to do in the store, or of its attempt.
     """
 
     story: Story
-    activity: str
     came_to: tuple[str, ...]
     at: str = ""
     shop: ShopFault | None = None
@@ -30,7 +29,7 @@ class Late:
     @property
     def name(self) -> str:
         """What the test is called."""
-        return f"{self.story.name}, {self.at or f'{self.activity} is held'}"
+        return f"{self.story.name}, {self.at or ('held by the shop' if self.shop else 'held by the model')}"
 
     async def play(self, scene: Scene) -> None:
         """One worker stands still, the other finishes; then the first goes on, and changes nothing."""
@@ -49,11 +48,11 @@ class Late:
         before = await scene.everything()
         scene.shop.release()
         scene.model.release()
+        heard = len(first.said)
         first.goes_on()
-        await first.says("late" if self.at else "ended", self.at.split()[2] if self.at else self.activity)
-        await first.says("ended", self.activity)
-        key = "late" if self.at else "ended"
-        assert [said["came_to"] for said in first.said if key in said][-1] in self.came_to, first.said
+        deed = await first.says("late", since=heard) if self.at else await first.says("ended", since=heard)
+        await first.says("ended", since=heard)
+        assert deed["came_to"] in self.came_to, deed
         assert await scene.everything() == before
         await scene.ends(message.result(), self.story)
         again = await scene.client.send(scene.thread, STILL_THERE.message)
@@ -70,22 +69,22 @@ class Late:
 
 LATE = [
     # In a model call; and with an answer in hand that is not the thread's, whose calls have other ids.
-    Late(story=ORDER, activity="call_model", model=ModelFault(mode="hang"), came_to=(_CANCELLED, _MOVED)),
-    Late(story=ORDER, activity="call_model", at="before store commit 2", came_to=(_MOVED,)),
+    Late(story=ORDER, model=ModelFault(mode="hang"), came_to=(_CANCELLED, _MOVED)),
+    Late(story=ORDER, at="before store commit 2", came_to=(_MOVED,)),
     # In a tool call, after its effect.
     Late(
-        story=ORDER, activity="tool:reserve_stock", shop=ShopFault(path="/reservations", mode="hang_after"),
+        story=ORDER, shop=ShopFault(path="/reservations", mode="hang_after"),
         came_to=(_CANCELLED, "done"),
     ),
-    Late(story=ORDER, activity="tool:reserve_stock", at="before store commit 3", came_to=(_SAME,)),
+    Late(story=ORDER, at="before store commit 3", came_to=(_SAME,)),
     # Before an attempt, of an effect that is done since, or that has clearly failed.
-    Late(story=ORDER, activity="tool:reserve_stock", at="before store claim 1", came_to=(_MOVED,)),
-    Late(story=TAKEN_BACK, activity="tool:book_courier", at="before store claim 3", came_to=(_MOVED,)),
-    Late(story=TAKEN_BACK, activity="tool:book_courier", at="before store fail 1", came_to=("None",)),
+    Late(story=ORDER, at="before store claim 1", came_to=(_MOVED,)),
+    Late(story=TAKEN_BACK, at="before store claim 3", came_to=(_MOVED,)),
+    Late(story=TAKEN_BACK, at="before store fail 1", came_to=("None",)),
     # One of three, after its effect; and their merge.
-    Late(story=THREE_AT_ONCE, activity="tool:reserve_stock", at="before store put_receipt 1", came_to=(_MOVED,)),
-    Late(story=THREE_AT_ONCE, activity="merge_step", at="before store commit 3", came_to=(_SAME,)),
+    Late(story=THREE_AT_ONCE, at="before store put_receipt 1", came_to=(_MOVED,)),
+    Late(story=THREE_AT_ONCE, at="before store commit 3", came_to=(_SAME,)),
     # While the turn is taken back.
-    Late(story=TAKEN_BACK, activity="undo:refund_card", at="before store settle 1", came_to=("None",)),
-    Late(story=TAKEN_BACK, activity="merge_step", at="before store commit 7", came_to=(_SAME,)),
+    Late(story=TAKEN_BACK, at="before store settle 1", came_to=("None",)),
+    Late(story=TAKEN_BACK, at="before store commit 7", came_to=(_SAME,)),
 ]  # fmt: skip

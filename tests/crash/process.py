@@ -32,12 +32,14 @@ class WorkerProcess:
         self._loop.add_reader(self._hears.fileno(), self._hear)
         self._loop.add_reader(self._process.sentinel, self._end)
 
-    async def says(self, key: str, value: object = None) -> None:
-        """Wait until it has said something under this key (with this value); fails with its log if it ends before."""
+    async def says(self, key: str, value: object = None, *, since: int = 0) -> dict[str, Any]:
+        """Wait until it has said something under this key (with this value), not counting the first ``since`` things;
+        fails with its log if it ends before."""
         async with asyncio.timeout(_PATIENCE):
-            while not any(key in said and value in (None, said[key]) for said in self.said):
+            while not (found := [s for s in self.said[since:] if key in s and value in (None, s[key])]):
                 assert not self._ended, f"it ended without a word of {key}: {self._last_words()}"
                 await self._news.wait()
+        return found[0]
 
     async def dies(self) -> None:
         """Wait for its end; it must be SIGKILL's."""

@@ -113,7 +113,13 @@ WHERE thread_id = :thread_id AND key = :key AND status = 'attempted'
 UPDATE effects SET status = :status, error = :error, settled_by = :by,
     undone_at = CASE WHEN :status = 'undone' THEN :now ELSE undone_at END,
     finished_at = CASE WHEN finished_at = '' THEN :now ELSE finished_at END
-WHERE thread_id = :thread_id AND key = :key
+WHERE thread_id = :thread_id AND key = :key AND CASE :status
+    WHEN 'in_doubt' THEN status = 'attempted'
+    WHEN 'needs_attention' THEN status IN ('done', 'needs_attention')
+    WHEN 'undone' THEN status IN ('done', 'needs_attention')
+    WHEN 'done' THEN status IN ('in_doubt', 'needs_attention')
+    ELSE status = 'in_doubt'
+END
 
 -- name: add_blob
 INSERT INTO blobs (digest, kind, body) VALUES (:digest, :kind, :body) ON CONFLICT (digest) DO NOTHING
