@@ -1,6 +1,7 @@
 """One chat completion: request in, answer out, and every way it can fail mapped to whether trying again makes sense."""
 
 import asyncio
+import math
 from typing import Any
 
 import httpx2
@@ -97,9 +98,11 @@ def _retry_after(headers: Any) -> float | None:
     """Seconds to wait, from ``retry-after-ms`` or ``retry-after``; dates are left to Temporal's own back-off."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
-            return min(max(float(headers[name]) * unit, 0.0), _LONGEST_WAIT)
+            wait = float(headers[name]) * unit
         except (KeyError, ValueError):
             continue
+        if math.isfinite(wait):
+            return min(max(wait, 0.0), _LONGEST_WAIT)
     return None
 
 
@@ -135,6 +138,8 @@ async def _gather(chunks: Any) -> Answer:
 
 
 def _answer(content: str | None, refusal: str | None, calls: list[Any], finish: str | None, usage: Any) -> Answer:
+    if len({id for id, *_ in calls} - {"", None}) < len(calls):  # some servers leave out ids, or give one twice
+        calls = [(f"{id or 'call'}-{number}", *call) for number, (id, *call) in enumerate(calls)]
     used = Usage(
         calls=1, prompt=getattr(usage, "prompt_tokens", 0) or 0, completion=getattr(usage, "completion_tokens", 0) or 0
     )

@@ -40,11 +40,14 @@ class EffectActivities:
     async def load_saga(self, task: SagaQuery) -> Saga:
         """The effects of a turn; without a number, of the latest turn that has something to undo."""
         rows = await self._runtime.store.effects(task.thread_id, task.turn)
-        if task.turn is not None:
-            return Saga(turn=task.turn, effects=tuple(row.entry for row in rows))
-        turns = [entry.turn for entry in to_undo(row.entry for row in rows)]
-        latest = max(turns, default=0)
-        return Saga(turn=latest, effects=tuple(row.entry for row in rows if row.entry.turn == latest))
+        undoable = to_undo(row.entry for row in rows)
+        turn = task.turn if task.turn is not None else max((entry.turn for entry in undoable), default=0)
+        known = self._runtime.app.tools
+        wanted = sorted({entry.compensation for entry in undoable if entry.turn == turn} & known.keys())
+        return Saga(
+            turn=turn, effects=tuple(row.entry for row in rows if row.entry.turn == turn),
+            tools={name: known[name].spec for name in wanted},
+        )  # fmt: skip
 
     @activity.defn(name=SETTLE_EFFECT.name)
     async def settle_effect(self, task: Settle) -> Effect:

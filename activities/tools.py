@@ -103,10 +103,10 @@ class ToolActivities:
     async def _refused(self, task: CallTool, tool: Tool, head: Position, error: ToolError) -> ToolDone:
         """A clear failure: nothing happened outside. The model reads it, unless the tool ends the turn."""
         if tool.spec.effect != "read":
-            await self._runtime.store.fail(task.commit.thread_id, task.key, error.message)
+            await self._runtime.store.fail(task.commit.thread_id, task.key, bounded(error.message, _ERROR))
         if tool.spec.on_error == "rollback":
             raise error
-        return await self._finish(task, head, Record(ok=False, content=f"Error: {error}"))
+        return await self._finish(task, head, Record(ok=False, content=await self._bounded(f"Error: {error}")))
 
     async def _record(self, task: CallTool, tool: Tool, head: Position, context: ToolContext, returned: Any) -> Record:
         """The result, bounded for the model. If it or its updates are invalid the effect is still recorded as done."""

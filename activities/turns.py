@@ -34,7 +34,6 @@ from perdure.view import view_of
 
 _LOOKED_BACK = 200  # checkpoints in which a resumed thread looks for messages that may be sent once more
 _SEEN = 50  # so many of their ids travel in the history, two kilobytes
-
 _NO_RESULT = "Its result is unknown: the turn was stopped."
 
 

@@ -15,6 +15,8 @@ from perdure.values import Value
 Verdict = Literal["approve", "reject"]
 Outcome = Literal["open", "approved", "rejected", "expired", "withdrawn"]
 
+MAX_NAME = 200  # characters of a name or an id that somebody sends
+MAX_REASON = 4_000  # and of what people say about why
 KEPT_REFUSALS = 50  # the newest; each is at most a kilobyte, so a flood of junk can't fill a carried record
 KEPT_CLOSED = 20
 _PREVIEW = 500
@@ -35,10 +37,10 @@ class Decision(Value):
     Bounded, since it is kept: a decision that counts in its request, one that doesn't among the refused ones.
     """
 
-    request_id: str = Field(max_length=100)
-    approver: str = Field(min_length=1, max_length=200)
-    digest: str = Field(max_length=100)
-    reason: str = Field(default="", max_length=4_000)
+    request_id: str = Field(max_length=MAX_NAME)
+    approver: str = Field(min_length=1, max_length=MAX_NAME)
+    digest: str = Field(max_length=MAX_NAME)
+    reason: str = Field(default="", max_length=MAX_REASON)
 
 
 class CountedDecision(Value):

@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from perdure.approvals import ApprovalBook, ApprovalPolicy, ApprovalRequest, RefusedDecision
+from perdure.approvals import MAX_NAME, MAX_REASON, ApprovalBook, ApprovalPolicy, ApprovalRequest, RefusedDecision
 from perdure.budget import Budget, Usage
 from perdure.checkpoint import Ref, Source
 from perdure.delta import Delta
@@ -126,9 +126,9 @@ class TurnResult(Wire):
 class Send(Wire):
     """A message to a thread. ``id`` makes a repeated send harmless; ``state`` sets channels along with it."""
 
-    id: str = Field(min_length=1, max_length=200)
+    id: str = Field(min_length=1, max_length=MAX_NAME)
     content: str = ""
-    sender: str = Field(default="", max_length=200)
+    sender: str = Field(default="", max_length=MAX_NAME)
     state: dict[str, Any] = {}
 
     def size(self) -> int:
@@ -211,8 +211,8 @@ class ThreadResult(Wire):
 class CancelTurn(Wire):
     """Stop the turn; ``compensate`` undoes what it did outside."""
 
-    by: str = ""
-    reason: str = ""
+    by: str = Field(default="", max_length=MAX_NAME)
+    reason: str = Field(default="", max_length=MAX_REASON)
     compensate: bool = True
 
 
@@ -220,8 +220,8 @@ class Compensate(Wire):
     """Undo the effects of a turn; without a number: of the latest turn that has something to undo."""
 
     turn: int | None = None
-    by: str = ""
-    reason: str = ""
+    by: str = Field(default="", max_length=MAX_NAME)
+    reason: str = Field(default="", max_length=MAX_REASON)
 
 
 class ResolveEffect(Wire):
@@ -229,8 +229,8 @@ class ResolveEffect(Wire):
 
     key: str
     done: bool
-    by: str
-    reason: str = ""
+    by: str = Field(min_length=1, max_length=MAX_NAME)
+    reason: str = Field(default="", max_length=MAX_REASON)
 
 
 class ExtendBudget(Wire):
@@ -238,7 +238,7 @@ class ExtendBudget(Wire):
 
     steps: int = 0
     tokens: int = 0
-    by: str = ""
+    by: str = Field(default="", max_length=MAX_NAME)
 
 
 class Decide(Wire):
@@ -466,6 +466,7 @@ class Saga(Wire):
 
     turn: int
     effects: tuple[Effect, ...] = ()
+    tools: dict[str, ToolSpec] = {}  # the compensations, as the app has them now
 
 
 class Undo(Wire):

@@ -8,17 +8,18 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from perdure import errors
 from perdure.errors import PerdureError
 
+_SHOWN = 2_000  # characters of a failure; whoever raised it may have put a whole response into it
 _BENIGN = ApplicationErrorCategory.BENIGN
 _EXPECTED = (errors.UsageError, errors.NotFound, errors.Conflict, errors.Refused, errors.ToolError)
 
 
 def to_failure(error: PerdureError, *, delay: float | None = None) -> ApplicationError:
     """One of our errors as Temporal carries it: type is the class name; the hint and what else it knows are details."""
-    # A tool may raise a class of its own, derived from ToolError: what the workflow knows is the base.
-    kind = next(base.__name__ for base in type(error).__mro__ if getattr(errors, base.__name__, None) is base)
-    more = {name: value for name, value in vars(error).items() if name not in ("message", "hint", "__notes__")}
+    # A tool may raise a class of its own, derived from ToolError: what the other side knows is the base.
+    kind = next(base for base in type(error).__mro__ if getattr(errors, base.__name__, None) is base)
+    more = {name: vars(error)[name] for name in vars(kind("")).keys() - {"message", "hint"}}
     return ApplicationError(
-        error.message, error.hint, *([more] if more else []), type=kind, non_retryable=not error.retry,
+        error.message, error.hint, *([more] if more else []), type=kind.__name__, non_retryable=not error.retry,
         next_retry_delay=timedelta(seconds=delay) if delay is not None else None,
         category=_BENIGN if isinstance(error, _EXPECTED) else ApplicationErrorCategory.UNSPECIFIED,
     )  # fmt: skip
@@ -46,9 +47,15 @@ def root(failure: BaseException) -> BaseException:
 
 
 def describe(failure: BaseException) -> str:
-    """A failure on one line, with its type where the message alone wouldn't tell."""
+    """A failure on one line, with its type where the message alone wouldn't tell; bounded, since it is kept."""
+    text = str(failure) or type(failure).__name__
     if isinstance(failure, ApplicationError):
         name = failure.type or ""
         known = getattr(errors, name, None) is not None
-        return failure.message if known or not name else f"{name}: {failure.message}"
-    return str(failure) or type(failure).__name__
+        text = failure.message if known or not name else f"{name}: {failure.message}"
+    return bounded(text, _SHOWN)
+
+
+def bounded(text: str, limit: int) -> str:
+    """The beginning of a text, with a sign where something is left out."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -41,6 +41,7 @@ from perdure.effects import Effect, Residue
 from perdure.errors import (
     AmbiguousRequest,
     Conflict,
+    NotFound,
     Refused,
     RequestNotFound,
     StoreUnreachable,
@@ -58,6 +59,7 @@ from perdure.workers.connect import connect
 Answer = TypeVar("Answer")
 
 _POLL = 0.25  # seconds between two looks at a thread that works
+_LOOKS = 20  # after so many looks, one whether its workflow is alive at all
 _AGENT = SearchAttributeKey.for_keyword("PerdureAgent")
 _TENANT = SearchAttributeKey.for_keyword("PerdureTenant")
 _WAITS_FOR_PEOPLE = frozenset({"awaiting_approval", "awaiting_input", "in_doubt", "out_of_budget"})
@@ -131,18 +133,26 @@ class Client:
     async def wait(self, thread_id: str, message_id: str = "", *, for_people: bool = True) -> TurnResult | StatusAnswer:
         """Wait until the turn of a message (default: whatever runs now) has ended; its result.
 
-        With ``for_people`` also return, with the status, as soon as the thread waits for a person.
+        With ``for_people`` also return, with the status, as soon as the thread waits for a person. Raises NotFound
+        where the thread is at rest and doesn't remember the message, TurnFailed where its workflow has ended in the
+        middle of a turn.
         """
+        looks = 0
         while True:
             status = await self._query(thread_id, "status", StatusAnswer)
+            at_rest = not (status.node or status.queued) and status.status not in ("running", "compensating")
             for result in reversed(status.results):
-                if message_id in result.message_ids or (
-                    not message_id and status.status in ("idle", "failed", "closed")
-                ):
+                if message_id in result.message_ids or (at_rest and not message_id):
                     return result
-            waits = status.status in _WAITS_FOR_PEOPLE
-            if (for_people and waits) or (not message_id and not status.results and status.status == "idle"):
+            if (for_people and status.status in _WAITS_FOR_PEOPLE) or (at_rest and not message_id):
                 return status
+            if at_rest:
+                hint = "It keeps those of its latest turns; `perdure history` shows the others."
+                raise NotFound(f"Thread {thread_id} has no result of message {message_id}.", hint=hint)
+            looks += 1
+            if looks % _LOOKS == 0 and not await self._is_open(thread_id):
+                ended = f"The workflow of thread {thread_id} ended in the middle of a turn."
+                raise TurnFailed(ended, hint="Temporal shows why; the next message takes the thread up again.")
             await asyncio.sleep(_POLL)
 
     async def run(self, thread_id: str, message: str) -> str:

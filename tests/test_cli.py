@@ -338,6 +338,22 @@ async def test_compensate_that_fails(make_world: MakeWorld) -> None:
         await world.stands(thread, "idle")
 
 
+async def test_what_is_unsettled_is_not_forgotten(make_world: MakeWorld) -> None:
+    """What a person has to settle shows, and can be settled, also when Temporal has forgotten the thread."""
+    async with make_world(app, script) as world:
+        cli = Cli(world)
+        thread, message = await world.begin("clerk", "ship")
+        await world.ended(thread, message)
+        assert (await cli("compensate", thread, "-y")).code == 1
+        await world.forget(thread)
+        (effect,) = await cli.json("effects", thread)
+        shown = (await cli("status", thread)).out
+        assert "needs attention" in shown
+        assert f"perdure resolve {thread} {effect['key']} --done|--not-done --as WHO" in shown
+        assert (await cli.json("resolve", thread, effect["key"], "--done", "--as", "me"))["status"] == "done"
+        assert (await cli.json("status", thread))["status"] == "idle"
+
+
 async def test_resolve(make_world: MakeWorld) -> None:
     """An effect in doubt shows with the command that settles it; then the turn goes on."""
     async with make_world(app, script) as world:

@@ -1,43 +1,50 @@
 """Workers that die by SIGKILL, at every point where it could hurt; and workers that stand still and come back late."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import pytest_asyncio
 from temporalio.testing import WorkflowEnvironment
 
 from tests.crash.cases import CASES
+from tests.crash.doubt import CERTAIN, IN_DOUBT, nobody_is_asked, settled_by_a_late_attempt
 from tests.crash.late import LATE
-from tests.crash.scene import ORDERS, Scene, scene
+from tests.crash.scene import Scene, scene
+from tests.crash.stopped import STOPPED
+from tests.crash.stories import WIRED, Story
 
 _AT_ONCE = 6  # scenes; each is two processes, mostly waiting
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Play:
     """What happens in a scene, under the name of its test."""
 
     name: str
+    story: Story
     act: Callable[[Scene], Awaitable[None]]
-    app: str = ORDERS
 
 
-def plays(*cast: Play) -> pytest.MarkDecorator:
+def plays(*played: Play) -> pytest.MarkDecorator:
     """The test is these plays, one at a time for pytest; see ``stage``."""
-    return pytest.mark.parametrize("play", cast, ids=[play.name for play in cast])
+    return pytest.mark.parametrize("play", played, ids=[play.name for play in played])
+
+
+Stage = Mapping[Play, asyncio.Task[None]]
 
 
 @pytest_asyncio.fixture(scope="module")
 async def stage(
     request: pytest.FixtureRequest, environment: WorkflowEnvironment, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[dict[Play, asyncio.Task[None]]]:
+) -> AsyncIterator[Stage]:
     """All plays of this session, some of them at once, since a recovery is mostly waiting. A test awaits its own."""
     some = asyncio.Semaphore(_AT_ONCE)
 
     async def perform(play: Play) -> None:
-        async with some, scene(environment.client, tmp_path_factory.mktemp("crash"), play.app) as set_up:
+        async with some, scene(environment.client, tmp_path_factory.mktemp("crash"), play.story) as set_up:
             await play.act(set_up)
 
     chosen = [play for item in request.session.items if (play := _play_of(item))]
@@ -57,15 +64,39 @@ def _play_of(item: pytest.Item) -> Play | None:
     return play
 
 
-@plays(*(Play(name=case.name, act=case.play) for case in CASES))
-async def test_a_thread_survives_its_worker(play: Play, stage: dict[Play, asyncio.Task[None]]) -> None:
+@plays(*(Play(case.name, case.story, case.play) for case in CASES))
+async def test_a_thread_survives_its_worker(play: Play, stage: Stage) -> None:
     """Wherever the worker dies: the thread ends as it would have; each effect is made once, each model call paid for
     once (but for the one whose answer died with the worker); no checkpoint is lost, doubled or changed."""
     await stage[play]
 
 
-@plays(*(Play(name=late.name, act=late.play) for late in LATE))
-async def test_a_worker_that_comes_back_late_changes_nothing(play: Play, stage: dict[Play, asyncio.Task[None]]) -> None:
+@plays(*(Play(stopped.name, stopped.story, stopped.play) for stopped in STOPPED))
+async def test_a_turn_can_be_cancelled_while_nobody_works(play: Play, stage: Stage) -> None:
+    """Whatever the dead worker had committed without a word: the turn is undone, and the thread goes on from there."""
+    await stage[play]
+
+
+@plays(*(Play(doubt.name, WIRED, doubt.play) for doubt in IN_DOUBT))
+async def test_an_irreversible_effect_is_never_attempted_twice(play: Play, stage: Stage) -> None:
+    """Killed inside the attempt: nobody knows how it ended, the thread shows that, and goes on when a person says."""
+    await stage[play]
+
+
+@plays(*(Play(case.name, WIRED, partial(nobody_is_asked, case=case)) for case in CERTAIN))
+async def test_an_irreversible_effect_that_is_certain_needs_nobody(play: Play, stage: Stage) -> None:
+    """Killed before the attempt began, or after its end was recorded: it is made exactly once, without anyone asked."""
+    await stage[play]
+
+
+@plays(*(Play(late.name, late.story, late.play) for late in LATE))
+async def test_a_worker_that_comes_back_late_changes_nothing(play: Play, stage: Stage) -> None:
     """Stopped in the middle of a step that another worker then finished: its own attempt is recognised as done or
     refused, and nothing has changed, not a row, not an effect, not an event."""
+    await stage[play]
+
+
+@plays(Play("wired", WIRED, settled_by_a_late_attempt))
+async def test_a_worker_that_comes_back_late_settles_its_own_doubt(play: Play, stage: Stage) -> None:
+    """An irreversible attempt that was given up records its end after all: that counts, whatever a person says."""
     await stage[play]

@@ -55,6 +55,18 @@ async def pay(ctx: ToolContext, amount: int) -> str:
     return "paid"
 
 
+def _dearer_pay() -> Any:
+    """The tool ``pay`` of a version in which it takes one argument more."""
+
+    @tool(effect="irreversible", approval=Approval(approvers=["ann"]))
+    async def pay(ctx: ToolContext, amount: int, tip: int = 1) -> str:
+        """Pay, and a little more."""
+        witness.saw(ctx, f"pay {amount + tip}")
+        return "paid"
+
+    return pay
+
+
 @tool
 async def greet(ctx: ToolContext, who: str) -> str:
     """Greet somebody."""
@@ -71,6 +83,9 @@ NEW = App(
     tools=[unbook],
 )
 LESS = App(agents=[Agent(name="desk", model="m", instructions="Be brief.", tools=[greet])])
+DEARER = App(
+    agents=[Agent(name="desk", model="m", tools=[_look("new"), _book("new"), _dearer_pay(), greet])], tools=[unbook]
+)
 OTHER = App(agents=[Agent(name="porter", model="m", tools=[greet])], tools=[_book("old"), unbook, pay])
 
 AS_OLD = ("m", "Be brief.", ("look", "book", "pay"))
@@ -158,6 +173,22 @@ async def test_a_tool_that_came_later_is_not_there_yet(make_world: MakeWorld) ->
             assert (await world.ended(thread, message_id)).answer == "Paid."
         assert said.told()[-1] == ("tool", "Error: There is no tool 'greet'. Tools: look, book, pay.")
         assert "greet bob" not in witness.of(thread)
+
+
+async def test_an_approval_is_for_the_arguments_that_were_shown(make_world: MakeWorld) -> None:
+    """A tool that has come to take one more argument, be it by default, isn't run under it: the turn is undone."""
+    said = told(*PAY)
+    async with make_world(OLD, said, serve=False) as world:
+        async with world.worker():
+            thread, message_id = await world.begin("desk", "go")
+            request = await waits(world, thread)
+        async with world.worker(DEARER):
+            await world.client.decide(thread, "approve", request, approver="ann")
+            result = await world.ended(thread, message_id)
+            assert (result.outcome, result.residue.undone) == ("failed", ('book(what="room")',))
+            assert "The arguments of pay are not the ones that were planned (and approved)." in result.error
+            assert await more(world, thread) == "Greeted."
+        assert witness.of(thread) == ["old: book room", "unbook room", "greet bob"]
 
 
 # ── what was removed ─────────────────────────────────────────────────────────────────────────────────────────────────

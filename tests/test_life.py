@@ -18,11 +18,13 @@ from perdure.errors import (
     AgentNotFound,
     Conflict,
     InvalidInput,
+    NotFound,
     PerdureError,
     Refused,
     ThreadBusy,
     ThreadClosed,
     ThreadNotFound,
+    TurnFailed,
 )
 from perdure.testing import Conversation, ModelFault, Reply, Rule, call, say, together
 from perdure.tool import MAX_OUTPUT
@@ -364,6 +366,23 @@ async def test_a_repeated_message_is_one_message(make_world: MakeWorld) -> None:
         await world.client.send(thread, "hello", message_id="m2")
         await world.ended(thread, "m2")
         assert [c.turn for c in await world.client.history(thread)] == [2, 2, 1, 1]
+
+
+async def test_whoever_waits_is_never_left_waiting(make_world: MakeWorld) -> None:
+    """For a message that the thread doesn't remember, or whose workflow was terminated in the middle of its turn."""
+    async with make_world(app, talker()) as world:
+        thread, message_id = await world.begin("scribe", "hello")
+        await world.ended(thread, message_id)
+        with pytest.raises(NotFound, match="no result of message m7"):
+            await world.client.wait(thread, "m7")
+        world.model.add_fault(ModelFault(mode="hang"))
+        accepted = await world.client.send(thread, "hello")
+        await world.model.held()
+        await world.handle(thread).terminate()
+        with pytest.raises(TurnFailed, match="ended in the middle of a turn"):
+            await world.client.wait(thread, accepted.message_id)
+        world.model.release()
+        assert (await say_hello(world, thread)).turn == 3
 
 
 async def test_messages_wait_in_line(make_world: MakeWorld) -> None:

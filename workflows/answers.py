@@ -20,7 +20,7 @@ def status(record: Record) -> StatusAnswer:
     return StatusAnswer(
         thread_id=record.thread_id, agent=record.agent, status=record.status(), turn=record.turn_number,
         step=record.head.step if record.head else 0, node=turn.node if turn else "",
-        waiting_for=tuple(r.waits_for() for r in record.book.pending()), queued=len(record.queue),
+        waiting_for=tuple(r.waits_for() for r in record.book.pending()), queued=len(record.queue) + record.opening,
         usage=turn.usage if turn else Usage(), steps_used=turn.steps if turn else 0,
         budget=turn.budget if turn else Budget(), results=tuple(record.results),
         attention=tuple(f"{e.key}: {e.label()} ({e.status})" for e in record.attention()), log=tuple(record.log),

@@ -1,6 +1,7 @@
 """What a person sees who only has the Temporal UI: current details and search attributes."""
 
 import json
+import re
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
@@ -67,7 +68,7 @@ def _request(thread_id: str, request: ApprovalRequest) -> str:
     who = ", ".join(request.policy.approvers) or "anyone"
     answer = {"request_id": request.id, "approver": "YOU", "digest": request.digest, "reason": ""}
     arguments = "\n".join(
-        f"- {name}: `{json.dumps(value, ensure_ascii=False)}`" for name, value in request.arguments.items()
+        f"- {name}: {_code(json.dumps(value, ensure_ascii=False))}" for name, value in request.arguments.items()
     )
     return (
         f"### Approval {request.id}: `{request.tool}`\n{request.policy.reason}\n\n{arguments}\n\n"
@@ -79,10 +80,17 @@ def _request(thread_id: str, request: ApprovalRequest) -> str:
     )
 
 
+def _code(text: str) -> str:
+    """As code: what a model wrote stays what it is, also where it contains Markdown."""
+    ticks = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
+    return f"{ticks}{text}{ticks}"
+
+
 def _open_effects(record: Record) -> str:
     lines = [
         f"- **{effect.status.replace('_', ' ')}**: {effect.label()} (`{effect.key}`) {effect.error}\n"
-        f"  `perdure resolve {record.thread_id} {effect.key} --done|--not-done --as YOU`"
+        f"  `perdure resolve {record.thread_id} {effect.key} --done --as YOU` if it stands outside, "
+        f"`perdure resolve {record.thread_id} {effect.key} --not-done --as YOU` if it doesn't"
         + (f", or try again: `perdure compensate {record.thread_id}`" if effect.status == "needs_attention" else "")
         for effect in record.attention()
     ]
@@ -100,7 +108,7 @@ def _results(record: Record) -> str:
     if not record.results:
         return ""
     last = record.results[-1]
-    said = f"> {last.answer}" if last.answer else last.error
+    said = "\n".join(f"> {line}" for line in last.answer.splitlines()) if last.answer else last.error
     return "\n".join([f"### Turn {last.turn}: {last.outcome}", said, *(f"- {line}" for line in last.residue.lines())])
 
 

@@ -26,10 +26,12 @@ from perdure.contracts import (
     lean,
 )
 from perdure.effects import OPEN, Effect
+from perdure.failures import bounded
 from perdure.view import StateView
 
 KEPT_LOG = 30
-KEPT_RESULTS = 5
+MAX_NOTE = 500  # characters of a line of the log
+KEPT_RESULTS = 10  # more than a client can miss between two looks
 KEPT_SEEN = 200
 KEPT_EFFECTS = 50
 
@@ -76,6 +78,7 @@ class Record:
     turn_number: int = 0
     branch: int = 0
     limits: Limits = field(default_factory=Limits)  # of the latest turn
+    opening: bool = False  # the turn of a message that has left the queue
     turn: Turn | None = None
     stop: Stop | None = None
     closing: bool = False
@@ -145,7 +148,7 @@ class Record:
 
     def note(self, text: str) -> None:
         """One line for people about what happened."""
-        self.log.append(LogEntry(at=stamp(workflow.now()), text=text))
+        self.log.append(LogEntry(at=stamp(workflow.now()), text=bounded(text, MAX_NOTE)))
         del self.log[:-KEPT_LOG]
 
     def commit(self, node: str = "") -> Commit:
@@ -200,6 +203,8 @@ class Record:
             return "closed"
         if self.compensating:
             return "compensating"
+        if self.opening:
+            return "running"
         doubt = [effect for effect in self.attention() if effect.status == "in_doubt"]
         if self.turn is not None:
             if self.book.pending():

@@ -1,5 +1,7 @@
 """Rollback: compensating what a turn did outside, in reverse order of completion."""
 
+from collections.abc import Mapping
+
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
@@ -34,8 +36,9 @@ async def roll_back(record: Record, display: Display, saga: Saga, spec: AgentSpe
     display.refresh()
     try:
         left = {effect.key: effect for effect in saga.effects}
+        tools = saga.tools | (dict(spec.tools) if spec else {})
         for effect in to_undo(saga.effects):
-            left[effect.key] = await _undo(record, effect, spec)
+            left[effect.key] = await _undo(record, effect, tools)
             record.enter(left[effect.key])
             display.refresh()
         # What is in doubt in the workflow's own ledger is in doubt, whatever the store saw last.
@@ -45,8 +48,7 @@ async def roll_back(record: Record, display: Display, saga: Saga, spec: AgentSpe
         record.compensating = False
 
 
-async def _undo(record: Record, effect: Effect, spec: AgentSpec | None) -> Effect:
-    tools = spec.tools if spec else {}
+async def _undo(record: Record, effect: Effect, tools: Mapping[str, ToolSpec]) -> Effect:
     undo = Undo(
         thread_id=record.thread_id,
         agent=record.agent,

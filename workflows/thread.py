@@ -123,7 +123,9 @@ class AgentThread:
     async def _next_turn(self) -> None:
         """Open a turn for the oldest message."""
         message = self._record.queue.popleft()
+        self._record.opening = True
         refusal = await self._to_the_end(self._open(message))
+        self._record.opening = False
         if opening := self._opening.get(message.id):
             opening.done, opening.failure = True, refusal.failure() if refusal is not None else None
         if refusal is not None:

@@ -79,18 +79,19 @@ async def status(session: Session, thread: Thread) -> None:
 @command
 async def watch(session: Session, thread: Thread) -> None:
     """Follow a thread until it has completed, or until Ctrl-C."""
+    out = session.out
+    if out.form is Format.json:
+        raise UsageError("`watch` is a stream of documents.", hint="Use -o jsonl, or `status` for one of them.")
     client = await session.client()
-    out, link = session.out, session.ui_link(thread)
+    link = session.ui_link(thread)
     with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C: the one way to stop watching, so no failure
         if out.form is Format.text and out.console.is_terminal:
             with Live(console=out.console, auto_refresh=False) as live:
                 await _each(client.watch(thread), lambda seen: live.update(render.status(seen, link), refresh=True))
         elif out.form is Format.text:
             await _each(client.watch(thread), _Journal(out).tell)
-        elif out.form is Format.jsonl:
-            await _each(client.watch(thread), lambda seen: out.show(seen, ""))
         else:
-            raise UsageError("`watch` is a stream of documents.", hint="Use -o jsonl, or `status` for one of them.")
+            await _each(client.watch(thread), lambda seen: out.show(seen, ""))
 
 
 async def _each(statuses: "AsyncIterator[StatusAnswer]", show: "Callable[[StatusAnswer], None]") -> None:

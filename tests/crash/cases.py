@@ -36,36 +36,38 @@ class Case:
 
     async def play(self, scene: Scene) -> None:
         """Start the thread, see its worker die, start another, and look at what has become of everything."""
-        if self.shop:
-            scene.shop.add_fault(self.shop)
-        if self.model:
-            scene.model.add_fault(self.model)
-        first = await scene.worker(point(self.at) if self.at else None)
         waits = not (self.at or self.shop or self.model)
-        async with scene.sending(self.story, approving=not waits) as message:
-            await self._death(scene, first)
+        first = await armed(scene, at=self.at, shop=self.shop, model=self.model)
+        async with scene.begun(approving=not waits) as message:
             if waits:
-                await scene.approved(self.story)
+                await scene.shows("awaiting_approval")
+                await first.is_killed()
+                await scene.approve()
+            elif self.at:
+                await first.dies_at(self.at)
+            else:
+                await self._dies_held(scene, first)
             await scene.worker()
-        await scene.ends(message.result(), self.story)
-        await scene.is_whole(self.story, repaid=self.repaid, attempts=dict(self.attempts))
+        await scene.ends_well(message.result())
+        await scene.is_whole(repaid=self.repaid, attempts=self.attempts)
 
-    async def _death(self, scene: Scene, worker: WorkerProcess) -> None:
-        """Return once the worker is dead, by SIGKILL, where the case says."""
-        if self.at:
-            await worker.dies()
-            assert worker.said[-1] == {"reached": self.at}
-            return
-        if self.shop:
-            await scene.shop.held(within=PATIENCE)
-        elif self.model:
-            await scene.model.held(within=PATIENCE)
-        else:
-            await scene.shows("awaiting_approval")
+    async def _dies_held(self, scene: Scene, worker: WorkerProcess) -> None:
+        await (scene.shop if self.shop else scene.model).held(within=PATIENCE)
         if self.story is THREE_AT_ONCE:  # the other two are done with
             await worker.says("ended", "tool:reserve_stock")
             await worker.says("ended", "tool:check_stock")
         await worker.is_killed()
+
+
+async def armed(
+    scene: Scene, *, at: str = "", shop: ShopFault | None = None, model: ModelFault | None = None
+) -> WorkerProcess:
+    """The first worker, which dies at its point, if it has one; the shop or the model are told to hold a request."""
+    if shop:
+        scene.shop.add_fault(shop)
+    if model:
+        scene.model.add_fault(model)
+    return await scene.worker(point(at) if at else None)
 
 
 def _at(story: Story, *points: str) -> list[Case]:

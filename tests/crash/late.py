@@ -7,7 +7,7 @@ from perdure.testing import ModelFault
 from tests.crash.points import point
 from tests.crash.process import WorkerProcess
 from tests.crash.scene import PATIENCE, Scene
-from tests.crash.stories import ORDER, STILL_THERE, TAKEN_BACK, THREE_AT_ONCE, Story
+from tests.crash.stories import ORDER, TAKEN_BACK, THREE_AT_ONCE, Story
 
 _CANCELLED, _MOVED, _SAME = "CancelledError", "ConcurrentModification", "False"
 
@@ -33,38 +33,43 @@ class Late:
 
     async def play(self, scene: Scene) -> None:
         """One worker stands still, the other finishes; then the first goes on, and changes nothing."""
+        first, message = await self.left_behind(scene)
+        await scene.shows("idle" if self.story.outcome == "answered" else "failed")
+        before = await scene.everything()
+        deed = await self.comes_back(scene, first)
+        assert deed in self.came_to, deed
+        assert await scene.everything() == before
+        await scene.ends_well(message)
+        await scene.goes_on()
+        await scene.history_is_clean()
+
+    async def left_behind(self, scene: Scene) -> tuple[WorkerProcess, str]:
+        """Start the thread, see its worker stand still, start another."""
         if self.shop:
             scene.shop.add_fault(self.shop)
         if self.model:
             scene.model.add_fault(self.model)
         # Full with the one activity that it stands in, it doesn't hold polls open that would swallow others.
-        first = await scene.worker(
-            point(self.at, "SIGSTOP") if self.at else None, PERDURE_MAX_CONCURRENT_ACTIVITIES="1"
-        )
-        async with scene.sending(self.story) as message:
-            await self._stands_still(scene, first)
+        at = point(self.at, "SIGSTOP") if self.at else None
+        worker = await scene.worker(at, PERDURE_MAX_CONCURRENT_ACTIVITIES="1")
+        async with scene.begun() as message:
+            if self.at:
+                await worker.says("reached", self.at)
+            else:
+                await (scene.shop if self.shop else scene.model).held(within=PATIENCE)
+                worker.stands_still()
             await scene.worker()
-        await scene.shows("idle" if self.story.outcome == "answered" else "failed")
-        before = await scene.everything()
+        return worker, message.result()
+
+    async def comes_back(self, scene: Scene, worker: WorkerProcess) -> str:
+        """Let the worker go on, and wait for the end of its attempt; what came of it."""
         scene.shop.release()
         scene.model.release()
-        heard = len(first.said)
-        first.goes_on()
-        deed = await first.says("late", since=heard) if self.at else await first.says("ended", since=heard)
-        await first.says("ended", since=heard)
-        assert deed["came_to"] in self.came_to, deed
-        assert await scene.everything() == before
-        await scene.ends(message.result(), self.story)
-        again = await scene.client.send(scene.thread, STILL_THERE.message)
-        await scene.ends(again.message_id, STILL_THERE)
-        await scene.history_is_clean()
-
-    async def _stands_still(self, scene: Scene, worker: WorkerProcess) -> None:
-        if self.at:
-            await worker.says("reached", self.at)
-            return
-        await (scene.shop.held(within=PATIENCE) if self.shop else scene.model.held(within=PATIENCE))
-        worker.stands_still()
+        heard = len(worker.said)
+        worker.goes_on()
+        deed = await worker.says("late" if self.at else "ended", since=heard)
+        await worker.says("ended", since=heard)
+        return str(deed["came_to"])
 
 
 LATE = [

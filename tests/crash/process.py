@@ -47,6 +47,11 @@ class WorkerProcess:
         code = self._process.exitcode
         assert code == -signal.SIGKILL, f"it ended with {code}: {self._last_words()}"
 
+    async def dies_at(self, point: str) -> None:
+        """Wait for it to be struck at its point: the last that it says, and its end."""
+        await self.dies()
+        assert self.said[-1] == {"reached": point}, self.said
+
     async def is_killed(self) -> None:
         """Kill it, now."""
         assert not self._ended, f"it is dead already: {self._last_words()}"

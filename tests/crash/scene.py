@@ -1,8 +1,8 @@
-"""One thread's own shop, model, store and task queue; its workers are processes. And what is true at the end."""
+"""One thread's own shop, model, store and task queue; its workers are processes; and what is true at the end."""
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 
@@ -12,24 +12,20 @@ from temporalio.common import SearchAttributeKey
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 
-from perdure.checkpoint import Checkpoint
 from perdure.checkpointer import verify_line
 from perdure.contracts import TurnResult
 from perdure.examples.orders import desk
-from perdure.examples.orders.ledger import Entry
 from perdure.examples.orders.shop import Shop
-from perdure.testing import ModelServer
 from perdure.wire import data_converter
 from perdure.workflows.thread import AgentThread
 from tests.crash.points import Point
 from tests.crash.process import WorkerProcess
-from tests.crash.stories import SCRIPT, Story
+from tests.crash.stories import SCRIPT, STILL_THERE, Story
 from tests.crash.worker import Duty
 from tests.world import World, eventually, world
 
-ORDERS = "perdure.examples.orders.desk:app"
 PATIENCE = 90.0  # seconds for a thread to get where it must; on a busy machine it takes ten
-# A lost attempt is noticed within a second or two, a lost workflow task too: the tests wait for nothing else.
+# A lost attempt is noticed within seconds, and so is a lost workflow task: the tests wait for nothing else.
 _QUICK = {"heartbeat": 2.0, "sticky": 1.0, "task_timeout": 2.0}
 _STATUS = SearchAttributeKey.for_keyword("PerdureStatus")
 
@@ -37,15 +33,14 @@ _STATUS = SearchAttributeKey.for_keyword("PerdureStatus")
 class Scene:
     """A thread that has not begun, and everything it will meet."""
 
-    def __init__(self, made: World, shop: Shop, folder: Path, app: str) -> None:
+    def __init__(self, made: World, shop: Shop, folder: Path, story: Story) -> None:
+        self.story = story
         self.shop = shop
-        self.model: ModelServer = made.model
-        self.store = made.store
+        self.model = made.model
         self.client = made.client
         self.thread = made.thread()
         self._world = made
         self._folder = folder
-        self._app = app
         self._workers: list[WorkerProcess] = []
 
     async def worker(self, at: Point | None = None, **environment: str) -> WorkerProcess:
@@ -58,7 +53,7 @@ class Scene:
             "PERDURE_STICKY": str(settings.sticky),
         }  # fmt: skip
         duty = Duty(
-            address=self._world.temporal.service_client.config.target_host, app=self._app, at=at,
+            address=self._world.temporal.service_client.config.target_host, app=self.story.app, at=at,
             environment=base | environment, log=self._folder / f"worker-{len(self._workers) + 1}.log",
         )  # fmt: skip
         worker = WorkerProcess(duty)
@@ -73,30 +68,22 @@ class Scene:
     # ── what happens ─────────────────────────────────────────────────────────────────────────────────────────────
 
     @asynccontextmanager
-    async def sending(self, story: Story, *, approving: bool = True) -> AsyncIterator[asyncio.Task[str]]:
-        """Send the story's message, and approve what needs it, while other things happen. Gives the message's id."""
+    async def begun(self, *, approving: bool = True) -> AsyncIterator[asyncio.Task[str]]:
+        """Send the message, and approve what needs it, while other things happen. Gives the message's id."""
         async with asyncio.TaskGroup() as meanwhile:
-            sending = meanwhile.create_task(self.begins(story))
-            if approving and story.approval:
-                meanwhile.create_task(self.approved(story))
+            sending = meanwhile.create_task(self._send())
+            if approving and self.story.approval:
+                meanwhile.create_task(self.approve())
             yield sending
 
-    async def begins(self, story: Story) -> str:
-        """Send the first message; its id, once its turn has begun."""
-        _, accepted = await self.client.start(story.agent, story.message, thread=self.thread)
+    async def _send(self) -> str:
+        _, accepted = await self.client.start(self.story.agent, self.story.message, thread=self.thread)
         return accepted.message_id
 
-    async def ends(self, message_id: str, story: Story) -> None:
-        """Return once the turn has ended as its story does."""
-        async with asyncio.timeout(PATIENCE):
-            result = await self.client.wait(self.thread, message_id, for_people=False)
-        assert isinstance(result, TurnResult)
-        assert (result.outcome, result.answer) == (story.outcome, story.answer)
-
-    async def approved(self, story: Story) -> None:
+    async def approve(self) -> None:
         """Once Temporal shows that the charge waits for approval, approve it by signal. Needs no worker."""
         await self.shows("awaiting_approval")
-        arguments = desk.charge_card.arguments(card="tok_visa_1", amount=story.approval)
+        arguments = desk.charge_card.arguments(card="tok_visa_1", amount=self.story.approval)
         decision = {"request_id": "a1", "approver": "finance", "digest": desk.charge_card.digest(arguments)}
         await self._world.handle(self.thread).signal("approve", decision)
 
@@ -113,68 +100,69 @@ class Scene:
             return ""
         return run.typed_search_attributes.get(_STATUS) or ""
 
-    def _told(self, seen: object) -> str:
-        """What was seen, and what all workers said, for an assertion that fails."""
-        return "\n".join([str(seen), *(str(worker.said) for worker in self._workers)])
+    async def ends(self, message_id: str, outcome: str, answer: str = "") -> None:
+        """Return once the message's turn has ended like this."""
+        async with asyncio.timeout(PATIENCE):
+            result = await self.client.wait(self.thread, message_id, for_people=False)
+        assert isinstance(result, TurnResult)
+        assert (result.outcome, result.answer) == (outcome, answer), self._told(result)
+
+    async def ends_well(self, message_id: str) -> None:
+        """Return once the message's turn has ended as the story does."""
+        await self.ends(message_id, self.story.outcome, self.story.answer)
+
+    async def goes_on(self) -> None:
+        """The thread takes another message and answers it: the model accepts its conversation."""
+        accepted = await self.client.send(self.thread, STILL_THERE.message)
+        await self.ends(accepted.message_id, STILL_THERE.outcome, STILL_THERE.answer)
 
     # ── what is true at the end ──────────────────────────────────────────────────────────────────────────────────
 
-    async def is_whole(
-        self, story: Story, *, repaid: int | None = None, attempts: dict[str, int] | None = None
-    ) -> None:
-        """Everything that must be true, whatever was struck.
+    async def is_whole(self, *, repaid: int | None = None, attempts: Mapping[str, int] | None = None) -> None:
+        """All that must be true of the story, whatever was struck.
 
         ``repaid`` is the number of the logical model call that was answered twice; ``attempts`` tells how often the
         shop was asked for an effect (``charge tok_visa_1``), where not once.
         """
-        self.paid(story.calls, repaid)
-        self.shop_did(story, attempts or {})
-        await self.store_is_whole(story.sources)
-        statuses = tuple(row.entry.status for row in await self.store.effects(self.thread))
-        assert statuses == story.effects
-        if story.notes:
-            assert (await self.client.state(self.thread))["notes"] == list(story.notes)
+        self._paid_once(repaid)
+        self.shop_did(self.story.ledger, attempts or {})
+        await self.store_is_whole(self.story.sources)
+        await self.ledger_says(self.story.effects)
+        if self.story.notes:
+            assert (await self.client.state(self.thread))["notes"] == list(self.story.notes)
         await self.history_is_clean()
 
-    def paid(self, calls: int, repaid: int | None) -> None:
-        """Each logical model call was answered once; the one that is named, twice."""
+    def _paid_once(self, repaid: int | None) -> None:
         answered = list(self.model.calls_by_key.values())
-        assert answered == [2 if number == repaid else 1 for number in range(1, calls + 1)], self._told(answered)
+        expected = [2 if number == repaid else 1 for number in range(1, self.story.calls + 1)]
+        assert answered == expected, self._told(answered)
 
-    def shop_did(self, story: Story, attempts: dict[str, int]) -> None:
-        """One entry for each logical effect, each asked for under one key."""
+    def shop_did(self, ledger: Sequence[tuple[str, str, str]], attempts: Mapping[str, int] | None = None) -> None:
+        """One entry (kind, subject, status) for each logical effect, each asked for under a key of its own."""
         entries = self.shop.ledger.entries()
-        assert sorted(map(_seen, entries)) == sorted((d.kind, d.subject, d.status) for d in story.ledger)
-        assert {f"{e.kind} {e.subject}": e.attempts for e in entries if e.attempts > 1} == attempts
-        assert len({entry.key for entry in entries}) == len(entries)
-        assert all(entry.key for entry in entries)
+        seen = sorted((entry.kind, entry.subject, entry.status) for entry in entries)
+        assert seen == sorted(ledger), self._told(seen)
+        again = {f"{entry.kind} {entry.subject}": entry.attempts for entry in entries if entry.attempts > 1}
+        assert again == (attempts or {}), self._told(again)
+        assert len({entry.key for entry in entries if entry.key}) == len(entries)
 
-    async def store_is_whole(self, sources: object) -> list[Checkpoint]:
-        """One unbroken line of checkpoints, every digest right; no receipt is left over. Oldest first."""
+    async def ledger_says(self, statuses: Sequence[str]) -> None:
+        """What became of each effect, as the thread's own ledger has it."""
+        seen = [effect.status for effect in await self.client.effects(self.thread)]
+        assert seen == list(statuses), self._told(seen)
+
+    async def store_is_whole(self, sources: Sequence[str]) -> None:
+        """One unbroken line of checkpoints, every digest right, the thread at its end; no receipt is left over."""
         line = tuple(reversed(await self.client.history(self.thread, limit=1000)))
-        assert [checkpoint.source for checkpoint in line] == sources
+        seen = [checkpoint.source for checkpoint in line]
+        assert seen == list(sources), self._told(seen)
         assert [checkpoint.parent_id for checkpoint in line] == [None, *(checkpoint.id for checkpoint in line[:-1])]
         verify_line(self.thread, None, line)
-        row = await self.store.thread(self.thread)
-        known = await self.client.checkpoint(self.thread)
+        row, known = await self._world.store.thread(self.thread), await self.client.checkpoint(self.thread)
         assert row is not None
-        assert known.head == line[-1].ref
-        assert row.head_id == line[-1].id
+        assert (known.head, row.head_id) == (line[-1].ref, line[-1].id)
         assert known.state == await self.client.state(self.thread)
-        assert (await self.store.sizes())["rows"]["receipts"] == 0
-        return list(line)
-
-    async def everything(self) -> dict[str, object]:
-        """All that an attempt could change: the store row by row, Temporal's history, the shop's books; of these only
-        not how often an effect was asked for."""
-        store: dict[str, object] = {name: self._rows(name) for name in (await self.store.sizes())["rows"]}
-        history = await self._world.fetch(self.thread)
-        books = [entry.model_dump(exclude={"attempts"}) for entry in self.shop.ledger.entries()]
-        return {**store, "history": len(history.events), "books": books}
-
-    def _rows(self, table: str) -> list[tuple[object, ...]]:
-        with closing(sqlite3.connect(self._folder / "store.db")) as database:
-            return list(database.execute(f"SELECT * FROM {table} ORDER BY 1, 2"))
+        assert self._rows("receipts") == []
 
     async def history_is_clean(self) -> None:
         """No workflow task failed (one that timed out with its worker did not), and the history replays."""
@@ -186,17 +174,29 @@ class Scene:
         replayer = Replayer(workflows=[AgentThread], data_converter=data_converter, workflow_runner=runner)
         await replayer.replay_workflow(history)
 
+    async def everything(self) -> dict[str, object]:
+        """All that an attempt could change: the store row by row, Temporal's history, the shop's books; of these only
+        not how often an effect was asked for."""
+        store: dict[str, object] = {name: self._rows(name) for name in (await self._world.store.sizes())["rows"]}
+        history = await self._world.fetch(self.thread)
+        books = [entry.model_dump(exclude={"attempts"}) for entry in self.shop.ledger.entries()]
+        return {**store, "history": len(history.events), "books": books}
+
+    def _rows(self, table: str) -> list[tuple[object, ...]]:
+        with closing(sqlite3.connect(self._folder / "store.db")) as database:
+            return list(database.execute(f"SELECT * FROM {table} ORDER BY 1, 2"))
+
+    def _told(self, seen: object) -> str:
+        """What was seen, and what all workers said, for an assertion that fails."""
+        return "\n".join([str(seen), *(str(worker.said) for worker in self._workers)])
+
 
 @asynccontextmanager
-async def scene(temporal: TemporalClient, folder: Path, app: str = ORDERS) -> AsyncIterator[Scene]:
+async def scene(temporal: TemporalClient, folder: Path, story: Story) -> AsyncIterator[Scene]:
     """A scene without a worker; at its end no process is left."""
     async with AsyncExitStack() as stack:
         made = await stack.enter_async_context(world(temporal, folder, desk.app, SCRIPT, serve=False, **_QUICK))
         shop = await stack.enter_async_context(Shop(folder / "ledger.db"))
-        set_up = Scene(made, shop, folder, app)
+        set_up = Scene(made, shop, folder, story)
         stack.push_async_callback(set_up.end)
         yield set_up
-
-
-def _seen(entry: Entry) -> tuple[str, str, str]:
-    return entry.kind, entry.subject, entry.status

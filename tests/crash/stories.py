@@ -1,7 +1,5 @@
 """What the threads of the crash tests are about, and what must be true of each once it has ended."""
 
-from collections.abc import Sequence
-
 from perdure.examples.orders.story import ONE_MONITOR, STORY, TWO_LAPTOPS
 from perdure.testing import Rule, call, say, together
 from perdure.values import Value
@@ -36,28 +34,25 @@ SCRIPT = STORY.model_copy(
 )
 
 
-class Done(Value):
-    """An entry of the shop's ledger, as it must be."""
-
-    kind: str
-    subject: str
-    status: str
-
-
 class Story(Value):
-    """One thread: its message, and how it ends however often a worker dies on the way."""
+    """One thread: its message, and how it ends however often a worker dies on the way.
+
+    ``ledger`` is what the shop has in its books, as (kind, subject, status); ``effects`` what the thread's own ledger
+    says of each; ``sources`` are its checkpoints, ``calls`` its logical model calls.
+    """
 
     name: str
     message: str
-    agent: str = "orders"
     outcome: str
     answer: str = ""
+    sources: tuple[str, ...]
+    calls: int
+    app: str = "perdure.examples.orders.desk:app"
+    agent: str = "orders"
     approval: float | None = None
-    ledger: tuple[Done, ...] = ()
+    ledger: tuple[tuple[str, str, str], ...] = ()
     effects: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    sources: Sequence[str]
-    calls: int
 
 
 ORDER = Story(
@@ -67,9 +62,9 @@ ORDER = Story(
     answer="Your order is on its way: reservation-1, paid with charge-2, brought by booking-3.",
     approval=2500.0,
     ledger=(
-        Done(kind="reserve", subject="laptop", status="done"),
-        Done(kind="charge", subject="tok_visa_1", status="done"),
-        Done(kind="book", subject="12 Harbour Street", status="done"),
+        ("reserve", "laptop", "done"),
+        ("charge", "tok_visa_1", "done"),
+        ("book", "12 Harbour Street", "done"),
     ),
     effects=("done", "done", "done"),
     notes=(
@@ -77,7 +72,7 @@ ORDER = Story(
         "Charged 2500.00 to tok_visa_1 as charge-2.",
         "Booked a courier to 12 Harbour Street as booking-3.",
     ),
-    sources=["input", *["step"] * 7],
+    sources=("input", *["step"] * 7),
     calls=4,
 )
 
@@ -86,14 +81,14 @@ TAKEN_BACK = Story(
     message=ONE_MONITOR,
     outcome="failed",
     ledger=(
-        Done(kind="reserve", subject="monitor", status="undone"),
-        Done(kind="charge", subject="tok_visa_1", status="undone"),
-        Done(kind="refund", subject="tok_visa_1", status="done"),
-        Done(kind="release", subject="monitor", status="done"),
+        ("reserve", "monitor", "undone"),
+        ("charge", "tok_visa_1", "undone"),
+        ("refund", "tok_visa_1", "done"),
+        ("release", "monitor", "done"),
     ),
     effects=("undone", "undone", "failed"),
     notes=("Reserved 1 of monitor as reservation-1.", "Charged 89.00 to tok_visa_1 as charge-2."),
-    sources=["input", *["step"] * 5, "compensation"],
+    sources=("input", *["step"] * 5, "compensation"),
     calls=3,
 )
 
@@ -103,11 +98,11 @@ THREE_AT_ONCE = Story(
     outcome="answered",
     answer="All three are done.",
     ledger=(
-        Done(kind="reserve", subject="laptop", status="done"),
-        Done(kind="reserve", subject="monitor", status="done"),
+        ("reserve", "laptop", "done"),
+        ("reserve", "monitor", "done"),
     ),
     effects=("done", "done"),
-    sources=["input", *["step"] * 3],
+    sources=("input", *["step"] * 3),
     calls=2,
 )
 
@@ -116,7 +111,7 @@ NOT_CALLED = Story(
     message=GARBLED,
     outcome="answered",
     answer=f"I could not complete the order: {GARBLED}",
-    sources=["input", *["step"] * 3],
+    sources=("input", *["step"] * 3),
     calls=2,
 )
 
@@ -125,20 +120,21 @@ LOOKED = Story(
     message=LOOK,
     outcome="answered",
     answer="There are 1000.",
-    sources=["input", *["step"] * 3],
+    sources=("input", *["step"] * 3),
     calls=2,
 )
 
 WIRED = Story(
     name="wired",
     message=WIRE,
+    app="tests.crash.wires:app",
     agent="wires",
     outcome="answered",
     answer="Settled.",
-    ledger=(Done(kind="charge", subject="landlord", status="done"),),
+    ledger=(("charge", "landlord", "done"),),
     effects=("done",),
-    sources=["input", *["step"] * 3],
+    sources=("input", *["step"] * 3),
     calls=2,
 )
 
-STILL_THERE = Story(name="still there", message=HELLO, outcome="answered", answer="I am.", sources=[], calls=1)
+STILL_THERE = Story(name="still there", message=HELLO, outcome="answered", answer="I am.", sources=(), calls=1)
