@@ -4,13 +4,14 @@ from temporalio import activity
 
 from perdure.activities.completion import Answer, complete, request_key, request_of
 from perdure.activities.locks import KeyedLocks
+from perdure.activities.once import once
 from perdure.activities.runtime import Runtime, committed
 from perdure.agent import Definition
 from perdure.budget import Usage
 from perdure.canonical import Json
 from perdure.checkpoint import Checkpoint
 from perdure.checkpointer import Change, Position
-from perdure.contracts import CALL_MODEL, CallModel, ModelDone, ToolPlan
+from perdure.contracts import CALL_MODEL, CallModel, Commit, ModelDone, ToolPlan
 from perdure.delta import latest_message
 from perdure.effects import effect_key
 from perdure.errors import IntegrityError, InvalidInput
@@ -34,12 +35,7 @@ class ModelActivities:
         """Answer the state at the head: from this step's own checkpoint if an earlier attempt committed it, from the
         result cache if the same request was answered before, else by the model. Commits the answer."""
         definition = await self._runtime.definition(task.spec)
-        earlier = await self._runtime.store.checkpoint(task.commit.thread_id, task.commit.checkpoint_id)
-        if earlier is not None:
-            position = await self._runtime.checkpointer.load(earlier.thread_id, earlier.id)
-            usage = Usage.model_validate(earlier.metadata.get("usage", {}))
-        else:
-            position, usage = await self._answer(task, definition)
+        position, usage = await once(lambda: self._earlier(task.commit), lambda: self._answer(task, definition))
         message = Message.model_validate(position.values["messages"][-1])
         delta = {"messages": {"op": "messages", "put": [position.values["messages"][-1]]}}
         return ModelDone(
@@ -51,6 +47,14 @@ class ModelActivities:
             answer="" if message.tool_calls else message.content[:_ANSWER],
             note=message.note,
         )
+
+    async def _earlier(self, commit: Commit) -> tuple[Position, Usage] | None:
+        """What another attempt committed and could not report."""
+        earlier = await self._runtime.store.checkpoint(commit.thread_id, commit.checkpoint_id)
+        if earlier is None:
+            return None
+        position = await self._runtime.checkpointer.load(commit.thread_id, earlier.id)
+        return position, Usage.model_validate(earlier.metadata.get("usage", {}))
 
     async def _answer(self, task: CallModel, definition: Definition) -> tuple[Position, Usage]:
         head = await self._runtime.head(task.commit)

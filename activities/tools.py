@@ -10,6 +10,7 @@ from temporalio.common import RawValue
 
 from perdure.activities.effects import EffectActivities
 from perdure.activities.invoke import invoke
+from perdure.activities.once import once
 from perdure.activities.records import Record, text_of, tool_message
 from perdure.activities.runtime import Runtime, committed
 from perdure.checkpoint import Checkpoint
@@ -18,6 +19,7 @@ from perdure.contracts import TOOL_PREFIX, UNDO_PREFIX, CallTool, ToolDone, Undo
 from perdure.delta import Delta, latest_message
 from perdure.effects import Effect
 from perdure.errors import Conflict, InDoubt, InvalidInput, Refused, ToolError, ToolGone
+from perdure.failures import bounded
 from perdure.message import ToolCall
 from perdure.state import materialise, recorded, reduce_updates
 from perdure.stores.base import EffectRow, Receipt
@@ -44,8 +46,9 @@ class ToolActivities:
 
     async def call(self, task: CallTool) -> ToolDone:
         """Run one planned call. Never runs again what is already recorded under its key."""
-        if (earlier := await self._earlier(task)) is not None:
-            return earlier
+        return await once(lambda: self._earlier(task), lambda: self._attempt(task))
+
+    async def _attempt(self, task: CallTool) -> ToolDone:
         tool = self._runtime.tool(task.tool)
         head = await self._runtime.head(task.commit)
         call = _find_call(head, task.call_id)
@@ -63,7 +66,7 @@ class ToolActivities:
         return await self._finish(task, head, await self._record(task, tool, head, context, returned))
 
     async def _earlier(self, task: CallTool) -> ToolDone | None:
-        """What an earlier attempt recorded but could not report."""
+        """What another attempt recorded and could not report."""
         thread_id = task.commit.thread_id
         if task.alone:
             done = await self._runtime.store.checkpoint(thread_id, task.commit.checkpoint_id)
@@ -103,7 +106,7 @@ class ToolActivities:
     async def _refused(self, task: CallTool, tool: Tool, head: Position, error: ToolError) -> ToolDone:
         """A clear failure: nothing happened outside. The model reads it, unless the tool ends the turn."""
         if tool.spec.effect != "read":
-            await self._runtime.store.fail(task.commit.thread_id, task.key, bounded(error.message, _ERROR))
+            await self._runtime.store.fail(task.commit.thread_id, task.key, bounded(error.message))
         if tool.spec.on_error == "rollback":
             raise error
         return await self._finish(task, head, Record(ok=False, content=await self._bounded(f"Error: {error}")))
@@ -113,6 +116,7 @@ class ToolActivities:
         try:
             dumped = json.loads(tool.dump(returned))
             self._delta(task, head, Record(ok=True, content="", updates=context.updates))
+            updates = recorded(self._runtime.app.agent(task.agent).state, context.updates)
         except InvalidInput:
             if tool.spec.effect != "read":
                 record = Record(ok=True, content="done, but its result is invalid")
@@ -120,7 +124,6 @@ class ToolActivities:
                 await self._runtime.store.put_receipt(task.commit.thread_id, receipt, head=head.ref.id)
             raise
         content = await self._bounded(text_of(dumped))
-        updates = {name: recorded(value) for name, value in context.updates.items()}
         return Record(
             ok=True, content=content, updates=updates, returned=None if tool.spec.effect == "read" else dumped
         )

@@ -4,8 +4,10 @@ from typing import Any
 
 from temporalio import activity
 
+from perdure.activities.once import once
 from perdure.activities.records import Record, tool_message
 from perdure.activities.runtime import Runtime, committed
+from perdure.agent import Agent
 from perdure.canonical import canonical
 from perdure.checkpointer import Change, Position
 from perdure.contracts import (
@@ -26,7 +28,7 @@ from perdure.contracts import (
     Send,
 )
 from perdure.delta import Delta, Values
-from perdure.effects import OPEN
+from perdure.effects import OPEN, Effect
 from perdure.errors import ConcurrentModification, Conflict, InvalidInput, ThreadClosed, ThreadNotFound
 from perdure.message import Message, open_calls
 from perdure.state import State, reduce_updates
@@ -34,6 +36,7 @@ from perdure.view import view_of
 
 _LOOKED_BACK = 200  # checkpoints in which a resumed thread looks for messages that may be sent once more
 _SEEN = 50  # so many of their ids travel in the history, two kilobytes
+_ORPHANED = "Its workflow ended before its outcome was known."
 _NO_RESULT = "Its result is unknown: the turn was stopped."
 
 
@@ -52,7 +55,7 @@ class TurnActivities:
         if row.closed:
             raise ThreadClosed(f"Thread {task.thread_id} is closed.", hint="Start a new one.")
         head = await self._runtime.checkpointer.load(task.thread_id, row.head_id)
-        entries = [effect.entry for effect in await self._runtime.store.effects(task.thread_id)]
+        entries = await self._doubted(task.thread_id)
         latest = await self._runtime.store.history(task.thread_id, limit=_LOOKED_BACK)
         seen = [c.metadata["message_id"] for c in reversed(latest) if "message_id" in c.metadata]
         return Found(
@@ -61,19 +64,29 @@ class TurnActivities:
             seen=tuple(seen[-_SEEN:]),
         )  # fmt: skip
 
+    async def _doubted(self, thread_id: str) -> list[Effect]:
+        """The ledger. What is still marked as attempted nobody waits for any more: its workflow was terminated."""
+        store = self._runtime.store
+        entries = [row.entry for row in await store.effects(thread_id)]
+        for number, entry in enumerate(entries):
+            if entry.status == "attempted":
+                await store.settle(thread_id, entry.key, "in_doubt", error=_ORPHANED)
+                entries[number] = entry.model_copy(update={"status": "in_doubt", "error": _ORPHANED})
+        return entries
+
     @activity.defn(name=OPEN_TURN.name)
     async def open_turn(self, task: OpenTurn) -> OpenedTurn:
         """Read the agent's specification as it is now and commit the message.
 
         Raises AgentNotFound, InvalidInput, or Conflict where a thread to be begun exists; then nothing was written.
         """
+        agent = self._runtime.app.agent(task.agent)
+        definition = await self._runtime.publish(agent.name)
+        done = await once(lambda: self._earlier(task.commit), lambda: self._take_in(task, agent))
+        return OpenedTurn(spec=definition.spec, committed=done)
+
+    async def _take_in(self, task: OpenTurn, agent: Agent) -> Committed:
         runtime, commit = self._runtime, task.commit
-        agent = runtime.app.agent(task.agent)
-        definition = await runtime.publish(agent.name)
-        earlier = await runtime.store.checkpoint(commit.thread_id, commit.checkpoint_id)
-        if earlier is not None:
-            position = await runtime.checkpointer.load(commit.thread_id, earlier.id)
-            return OpenedTurn(spec=definition.spec, committed=committed(position, earlier.delta))
         if commit.head is None and await runtime.store.thread(commit.thread_id) is not None:
             raise Conflict(f"There is a thread {commit.thread_id} already.", hint="Send to it, or choose another id.")
         head = await runtime.head(commit) if commit.head else None
@@ -82,8 +95,14 @@ class TurnActivities:
             thread_id=commit.thread_id, checkpoint_id=commit.checkpoint_id, source="input", turn=commit.turn,
             schema_version=agent.state.version, delta=delta, metadata={"message_id": task.message.id},
         )  # fmt: skip
-        position = await runtime.checkpointer.commit(head, change, agent=agent.name, tenant=task.tenant)
-        return OpenedTurn(spec=definition.spec, committed=committed(position, delta))
+        return committed(await runtime.checkpointer.commit(head, change, agent=agent.name, tenant=task.tenant), delta)
+
+    async def _earlier(self, commit: Commit) -> Committed | None:
+        """What another attempt committed and could not report."""
+        earlier = await self._runtime.store.checkpoint(commit.thread_id, commit.checkpoint_id)
+        if earlier is None:
+            return None
+        return _told(await self._runtime.checkpointer.load(commit.thread_id, earlier.id), earlier.delta, commit)
 
     @activity.defn(name=MERGE_STEP.name)
     async def merge_step(self, task: MergeStep) -> Committed:
@@ -91,10 +110,10 @@ class TurnActivities:
 
         Raises InvalidInput if two calls write one overwrite-channel; then nothing was written.
         """
+        return await once(lambda: self._earlier(task.commit), lambda: self._merge_on_head(task))
+
+    async def _merge_on_head(self, task: MergeStep) -> Committed:
         runtime, commit = self._runtime, task.commit
-        earlier = await runtime.store.checkpoint(commit.thread_id, commit.checkpoint_id)
-        if earlier is not None:
-            return _told(await runtime.checkpointer.load(commit.thread_id, earlier.id), earlier.delta, commit)
         try:
             return await self._merge(task, await runtime.head(commit))
         except ConcurrentModification:

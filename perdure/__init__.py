@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from perdure.app import App
     from perdure.budget import Budget
     from perdure.errors import PerdureError, ToolError
-    from perdure.message import Message
+    from perdure.message import Message, Remove
     from perdure.starters.client import Client
     from perdure.state import (
         Overwrite,
@@ -34,7 +34,7 @@ _HOMES = {
     "perdure.app": ("App",),
     "perdure.budget": ("Budget",),
     "perdure.errors": ("PerdureError", "ToolError"),
-    "perdure.message": ("Message",),
+    "perdure.message": ("Message", "Remove"),
     "perdure.starters.client": ("Client",),
     "perdure.state": (
         "Overwrite", "State", "add", "append", "maximum", "merge", "messages", "minimum", "overwrite", "union",
@@ -44,9 +44,9 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Agent", "App", "Approval", "Budget", "Client", "Message", "Overwrite", "PerdureError", "State", "Tool",
-    "ToolContext", "ToolError", "add", "append", "maximum", "merge", "messages", "minimum", "overwrite", "tool",
-    "union",
+    "Agent", "App", "Approval", "Budget", "Client", "Message", "Overwrite", "PerdureError", "Remove", "State",
+    "Tool", "ToolContext", "ToolError", "add", "append", "maximum", "merge", "messages", "minimum", "overwrite",
+    "tool", "union",
 ]  # fmt: skip
 
 

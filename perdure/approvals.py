@@ -20,6 +20,7 @@ MAX_REASON = 4_000  # and of what people say about why
 KEPT_REFUSALS = 50  # the newest; each is at most a kilobyte, so a flood of junk can't fill a carried record
 KEPT_CLOSED = 20
 _PREVIEW = 500
+_KEPT_ARGUMENTS = 4_000  # characters of the arguments of a closed request; the conversation has them all
 
 
 class ApprovalPolicy(Value):
@@ -205,7 +206,8 @@ class ApprovalBook(BaseModel):
         return updated
 
     def _close(self, request: ApprovalRequest, outcome: Outcome, now: datetime) -> ApprovalRequest:
-        closed = request.model_copy(update={"outcome": outcome, "closed_at": stamp(now)})
+        kept = request.arguments if len(str(request.arguments)) <= _KEPT_ARGUMENTS else {}
+        closed = request.model_copy(update={"outcome": outcome, "closed_at": stamp(now), "arguments": kept})
         self.requests[request.id] = closed
         return closed
 

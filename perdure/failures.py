@@ -19,7 +19,8 @@ def to_failure(error: PerdureError, *, delay: float | None = None) -> Applicatio
     kind = next(base for base in type(error).__mro__ if getattr(errors, base.__name__, None) is base)
     more = {name: vars(error)[name] for name in vars(kind("")).keys() - {"message", "hint"}}
     return ApplicationError(
-        error.message, error.hint, *([more] if more else []), type=kind.__name__, non_retryable=not error.retry,
+        bounded(error.message), error.hint, *([more] if more else []), type=kind.__name__,
+        non_retryable=not error.retry,
         next_retry_delay=timedelta(seconds=delay) if delay is not None else None,
         category=_BENIGN if isinstance(error, _EXPECTED) else ApplicationErrorCategory.UNSPECIFIED,
     )  # fmt: skip
@@ -53,9 +54,9 @@ def describe(failure: BaseException) -> str:
         name = failure.type or ""
         known = getattr(errors, name, None) is not None
         text = failure.message if known or not name else f"{name}: {failure.message}"
-    return bounded(text, _SHOWN)
+    return bounded(text)
 
 
-def bounded(text: str, limit: int) -> str:
+def bounded(text: str, limit: int = _SHOWN) -> str:
     """The beginning of a text, with a sign where something is left out."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

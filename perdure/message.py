@@ -44,6 +44,15 @@ def open_calls(messages: Sequence[Mapping[str, Json]]) -> list[ToolCall]:
     return []
 
 
+class Remove(Value):
+    """In an update of a conversation: take the message of this id out. Removals go before what the update puts in.
+
+    Take out a call together with its answers: a model accepts neither without the other.
+    """
+
+    remove: str
+
+
 def to_openai(message: dict[str, Json]) -> dict[str, Json]:
     """A stored message as the chat protocol wants it."""
     out: dict[str, Json] = {"role": message["role"], "content": message.get("content", "")}

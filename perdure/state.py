@@ -15,12 +15,11 @@ from typing import Annotated, Any, ClassVar
 import typing_extensions
 from pydantic import BaseModel, ConfigDict, Secret, SecretBytes, SecretStr, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
-from pydantic_core import to_jsonable_python
 
 from perdure.canonical import Json, canonical
 from perdure.delta import Delta, Operation, Values, apply, diff, merged, same
 from perdure.errors import DefinitionError, InvalidInput
-from perdure.message import Message
+from perdure.message import Message, Remove
 
 _SECRETS = (Secret, SecretStr, SecretBytes)
 MISSING: Any = types.SimpleNamespace()  # a channel that has no value yet; None is a value
@@ -50,7 +49,7 @@ class Reducer:
         return self.name
 
 
-OVERWRITE = "$overwrite"  # an Overwrite as JSON: {"$overwrite": value}
+OVERWRITE = "$overwrite"  # an Overwrite as it is recorded between a call and the commit of its step: {OVERWRITE: value}
 
 
 class Overwrite:
@@ -58,15 +57,6 @@ class Overwrite:
 
     def __init__(self, value: Any) -> None:
         self.value = value
-
-    def json(self) -> Json:
-        """As it is recorded between a call and the commit of its step."""
-        return {OVERWRITE: to_jsonable_python(self.value)}
-
-
-def recorded(update: Any) -> Json:
-    """An update as JSON, for the record of its call."""
-    return update.json() if isinstance(update, Overwrite) else to_jsonable_python(update)
 
 
 def _set(value: Json) -> Operation:
@@ -88,6 +78,18 @@ def _merge(old: Json, new: Json) -> Operation | None:
     return None if old is not MISSING and same(merged(old, new), old) else {"op": "merge", "value": new}
 
 
+def _messages(old: Json, new: Json) -> Operation | None:
+    known = set() if old is MISSING else {message["id"] for message in old or ()}
+    drop = [item["remove"] for item in new if _removes(item) and item["remove"] in known]
+    put = [item for item in new if not _removes(item)]
+    return ({"op": "messages", "put": put} | ({"drop": drop} if drop else {})) if put or drop else None
+
+
+def _removes(item: Any) -> bool:
+    """Whether an item of an update is a ``Remove``, also as JSON."""
+    return isinstance(item, Remove) or (isinstance(item, dict) and item.keys() == {"remove"})
+
+
 def _first(combine: Combine) -> Combine:
     """Where there is no old value yet, the new one is it."""
     return lambda old, new: new if old is None else combine(old, new)
@@ -100,7 +102,7 @@ add = Reducer("add", combine=_first(operator.add))
 union = Reducer("union", _union, lists=True)
 maximum = Reducer("maximum", combine=_first(max))
 minimum = Reducer("minimum", combine=_first(min))
-messages = Reducer("messages", lambda old, new: {"op": "messages", "put": new} if new else None, lists=True)
+messages = Reducer("messages", _messages, lists=True)
 _BY_ID = messages  # inside State the name `messages` is the channel
 
 
@@ -154,15 +156,23 @@ class Channel:
             reason = str(error).rstrip(".")
         raise InvalidInput(f"Channel {self.place} takes {self.type_name}, not this {type(update).__name__}: {reason}.")
 
+    def record(self, update: Any) -> Json:
+        """A valid update as JSON that merges like it. Raises InvalidInput."""
+        if not overwrites(update):
+            if self.reducer is not _BY_ID or not isinstance(update, list | tuple):
+                return self.validate(update)
+            removals = [Remove.model_validate(item).model_dump() for item in update if _removes(item)]
+            return [*removals, *self.validate([item for item in update if not _removes(item)])]
+        return {OVERWRITE: self.validate(update.value if isinstance(update, Overwrite) else update[OVERWRITE])}
+
     def reduce(self, old: Json, update: Any, *, step: int) -> Operation | None:
         """The operation that merges an update into the old JSON value (or MISSING); None where nothing changes.
 
         Raises InvalidInput where the update doesn't fit, or can't be merged.
         """
         if overwrites(update):
-            value = update.value if isinstance(update, Overwrite) else update[OVERWRITE]
-            return _or_none(old, self._identified(self.validate(value), step=step, old=None))
-        value = self.validate(update)
+            return _or_none(old, self._identified(self.record(update)[OVERWRITE], step=step, old=None))
+        value = self.record(update)
         # A default that says something is what the first update merges into, and is written down with it.
         if old is MISSING and self.default not in (None, [], {}):
             operation = self._merge(self.default, value, step)
@@ -196,8 +206,8 @@ class Channel:
         taken = {message["id"] for message in ([] if old is MISSING else old or [])}
         taken |= {message["id"] for message in put if message.get("id")}
         free = (name for number in count() if (name := f"{step}.{number}") not in taken)
-        out = [{**message, "id": message.get("id") or next(free)} for message in put]
-        return list({message["id"]: message for message in out}.values())
+        out = [{**message, "id": message.get("id") or next(free)} for message in put if not _removes(message)]
+        return [*filter(_removes, put), *{message["id"]: message for message in out}.values()]
 
 
 def _plain(annotation: Any) -> Any:
@@ -327,6 +337,11 @@ def reduce_updates(state: type[State], values: Values, updates: Mapping[str, Map
     return delta
 
 
+def recorded(state: type[State], updates: Mapping[str, Any]) -> dict[str, Json]:
+    """Updates of known channels as JSON, for the record of the call that made them. Raises InvalidInput."""
+    return {name: channels(state)[name].record(update) for name, update in updates.items()}
+
+
 def overwrites(update: Any) -> bool:
     """Whether an update is an ``Overwrite``, also as it was recorded."""
     return isinstance(update, Overwrite) or (isinstance(update, dict) and update.keys() == {OVERWRITE})
@@ -340,7 +355,10 @@ def _joined(first: Operation | None, second: Operation, result: Json) -> Operati
     if kinds == ("append", "append"):
         return {"op": "append", "items": [*first["items"], *second["items"]]}
     if kinds == ("messages", "messages"):
-        return {"op": "messages", "put": [*first["put"], *second["put"]]}
+        dropped = second.get("drop", [])
+        put = [*(message for message in first["put"] if message["id"] not in dropped), *second["put"]]
+        drop = [*first.get("drop", []), *dropped]
+        return {"op": "messages", "put": put} | ({"drop": drop} if drop else {})
     if kinds == ("merge", "merge") and _nests(first["value"], second["value"]):
         return {"op": "merge", "value": merged(first["value"], second["value"])}
     return _set(result)

@@ -15,7 +15,10 @@ BOUND = 16_384  # bytes: a query answer stays far below gRPC's limit, and a carr
 
 
 class StateView(BaseModel):
-    """The part of a state that fits in ``BOUND``; ``omitted`` counts list items, or bytes, left out by channel."""
+    """The part of a state that fits in ``BOUND``; ``omitted`` counts list items, or bytes, left out by channel.
+
+    ``sizes`` are the bytes of each channel in the canonical form of ``values``: name, value, colon and comma.
+    """
 
     values: dict[str, Any] = {}
     sizes: dict[str, int] = {}
@@ -35,11 +38,14 @@ class StateView(BaseModel):
             if operation["op"] == "set":
                 self.omitted.pop(channel, None)
             self.values = apply(self.values, {channel: operation})
-            self.sizes[channel] = len(canonical(self.values[channel]))
+            self._measure(channel)
         self._shrink()
 
+    def _measure(self, channel: str) -> None:
+        self.sizes[channel] = len(canonical({channel: self.values[channel]})) - 1
+
     def _shrink(self) -> None:
-        while sum(self.sizes.values()) > BOUND:
+        while sum(self.sizes.values()) >= BOUND:
             channel = max(self.sizes, key=lambda name: (self.sizes[name], name))
             value = self.values[channel]
             if isinstance(value, list) and len(value) > 1:
@@ -56,7 +62,7 @@ class StateView(BaseModel):
             surplus -= len(canonical(items[dropped])) + 1
             dropped += 1
         self.values[channel] = items[dropped:]
-        self.sizes[channel] = len(canonical(self.values[channel]))
+        self._measure(channel)
         self.omitted[channel] = self.omitted.get(channel, 0) + dropped
 
 

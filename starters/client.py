@@ -358,7 +358,8 @@ class Client:
         return WithStartWorkflowOperation(
             WORKFLOW, lean(ThreadInput(agent=agent, tenant=tenant, resume=resume)), id=thread_id,
             task_queue=self._settings.task_queue, task_timeout=timedelta(seconds=self._settings.task_timeout),
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            # Two who begin a thread at once don't share it; two who wake one do.
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING if resume else WorkflowIDConflictPolicy.FAIL,
             search_attributes=TypedSearchAttributes(attributes),
             static_summary=f"{agent}: {text[:100]}",
             static_details=f"A thread of agent **{agent}**. Everything about it is under *current details*; "

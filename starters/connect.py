@@ -10,7 +10,7 @@ from temporalio.client import (
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from perdure.errors import Conflict, InvalidInput, PerdureError, TemporalUnreachable, ThreadNotFound
@@ -29,6 +29,8 @@ async def ask(thread_id: str, call: Callable[[], Awaitable[T]], *, patience: flo
             return await call()
     except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:
         raise TemporalUnreachable(f"Thread {thread_id} doesn't answer.", hint=NOBODY) from error
+    except WorkflowAlreadyStartedError as error:
+        raise _taken(thread_id) from error
     except WorkflowUpdateFailedError as error:
         raise _refusal(error.cause) from error
     except (WorkflowQueryFailedError, WorkflowQueryRejectedError) as error:
@@ -42,12 +44,16 @@ def rpc_error(thread_id: str, error: RPCError) -> PerdureError:
     if error.status == RPCStatusCode.NOT_FOUND:
         return ThreadNotFound(f"There is no thread {thread_id}.", hint="`perdure list` shows what there is.")
     if error.status == RPCStatusCode.ALREADY_EXISTS:
-        return Conflict(f"There is a thread {thread_id} already.", hint="Send to it, or choose another id.")
+        return _taken(thread_id)
     if error.status == RPCStatusCode.INVALID_ARGUMENT:
         return InvalidInput(f"Temporal refuses the call: {error.message}.")
     if error.status in _TIMED_OUT or "no poller" in error.message.lower():
         return TemporalUnreachable(f"Thread {thread_id} doesn't answer.", hint=NOBODY)
     return TemporalUnreachable(f"Temporal: {error.message}.")
+
+
+def _taken(thread_id: str) -> Conflict:
+    return Conflict(f"There is a thread {thread_id} already.", hint="Send to it, or choose another id.")
 
 
 def _refusal(cause: BaseException | None) -> PerdureError:

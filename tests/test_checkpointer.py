@@ -14,8 +14,8 @@ from perdure.delta import Delta
 from perdure.errors import CheckpointNotFound, ConcurrentModification, IntegrityError
 from perdure.stores import Store
 from perdure.stores.base import Line
-from tests.histories import History, noise, store_in
 from tests.properties import brief, scalars, texts, words
+from tests.threads import History, noise, store_in
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import pytest
 import pytest_asyncio
 from temporalio.testing import WorkflowEnvironment
 
-from tests.crash.cases import CASES
+from tests.crash.cases import CASES, struck_again_and_again
 from tests.crash.doubt import CERTAIN, IN_DOUBT, nobody_is_asked, settled_by_a_late_attempt
-from tests.crash.late import LATE
+from tests.crash.late import LATE, OVERTAKEN
 from tests.crash.scene import Scene, scene
 from tests.crash.stopped import STOPPED
-from tests.crash.stories import WIRED, Story
+from tests.crash.stories import ORDER, WIRED, Story
 
 _AT_ONCE = 6  # scenes; each is two processes, mostly waiting
 
@@ -71,6 +71,12 @@ async def test_a_thread_survives_its_worker(play: Play, stage: Stage) -> None:
     await stage[play]
 
 
+@plays(Play("order", ORDER, struck_again_and_again))
+async def test_a_thread_survives_five_workers(play: Play, stage: Stage) -> None:
+    """However often: what one of them has recorded, the next one finds."""
+    await stage[play]
+
+
 @plays(*(Play(stopped.name, stopped.story, stopped.play) for stopped in STOPPED))
 async def test_a_turn_can_be_cancelled_while_nobody_works(play: Play, stage: Stage) -> None:
     """Whatever the dead worker had committed without a word: the turn is undone, and the thread goes on from there."""
@@ -93,6 +99,12 @@ async def test_an_irreversible_effect_that_is_certain_needs_nobody(play: Play, s
 async def test_a_worker_that_comes_back_late_changes_nothing(play: Play, stage: Stage) -> None:
     """Stopped in the middle of a step that another worker then finished: its own attempt is recognised as done or
     refused, and nothing has changed, not a row, not an effect, not an event."""
+    await stage[play]
+
+
+@plays(*(Play(overtaken.name, overtaken.story, overtaken.play) for overtaken in OVERTAKEN))
+async def test_two_attempts_at_once_are_one_step(play: Play, stage: Stage) -> None:
+    """A worker that was only slow commits its step while another is at it: that one takes over what it finds."""
     await stage[play]
 
 

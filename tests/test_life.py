@@ -30,7 +30,7 @@ from perdure.testing import Conversation, ModelFault, Reply, Rule, call, say, to
 from perdure.tool import MAX_OUTPUT
 from perdure.view import BOUND
 from tests.conftest import MakeWorld
-from tests.witness import Holds, Listener, Witness
+from tests.witness import Doorkeeper, Holds, Listener, Witness
 from tests.world import World, eventually
 
 witness = Witness()
@@ -285,9 +285,13 @@ async def test_an_invalid_message_to_a_thread_changes_nothing(make_world: MakeWo
 
 
 async def test_a_started_thread_is_started_once(make_world: MakeWorld) -> None:
-    """A second start under the same id is a conflict, also while the first one runs."""
+    """A second start under the same id is a conflict: at the same moment, while the first one runs, and later."""
     async with make_world(app, talker()) as world:
-        thread, message_id = await world.begin("scribe", "hello")
+        thread = world.thread()
+        starts = (world.client.start("scribe", "hello", thread=thread) for _ in range(3))
+        answers = await asyncio.gather(*starts, return_exceptions=True)
+        assert sorted(type(answer).__name__ for answer in answers) == ["Conflict", "Conflict", "tuple"]
+        (message_id,) = [answer[1].message_id for answer in answers if isinstance(answer, tuple)]
         with pytest.raises(Conflict, match=thread):
             await world.client.start("scribe", "hello", thread=thread)
         await world.ended(thread, message_id)
@@ -363,8 +367,10 @@ async def test_a_repeated_message_is_one_message(make_world: MakeWorld) -> None:
         assert (await world.client.send(thread, "hello", message_id="m1")).repeated
         await world.completes(thread)
         assert (await world.client.send(thread, "hello", message_id="m1")).repeated
+        await world.completes(thread)
         await world.client.send(thread, "hello", message_id="m2")
         await world.ended(thread, "m2")
+        assert (await world.client.send(thread, "hello", message_id="m1")).repeated
         assert [c.turn for c in await world.client.history(thread)] == [2, 2, 1, 1]
 
 
@@ -399,6 +405,72 @@ async def test_messages_wait_in_line(make_world: MakeWorld) -> None:
         results = [await world.ended(thread, m) for m in (first, *(a.message_id for a in accepted))]
         assert [(r.turn, r.outcome) for r in results] == [(1, "answered"), (2, "answered"), (3, "answered")]
         assert [text for role, text in said.told() if role == "user"] == ["hello one", "hello two", "hello three"]
+
+
+async def test_a_message_in_line_may_turn_out_invalid(make_world: MakeWorld) -> None:
+    """Its turn is refused when it comes; whoever waits for it learns why, and the next message is answered."""
+    async with make_world(app, talker()) as world:
+        world.model.add_fault(ModelFault(mode="hang"))
+        thread, _ = await world.begin("scribe", "hello")
+        await world.model.held()
+        bad = await world.client.send(thread, "hello", state={"count": "many"})
+        good = await world.client.send(thread, "hello")
+        world.model.release()
+        refused = await world.ended(thread, bad.message_id)
+        assert (refused.outcome, refused.error_type, "Notes.count" in refused.error) == (
+            "refused",
+            "InvalidInput",
+            True,
+        )
+        answered = await world.ended(thread, good.message_id)
+        assert (answered.outcome, answered.turn) == ("answered", 2)
+
+
+async def test_a_turn_can_be_cancelled_before_it_has_begun(make_world: MakeWorld) -> None:
+    """A cancel that comes while its message is being committed counts: the model is never asked."""
+    said, keeper = talker(), Doorkeeper("open_turn")
+    async with make_world(app, said, serve=False) as world:
+        async with world.worker():
+            thread, message_id = await world.begin("scribe", "hello")
+            await world.ended(thread, message_id)
+        async with world.worker(interceptors=[keeper]):
+            await world.handle(thread).signal("send", {"id": "m2", "content": "hello"})
+            await keeper.hold.arrived()
+            await world.client.cancel(thread, by="ann")
+            keeper.hold.let_go()
+            assert (await world.ended(thread, "m2")).error == "cancelled by ann"
+            assert len(said.heard) == 1
+            await say_hello(world, thread)
+
+
+async def test_temporal_s_cancel_tells_everyone_who_waits(make_world: MakeWorld) -> None:
+    """The turn that is being opened ends as cancelled, the messages in line are refused; the thread can be resumed."""
+    keeper = Doorkeeper("open_turn")
+    async with make_world(app, talker(), serve=False) as world, world.worker(interceptors=[keeper]):
+        thread = world.thread()
+        beginning = asyncio.create_task(world.client.start("scribe", "hello", thread=thread, message_id="m1"))
+        await keeper.hold.arrived()
+        await world.handle(thread).signal("send", {"id": "m2", "content": "hello"})
+        await world.handle(thread).cancel()
+        keeper.hold.let_go()
+        await beginning
+        await eventually(lambda: status_of(world, thread), lambda s: s == WorkflowExecutionStatus.CANCELED)
+        first, second = [await world.ended(thread, message_id) for message_id in ("m1", "m2")]
+        assert (first.outcome, first.error) == ("cancelled", "the workflow was cancelled")
+        assert (second.outcome, "was cancelled" in second.error) == ("refused", True)
+        assert (await say_hello(world, thread)).turn == 2
+
+
+async def test_a_terminated_thread_is_taken_up_again(make_world: MakeWorld) -> None:
+    """The hard button in the Temporal UI, while a call waits for approval: the next message is answered anyway."""
+    said = talker(call("ask_first", what="a"))
+    async with make_world(app, said) as world:
+        thread, _ = await world.begin("scribe", "go")
+        await world.opened(thread)
+        await world.handle(thread).terminate()
+        await say_hello(world, thread)
+        assert [role for role, _ in said.told()] == ["user", "assistant", "tool", "user"]
+        assert witness.of(thread) == []
 
 
 async def test_a_strict_thread_refuses_a_message_during_a_turn(make_world: MakeWorld) -> None:
@@ -642,16 +714,21 @@ async def test_what_a_thread_takes_along_when_it_continues_as_new(make_world: Ma
         await world.client.decide(thread, "approve", await world.client.request(thread), approver="ann")
         await world.ended(thread, "m1")
         before = await world.client.approvals(thread)
-        for number in range(3):
+        lengths = []
+        for number in range(6):
             await world.client.send(thread, "hello", message_id=f"h{number}")
             await world.ended(thread, f"h{number}")
-        await eventually(world.handle(thread).describe, lambda run: run.run_id != first)
+            lengths.append(await eventually(lambda: world.length(thread), lambda length: length < 50))
+            answer, newest = await world.client.checkpoint(thread), await world.client.history(thread, limit=2)
+            assert (answer.head and answer.head.id, answer.parent_id) == (newest[0].id, newest[1].id)
+        assert min(lengths) < 10, "between two turns"
+        assert max(lengths) > 10, "in the middle of one"
+        assert (await world.handle(thread).describe()).run_id != first
         assert await world.client.approvals(thread) == before
         assert [refusal.code for refusal in before.refused_decisions] == ["malformed"]
         assert [request.outcome for request in before.closed] == ["approved"]
         assert (await world.client.send(thread, "go", message_id="m1")).repeated
-        answer, checkpoints = await world.client.checkpoint(thread), await world.client.history(thread)
-        assert (answer.head and answer.head.id, answer.parent_id) == (checkpoints[0].id, checkpoints[1].id)
+        answer = await world.handle(thread).query("checkpoint", result_type=CheckpointAnswer)
         assert not answer.truncated
         assert answer.state == await world.client.state(thread)
         await world.forward(thread, timedelta(days=29))

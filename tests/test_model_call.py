@@ -30,8 +30,8 @@ from perdure.checkpointer import Change
 from perdure.contracts import CallModel, Commit, Limits, ModelDone, OpenTurn, Send
 from perdure.state import State, reduce_updates
 from perdure.testing import Call, LocalServer, ModelFault, ModelServer, Reply, Rule, Script, call, refuse, say, together
-from tests.histories import checkpoint_id, name, store_in
 from tests.properties import brief, texts, values, words
+from tests.threads import checkpoint_id, name, store_in
 
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 KEY = "the-key"

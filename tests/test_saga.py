@@ -33,6 +33,10 @@ async def reserve(ctx: ToolContext, item: str) -> dict[str, str]:
     """Reserve something."""
     if item == "gold":
         raise ToolError("There is no gold.")
+    if item == "novels":
+        raise ToolError("No novels. " * 100_000)
+    if item == "epics":
+        raise ValueError("No epics. " * 100_000)
     if item == "slow":
         await holds[ctx.thread_id].wait()
     if item == "wobbly" and ctx.attempt == 1:
@@ -83,7 +87,9 @@ async def recall(ctx: ToolContext, receipt: str) -> None:
 async def wire(ctx: ToolContext, amount: int) -> str:
     """Send money that never comes back."""
     witness.saw(ctx, f"wire {amount}")
-    if amount == 13:
+    if amount == 14:
+        await holds[ctx.thread_id].wait()
+    if amount in (13, 14):
         raise ConnectionError("the line broke")
     return "sent"
 
@@ -372,6 +378,46 @@ async def _deeds(thread: str) -> list[str]:
     return witness.of(thread)
 
 
+async def test_a_rollback_under_way_is_finished(make_world: MakeWorld) -> None:
+    """Temporal's cancel in the middle of it neither stops it nor starts a second one."""
+    keeper = Doorkeeper("undo:refund")
+    said = told(call("reserve", item="desk"), call("charge", amount=5), call("ship", to="atlantis"))
+    async with make_world(app, said, serve=False) as world, world.worker(interceptors=[keeper]):
+        thread, message_id = await world.begin("desk", "go")
+        await keeper.hold.arrived()
+        assert (await world.client.status(thread)).status == "compensating"
+        await world.client.cancel(thread)
+        await world.handle(thread).cancel()
+        keeper.hold.let_go()
+        assert len((await world.ended(thread, message_id)).residue.undone) == 2
+        assert witness.of(thread) == ["reserve desk", "charge 5", "refund 5", "release desk"]
+        await eventually(world.handle(thread).describe, lambda run: run.status == WorkflowExecutionStatus.CANCELED)
+        await goes_on(world, thread, said)
+
+
+async def test_a_compensation_has_its_own_patience(make_world: MakeWorld) -> None:
+    """What its tool declares as time-out and deadline holds during the turn and long after it."""
+    slow = App(agents=[Agent(name="slow", model="m", tools=[paint])], tools=[unpaint])
+    async with make_world(slow, told(call("paint"), say("Done."))) as world:
+        thread, message_id = await world.begin("slow", "go")
+        await world.ended(thread, message_id)
+        await world.client.compensate(thread)
+        scheduled = [e.activity_task_scheduled_event_attributes for e in (await world.fetch(thread)).events]
+        (undo,) = [task for task in scheduled if task.activity_type.name == "undo:unpaint"]
+        assert undo.start_to_close_timeout.ToTimedelta() > timedelta(minutes=20)
+        assert undo.schedule_to_close_timeout.ToTimedelta() > timedelta(hours=3)
+
+
+@tool(effect="compensable", compensate="unpaint")
+async def paint() -> None:
+    """Paint the wall."""
+
+
+@tool(effect="idempotent", hidden=True, timeout="20m", deadline="3h")
+async def unpaint() -> None:
+    """Scrape it off, which takes longer."""
+
+
 # ── what doesn't set one off ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -396,6 +442,25 @@ async def test_an_unclear_error_is_tried_again_under_the_same_key(make_world: Ma
         assert (effect.status, effect.attempts) == ("done", 2)
         await world.client.compensate(thread)
         assert witness.of(thread) == ["reserve wobbly", "release wobbly"]
+
+
+async def test_an_endless_error_stays_bounded(make_world: MakeWorld) -> None:
+    """A tool that puts a megabyte into its error: model, history and status get its beginning."""
+    said = told(call("reserve", item="novels"), call("reserve", item="epics"))
+    async with make_world(app, said) as world:
+        thread, message_id = await world.begin("desk", "go")
+        await world.stands(thread, "in_doubt")
+        assert len(said.told()[-1][1]) < 20_000
+        status = await world.client.status(thread)
+        assert len(status.model_dump_json()) < 10_000
+        await world.client.cancel(thread)
+        await world.ended(thread, message_id)
+        assert "No epics." in (await world.client.effects(thread))[1].error
+        answered = [
+            e for e in (await world.fetch(thread)).events if not e.HasField("activity_task_failed_event_attributes")
+        ]
+        assert max(len(event.SerializeToString()) for event in answered) < 50_000
+        await goes_on(world, thread, said)
 
 
 # ── compensations that fail ──────────────────────────────────────────────────────────────────────────────────────
@@ -489,6 +554,55 @@ async def test_a_turn_in_doubt_can_be_cancelled(make_world: MakeWorld) -> None:
         assert witness.of(thread) == ["reserve desk", "wire 13", "release desk"]
 
 
+async def test_a_cancel_does_not_make_an_unclear_outcome_clear(make_world: MakeWorld) -> None:
+    """The attempt that a cancelled turn waits for fails unclearly: its effect is in doubt, not undone, not failed."""
+    said = told(call("reserve", item="desk"), call("wire", amount=14))
+    async with make_world(app, said) as world:
+        thread, message_id = await world.begin("desk", "go")
+        await holds[thread].arrived()
+        await world.client.cancel(thread)
+        holds[thread].let_go()
+        residue = (await world.ended(thread, message_id)).residue
+        assert (residue.undone, residue.in_doubt) == (('reserve(item="desk")',), ("wire(amount=14)",))
+        assert (await world.client.status(thread)).status == "in_doubt"
+        await goes_on(world, thread, said)
+
+
+async def test_what_a_terminated_workflow_left_open_is_in_doubt(make_world: MakeWorld) -> None:
+    """Nobody waits for that attempt any more; whoever takes the thread up again is told that a person has to look."""
+    said = told(call("wire", amount=14))
+    async with make_world(app, said) as world:
+        thread, _ = await world.begin("desk", "go")
+        await holds[thread].arrived()
+        await world.handle(thread).terminate()
+        await goes_on(world, thread, said)
+        status = await world.client.status(thread)
+        assert (status.status, "wire(amount=14)" in status.attention[0]) == ("in_doubt", True)
+        (effect,) = await world.client.effects(thread)
+        assert (effect.status, "ended before its outcome was known" in effect.error) == ("in_doubt", True)
+        holds[thread].let_go()
+        assert (await world.client.resolve(thread, effect.key, done=False, by="ann")).status == "failed"
+        assert (await world.client.status(thread)).status == "idle"
+
+
+async def test_a_tool_removed_between_two_attempts_leaves_its_effect_in_doubt(make_world: MakeWorld) -> None:
+    """The first attempt ended unclearly, the second finds no code: that is no proof that nothing was done."""
+    said = told(call("reserve", item="wobbly"), say("Settled."))
+    without = App(agents=[Agent(name="desk", model="m", tools=[look])])
+    async with make_world(app, said, serve=False) as world:
+        async with world.worker():
+            thread, message_id = await world.begin("desk", "go")
+            await eventually(
+                lambda: world.client.effects(thread), lambda found: found[0].attempts == 1 if found else False
+            )
+        async with world.worker(without):
+            status = await world.stands(thread, "in_doubt")
+            assert 'reserve(item="wobbly")' in status.attention[0]
+            (effect,) = await world.client.effects(thread)
+            await world.client.resolve(thread, effect.key, done=False, by="ann")
+            assert (await world.ended(thread, message_id)).answer == "Settled."
+
+
 async def test_what_is_settled_is_settled_once(make_world: MakeWorld) -> None:
     """Two people settle one effect at the same time: one is told that the other was first."""
     async with make_world(app, told(call("wire", amount=13), say("Fine."))) as world:
@@ -527,4 +641,5 @@ async def test_an_irreversible_call_that_no_attempt_reached_is_not_in_doubt(make
         assert (result.outcome, witness.of(thread)) == ("answered", [])
         assert said.told()[-1][1].startswith("Error: ")
         assert (await world.client.status(thread)).status == "idle"
-        assert broken.visits > 1
+        assert [effect.status for effect in await world.client.effects(thread)] == ["failed"]
+        assert broken.visits == 3

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
-from perdure import Message, Overwrite, State, add, append, maximum, merge, messages, minimum, overwrite, union
+from perdure import Message, Overwrite, Remove, State, add, append, maximum, merge, messages, minimum, overwrite, union
 from perdure import messages as by_id
 from perdure.canonical import canonical
 from perdure.delta import Delta, Values, apply, fold, growth
@@ -89,6 +89,16 @@ def test_messages_are_appended_replaced_and_named() -> None:
     assert said == [("1.0", "a"), ("x", "B"), ("2.0", "c"), ("2.1", "d")]
 
 
+def test_messages_are_removed() -> None:
+    """By id, in whatever form the update comes; an id that isn't there is gone already; what is put stays."""
+    before = reduced(Desk, {}, messages=[Message(role="user", content=text, id=text) for text in "abc"])
+    update = [Message(role="user", content="d"), Remove(remove="a"), {"remove": "nowhere"}]
+    assert [m["content"] for m in reduced(Desk, before, messages=update)["messages"]] == ["b", "c", "d"]
+    both = {"one": {"messages": update}, "two": {"messages": [{"remove": "c"}, {"remove": "1.0"}]}}
+    assert [m["content"] for m in apply(before, reduce_updates(Desk, before, both, step=1))["messages"]] == ["b"]
+    assert reduce_updates(Desk, before, {"one": {"messages": [Remove(remove="x")]}}, step=1) == {}
+
+
 def test_an_id_is_never_given_twice() -> None:
     """Neither a message named by hand nor an Overwrite or a default without ids can make two messages one."""
 
@@ -124,7 +134,9 @@ shared: dict[str, st.SearchStrategy[Any]] = {
     "votes": st.dictionaries(words, st.integers(-5, 5), max_size=3),
     "messages": st.lists(said, max_size=3),
 }
-update = st.fixed_dictionaries({}, optional={name: made | made.map(Overwrite) for name, made in shared.items()})
+whole = {name: made.map(Overwrite) for name, made in shared.items()}
+shared["messages"] = st.lists(said | words.map(lambda name: {"remove": name}), max_size=3)
+update = st.fixed_dictionaries({}, optional={name: made | whole[name] for name, made in shared.items()})
 Step = list[dict[str, Any]]
 
 
@@ -162,8 +174,9 @@ def united(old: list[Any], new: list[Any]) -> list[Any]:
 
 
 def put(old: list[Any], new: list[Any]) -> list[Any]:
-    by_id = {message["id"]: message for message in old}
-    return list((by_id | {message["id"]: message for message in new}).values())
+    gone = {item["remove"] for item in new if "remove" in item}
+    by_id = {message["id"]: message for message in old if message["id"] not in gone}
+    return list((by_id | {message["id"]: message for message in new if "remove" not in message}).values())
 
 
 PLAIN: dict[str, Callable[[Any, Any], Any]] = {
@@ -189,8 +202,9 @@ def named(update: Step, step: int, ids: set[str]) -> Step:
         kept = set() if isinstance(listed, Overwrite) else ids
         taken = kept | {item["id"] for item in items if "id" in item}
         free = (f"{step}.{number}" for number in range(100) if f"{step}.{number}" not in taken)
-        filled = [item if "id" in item else {**item, "id": next(free)} for item in items]
-        ids = kept | {item["id"] for item in filled}
+        filled = [item if item.keys() & {"id", "remove"} else {**item, "id": next(free)} for item in items]
+        gone = {item["remove"] for item in items if "remove" in item}
+        ids = (kept - gone) | {item["id"] for item in filled if "id" in item}
         if "messages" in each:
             each["messages"] = Overwrite(put([], filled)) if isinstance(listed, Overwrite) else filled
     return update
@@ -292,7 +306,7 @@ def test_the_same_value_again_costs_nothing() -> None:
 @given(update)
 def test_an_update_survives_its_record(each: dict[str, Any]) -> None:
     """Between a call and its commit an update is JSON; it merges as if it had never been."""
-    record = json.loads(canonical({name: recorded(value) for name, value in each.items()}))
+    record = json.loads(canonical(recorded(Desk, each)))
     direct = reduce_updates(Desk, {}, {"node": each}, step=1)
     assert reduce_updates(Desk, {}, {"node": record}, step=1) == direct
 

@@ -28,7 +28,7 @@ from perdure.stores import Store, open_store
 from perdure.stores.base import EffectRow, Receipt
 from perdure.verify import verify
 from tests import commit_and_die
-from tests.histories import History, checkpoint_id, noise, store_in
+from tests.threads import History, checkpoint_id, noise, store_in
 
 ROOT = Path(__file__).parents[1]
 

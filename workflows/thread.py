@@ -129,6 +129,7 @@ class AgentThread:
         if opening := self._opening.get(message.id):
             opening.done, opening.failure = True, refusal.failure() if refusal is not None else None
         if refusal is not None:
+            self._record.stop = None
             await self._turn_refused(message, refusal)
 
     async def _open(self, message: Send) -> Refusal | None:
@@ -171,7 +172,6 @@ class AgentThread:
             self._record.leaving = True
             self._stop("the workflow was cancelled", compensate=True)
             await workflow.wait_condition(task.done)
-            self._stop("the workflow was cancelled", compensate=True)  # also a turn that was being opened
         return task.result()
 
     def _turn_away(self) -> None:
@@ -221,8 +221,9 @@ class AgentThread:
         return ThreadResult(status=self._record.status(), head=self._record.head, turn=self._record.turn_number)
 
     def _stop(self, reason: str, *, compensate: bool) -> None:
-        if self._record.turn is not None and self._record.stop is None:
-            self._record.stop = Stop(kind="cancelled", reason=reason, compensate=compensate)
+        record = self._record
+        if (record.turn is not None or record.opening) and record.stop is None:
+            record.stop = Stop(kind="cancelled", reason=reason, compensate=compensate)
 
     # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -313,7 +314,7 @@ class AgentThread:
         except (ValueError, TypeError) as error:
             self._record.note(f"cancel refused: it doesn't fit: {str(error)[:200]}")
             return
-        if self._record.turn is None:
+        if self._record.turn is None and not self._record.opening:
             self._record.note("cancel: no turn is running")
         by = f" by {said.by}" if said.by else ""
         self._stop(f"cancelled{by}" + (f": {said.reason}" if said.reason else ""), compensate=said.compensate)

@@ -175,7 +175,7 @@ class TurnRunner:
         record, stop = self._record, self._record.stop or Stop(kind="failed", reason="stopped")
         record.book.withdraw_all(workflow.now())
         record.note(f"turn {stop.kind}: {stop.reason}")
-        left = Residue()
+        left, incomplete = Residue(), ""
         try:
             if stop.compensate:
                 saga = await load_saga(record, self._turn.number)
@@ -184,8 +184,9 @@ class TurnRunner:
             note = "rolled_back" if stop.compensate else "stopped"
             await commit_note(record, said, note, self._parts, after=self._under_way)
         except ActivityError as error:
-            record.note(f"the rollback is incomplete: {describe(root(error))}")
-        return self._result(stop.kind, error=stop.reason, error_type=stop.error_type, residue=left)
+            incomplete = f"; the rollback is incomplete: {describe(root(error))}"
+            record.note(incomplete[2:])
+        return self._result(stop.kind, error=stop.reason + incomplete, error_type=stop.error_type, residue=left)
 
     def _stop(self, kind: str, reason: str, error_type: str) -> None:
         if self._record.stop is None:

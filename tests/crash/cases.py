@@ -59,6 +59,17 @@ class Case:
         await worker.is_killed()
 
 
+async def struck_again_and_again(scene: Scene) -> None:
+    """One thread, five workers that die, each where the last one's work is taken up; and one that lives."""
+    async with scene.begun() as message:
+        for at in AGAIN_AND_AGAIN:
+            worker = await scene.worker(point(at))
+            await worker.dies_at(at)
+        await scene.worker()
+    await scene.ends_well(message.result())
+    await scene.is_whole(repaid=1, attempts={"reserve laptop": 2})
+
+
 async def armed(
     scene: Scene, *, at: str = "", shop: ShopFault | None = None, model: ModelFault | None = None
 ) -> WorkerProcess:
@@ -84,6 +95,14 @@ def _asked_again(story: Story, effect: str, held: ShopFault | str) -> Case:
         return Case(story=story, at=held, attempts={effect: 2})
     return Case(story=story, shop=held, attempts={effect: 2})
 
+
+AGAIN_AND_AGAIN = [
+    "after model post 1",
+    "after store commit 1",  # the model's answer
+    "before activity tool:reserve_stock 1",
+    "before store commit 1",  # the reservation is made, its receipt lost
+    "before task tool:charge_card 1",  # the third attempt of the reservation, the last that it has, has brought it here
+]
 
 CASES: list[Case] = [
     # In the workflow task, which is lost with its worker, and with it what it was about to schedule.

@@ -1,13 +1,15 @@
 """Workers that stand still in the middle of a step, and come back when another has finished the turn."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from perdure.examples.orders.ledger import Reserve
 from perdure.examples.orders.shop import ShopFault
 from perdure.testing import ModelFault
 from tests.crash.points import point
 from tests.crash.process import WorkerProcess
 from tests.crash.scene import PATIENCE, Scene
-from tests.crash.stories import ORDER, TAKEN_BACK, THREE_AT_ONCE, Story
+from tests.crash.stories import LOOKED, ORDER, TAKEN_BACK, THREE_AT_ONCE, Story
 
 _CANCELLED, _MOVED, _SAME = "CancelledError", "ConcurrentModification", "False"
 
@@ -33,6 +35,7 @@ class Late:
 
     async def play(self, scene: Scene) -> None:
         """One worker stands still, the other finishes; then the first goes on, and changes nothing."""
+        hold(scene, self.shop, self.model)
         first, message = await self.left_behind(scene)
         await scene.shows("idle" if self.story.outcome == "answered" else "failed")
         before = await scene.everything()
@@ -44,21 +47,16 @@ class Late:
         await scene.history_is_clean()
 
     async def left_behind(self, scene: Scene) -> tuple[WorkerProcess, str]:
-        """Start the thread, see its worker stand still, start another."""
-        if self.shop:
-            scene.shop.add_fault(self.shop)
-        if self.model:
-            scene.model.add_fault(self.model)
-        # Full with the one activity that it stands in, it doesn't hold polls open that would swallow others.
-        at = point(self.at, "SIGSTOP") if self.at else None
-        worker = await scene.worker(at, PERDURE_MAX_CONCURRENT_ACTIVITIES="1")
+        """Start the thread, see its worker stand still, have another go on."""
+        worker = await stood_still(scene, self.at)
         async with scene.begun() as message:
             if self.at:
                 await worker.says("reached", self.at)
+                await scene.worker()
             else:
                 await (scene.shop if self.shop else scene.model).held(within=PATIENCE)
+                await scene.worker()
                 worker.stands_still()
-            await scene.worker()
         return worker, message.result()
 
     async def comes_back(self, scene: Scene, worker: WorkerProcess) -> str:
@@ -70,6 +68,64 @@ class Late:
         deed = await worker.says("late" if self.at else "ended", since=heard)
         await worker.says("ended", since=heard)
         return str(deed["came_to"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overtaken:
+    """Two attempts at once. The first worker stands still where its own is about to be committed, the second ``then``,
+    or where ``shop`` or ``model`` hold its request; the first goes on and commits, and then the second does.
+    """
+
+    story: Story
+    first: str
+    then: str = ""
+    shop: ShopFault | None = None
+    model: ModelFault | None = None
+    repaid: int | None = None
+    attempts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What the test is called."""
+        held = "held by the shop" if self.shop else "held by the model"
+        return f"{self.story.name}, {self.first}, {self.then or held}"
+
+    async def play(self, scene: Scene) -> None:
+        """The second takes over what the first has recorded, and the turn ends as if there had been one."""
+        hold(scene, self.shop, self.model)
+        first = await stood_still(scene, self.first)
+        async with scene.begun() as message:
+            await first.says("reached", self.first)
+            second = await stood_still(scene, self.then)
+            if self.then:
+                await second.says("reached", self.then)
+            else:
+                await (scene.shop if self.shop else scene.model).held(within=PATIENCE)
+            for entry in self.story.ledger:  # somebody else takes a mouse: a second look would see another number
+                if entry[1] == "mouse":
+                    scene.shop.ledger.grant(Reserve(sku="mouse", quantity=1), "somebody else")
+            first.goes_on()
+            deed = await first.says("late")
+            assert deed["came_to"] == "True", deed
+            scene.shop.release()
+            scene.model.release()
+            second.goes_on()
+        await scene.ends_well(message.result())
+        await scene.is_whole(repaid=self.repaid, attempts=self.attempts)
+
+
+async def stood_still(scene: Scene, at: str) -> WorkerProcess:
+    """A worker that will stop itself at this point (if any). Full with the one activity that it stands in, it doesn't
+    hold polls open that would swallow others."""
+    return await scene.worker(point(at, "SIGSTOP") if at else None, PERDURE_MAX_CONCURRENT_ACTIVITIES="1")
+
+
+def hold(scene: Scene, shop: ShopFault | None, model: ModelFault | None) -> None:
+    """The shop or the model are told to hold a request."""
+    if shop:
+        scene.shop.add_fault(shop)
+    if model:
+        scene.model.add_fault(model)
 
 
 LATE = [
@@ -92,4 +148,22 @@ LATE = [
     # While the turn is taken back.
     Late(story=TAKEN_BACK, at="before store settle 1", came_to=("None",)),
     Late(story=TAKEN_BACK, at="before store commit 7", came_to=(_SAME,)),
+]  # fmt: skip
+
+_SEEN_BEFORE = LOOKED.model_copy(update={"ledger": (("reserve", "mouse", "done"),)})
+_RESERVED_AGAIN = {"reserve laptop": 2}
+
+OVERTAKEN = [
+    Overtaken(story=ORDER, first="before store commit 1", then="before store commit 1"),
+    # Two answers, with calls of different ids; two results, of which one is out of date.
+    Overtaken(story=ORDER, first="before store commit 2", model=ModelFault(mode="hang", after=1), repaid=1),
+    Overtaken(story=_SEEN_BEFORE, first="before store commit 3", shop=ShopFault(path="/stock", mode="hang", after=1)),
+    # The same effect, asked for twice; and not a second time where the first attempt has recorded it.
+    Overtaken(
+        story=ORDER, first="before store commit 3", attempts=_RESERVED_AGAIN,
+        shop=ShopFault(path="/reservations", mode="hang", after=1),
+    ),
+    Overtaken(story=ORDER, first="before store commit 3", then="before store claim 1"),
+    # A merge whose receipts the other merge has cleared.
+    Overtaken(story=THREE_AT_ONCE, first="before store commit 3", then="before store receipts 1"),
 ]  # fmt: skip

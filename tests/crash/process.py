@@ -15,7 +15,13 @@ from tests.crash.worker import Duty, work
 _PATIENCE = 60.0  # seconds for anything a process is waited for; far beyond what it takes on a busy machine
 # One process imports everything and has no threads; each worker is forked from it, which saves it a second of CPU.
 _NURSERY = multiprocessing.get_context("forkserver")
-_NURSERY.set_forkserver_preload(["__main__", "tests.crash.worker"])
+_NURSERY.set_forkserver_preload(
+    [
+        "__main__", "tests.crash.worker", "perdure.examples.orders.desk",
+        # What these import only when they are used:
+        "perdure.stores.sql_store", "sqlalchemy.dialects.sqlite.aiosqlite", "httpcore2", "anyio._backends._asyncio",
+    ]
+)  # fmt: skip
 
 
 class WorkerProcess:

@@ -60,7 +60,7 @@ class History:
 
     def change(self, delta: Delta, **more: Any) -> Change:
         """A change that has not been committed."""
-        fields = {"source": "step", "nodes": ("model",), "turn": 1, "checkpoint_id": checkpoint_id()} | more
+        fields: dict[str, Any] = {"source": "step", "nodes": ("model",), "turn": 1, "checkpoint_id": checkpoint_id()} | more
         return Change(thread_id=self.thread_id, delta=delta, **fields)
 
     async def commit(self, delta: Delta, **more: Any) -> Position:

@@ -1,0 +1,97 @@
+"""The bounded view of a state: all of it while it is small, never more than its bound, and honest about the rest."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perdure.canonical import canonical
+from perdure.contracts import Carry, lean
+from perdure.delta import Delta, Values, apply
+from perdure.view import BOUND, StateView, view_of
+from tests.properties import thorough, words
+
+lengths = st.integers(0, 400) | st.integers(0, BOUND // 2) | st.integers(BOUND - 40, BOUND + 40)
+strings = st.builds(lambda length, letter: letter * length, lengths, st.sampled_from(["x", "é", '"']))
+lists = st.lists(strings, max_size=4)
+operations: st.SearchStrategy[dict[str, Any]] = st.one_of(
+    st.builds(lambda value: {"op": "set", "value": value}, strings | lists),
+    st.builds(lambda items: {"op": "append", "items": items}, lists),
+)
+messages = st.builds(
+    lambda put, drop: {"op": "messages", "put": [{"id": id, "content": text} for id, text in put], "drop": drop},
+    st.lists(st.tuples(words, strings), max_size=3), st.lists(words, max_size=1),
+)  # fmt: skip
+merges = st.builds(lambda value: {"op": "merge", "value": value}, st.dictionaries(words, strings, max_size=2))
+one_of_each: dict[str, st.SearchStrategy[dict[str, Any]]] = {
+    "title": st.builds(lambda value: {"op": "set", "value": value}, strings),
+    "list": st.builds(lambda items: {"op": "append", "items": items}, lists)
+    | st.builds(lambda value: {"op": "set", "value": value}, lists),
+    "messages": messages,
+    "profile": merges,
+}
+deltas: st.SearchStrategy[Delta] = st.fixed_dictionaries({}, optional=one_of_each)
+
+
+@thorough
+@given(st.lists(deltas, max_size=8))
+def test_the_view_is_the_state_or_says_that_it_is_not(steps: list[Delta]) -> None:
+    """For any history: the view fits in its bound; as long as the state has always fitted too, it is the state.
+
+    Where it is not the state it says so, and it survives the journey into the thread's next run.
+    """
+    state: Values = {}
+    view, fitted = StateView(), True
+    for delta in steps:
+        state = apply(state, delta)
+        view.follow(delta)
+        fitted = fitted and len(canonical(state)) <= BOUND
+        assert len(canonical(view.values)) <= BOUND
+        assert view.truncated or view.values == state
+        assert not fitted or (view.values, view.truncated) == (state, False)
+        assert Carry.model_validate(lean(Carry(view=view))).view == view
+
+
+@thorough
+@given(st.lists(lists, max_size=12))
+def test_the_oldest_items_go_first(steps: list[list[str]]) -> None:
+    """Of a list that only grows the newest items are shown, and ``omitted`` counts the others."""
+    view, everything = StateView(), list[str]()
+    for items in steps:
+        view.follow({"list": {"op": "append", "items": items}})
+        everything += items
+        if "list" in view.values:
+            left_out = view.omitted.get("list", 0)
+            assert view.values["list"] == everything[left_out:]
+        else:
+            assert view.omitted["list"] > BOUND / 2  # a last item that doesn't fit by itself: its bytes
+            return
+
+
+@thorough
+@given(st.dictionaries(words, strings | lists, max_size=4))
+def test_the_view_of_a_state_is_what_following_it_makes(state: Values) -> None:
+    """A thread that is taken up from the store sees what it would have seen."""
+    view = view_of(state)
+    assert len(canonical(view.values)) <= BOUND
+    assert view.truncated == (len(canonical(state)) > BOUND)
+    assert view.truncated or view.values == state
+
+
+def test_a_delta_that_was_not_carried_is_missing() -> None:
+    """What is known of the state stays, and is marked as incomplete for good."""
+    view = StateView()
+    view.follow({"a": {"op": "set", "value": 1}})
+    view.follow(None)
+    view.follow({"b": {"op": "set", "value": 2}})
+    assert (view.values, view.truncated, view.omitted) == ({"a": 1, "b": 2}, True, {"*": 1})
+
+
+def test_a_channel_set_anew_is_whole_again() -> None:
+    """Truncated is what the view is now, not what it once was."""
+    view = StateView()
+    for _ in range(10):
+        view.follow({"list": {"op": "append", "items": ["x" * 3_000]}})
+    assert view.truncated
+    view.follow({"list": {"op": "set", "value": ["all of it"]}})
+    assert (view.values, view.truncated) == ({"list": ["all of it"]}, False)
