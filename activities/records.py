@@ -8,12 +8,16 @@ from perdure.values import Value
 
 
 class Record(Value):
-    """``content`` is what the model is told; ``returned`` is the tool's own result, for its compensation."""
+    """``content`` is what the model is told; ``returned`` is the tool's own result, for its compensation.
+
+    ``invalid`` says why a result can't be committed though its effect is done.
+    """
 
     ok: bool
     content: str
     updates: dict[str, Any] = {}
     returned: Any = None
+    invalid: str = ""
 
     def dump(self) -> bytes:
         """As stored."""

@@ -57,6 +57,8 @@ class ToolActivities:
             raise Refused(f"The arguments of {task.tool} are not the ones that were planned (and approved).")
         context = self._context(task, head)
         if tool.spec.effect != "read" and (known := await self._claim(task, tool, arguments, head)):
+            if known.invalid:
+                raise InvalidInput(known.invalid)
             return await self._finish(task, head, known)
         kwargs = tool.bind(context, {name: getattr(arguments, name) for name in tool.parameters})
         try:
@@ -117,11 +119,10 @@ class ToolActivities:
             dumped = json.loads(tool.dump(returned))
             self._delta(task, head, Record(ok=True, content="", updates=context.updates))
             updates = recorded(self._runtime.app.agent(task.agent).state, context.updates)
-        except InvalidInput:
+        except InvalidInput as error:
             if tool.spec.effect != "read":
-                record = Record(ok=True, content="done, but its result is invalid")
-                receipt = Receipt(key=task.key, result=record.dump())
-                await self._runtime.store.put_receipt(task.commit.thread_id, receipt, head=head.ref.id)
+                receipt = Receipt(key=task.key, result=Record(ok=True, content="", invalid=error.message).dump())
+                await self._runtime.store.finish(task.commit.thread_id, receipt, head=head.ref.id)
             raise
         content = await self._bounded(text_of(dumped))
         return Record(

@@ -41,6 +41,7 @@ from perdure.effects import Effect, Residue
 from perdure.errors import (
     AmbiguousRequest,
     Conflict,
+    DecisionRefused,
     NotFound,
     Refused,
     RequestNotFound,
@@ -59,7 +60,7 @@ from perdure.workers.connect import connect
 Answer = TypeVar("Answer")
 
 _POLL = 0.25  # seconds between two looks at a thread that works
-_LOOKS = 20  # after so many looks, one whether its workflow is alive at all
+_LOOKS = 8  # after so many looks, one whether its workflow is alive at all
 _AGENT = SearchAttributeKey.for_keyword("PerdureAgent")
 _TENANT = SearchAttributeKey.for_keyword("PerdureTenant")
 _WAITS_FOR_PEOPLE = frozenset({"awaiting_approval", "awaiting_input", "in_doubt", "out_of_budget"})
@@ -264,7 +265,11 @@ class Client:
     ) -> ApprovalsAnswer:
         """Decide on exactly the arguments of the request that was shown. Raises DecisionRefused."""
         decision = {"request_id": request.id, "approver": approver, "digest": request.digest, "reason": reason}
-        return await self._update(thread_id, "decide", Decide(verdict=verdict, decision=decision), ApprovalsAnswer)
+        try:
+            return await self._update(thread_id, "decide", Decide(verdict=verdict, decision=decision), ApprovalsAnswer)
+        except ThreadNotFound:
+            await self._resumable(thread_id)
+            raise DecisionRefused(f"Thread {thread_id} has completed; no request is open.", code="closed") from None
 
     async def signal_decision(
         self, thread_id: str, verdict: Verdict, request: ApprovalRequest, *, approver: str, reason: str = ""

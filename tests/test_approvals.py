@@ -11,7 +11,7 @@ from temporalio.common import RawValue
 from perdure import Agent, App, Approval, ToolContext, tool
 from perdure.approvals import ApprovalRequest
 from perdure.contracts import MAX_MESSAGE, StatusAnswer
-from perdure.errors import AmbiguousRequest, DecisionRefused, InvalidInput, PerdureError, RequestNotFound
+from perdure.errors import AmbiguousRequest, Conflict, DecisionRefused, InvalidInput, PerdureError, RequestNotFound
 from perdure.testing import Rule, call, say, together
 from tests.conftest import MakeWorld
 from tests.witness import Listener, Witness
@@ -302,6 +302,12 @@ async def test_a_decision_after_the_end_is_kept_but_not_applied(make_world: Make
         await world.ended(thread, message_id)
         assert [r.code for r in (await world.client.approvals(thread)).refused_decisions] == ["expired", "closed"]
         assert witness.of(thread) == []
+
+        await world.completes(thread)
+        with pytest.raises(DecisionRefused, match="has completed"):
+            await world.client.decide(thread, "approve", request, approver="ann")
+        with pytest.raises(Conflict, match="has completed"):
+            await world.client.signal_decision(thread, "approve", request, approver="ann")
 
 
 UNREADABLE: list[tuple[str, list[Any]]] = [

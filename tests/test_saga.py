@@ -37,9 +37,9 @@ async def reserve(ctx: ToolContext, item: str) -> dict[str, str]:
         raise ToolError("No novels. " * 100_000)
     if item == "epics":
         raise ValueError("No epics. " * 100_000)
-    if item == "slow":
+    if item in ("slow", "eel"):
         await holds[ctx.thread_id].wait()
-    if item == "wobbly" and ctx.attempt == 1:
+    if item == "eel" or (item == "wobbly" and ctx.attempt == 1):
         raise ConnectionError("the line broke")
     witness.saw(ctx, f"reserve {item}")
     return {"place": f"shelf of {item}"}
@@ -587,18 +587,21 @@ async def test_what_a_terminated_workflow_left_open_is_in_doubt(make_world: Make
 
 async def test_a_tool_removed_between_two_attempts_leaves_its_effect_in_doubt(make_world: MakeWorld) -> None:
     """The first attempt ended unclearly, the second finds no code: that is no proof that nothing was done."""
-    said = told(call("reserve", item="wobbly"), say("Settled."))
+    said = told(call("reserve", item="eel"), say("Settled."))
     without = App(agents=[Agent(name="desk", model="m", tools=[look])])
     async with make_world(app, said, serve=False) as world:
-        async with world.worker():
-            thread, message_id = await world.begin("desk", "go")
-            await eventually(
-                lambda: world.client.effects(thread), lambda found: found[0].attempts == 1 if found else False
-            )
+        worker = world.worker()
+        running = asyncio.create_task(worker.run())
+        thread, message_id = await world.begin("desk", "go")
+        await holds[thread].arrived()
+        stopping = asyncio.create_task(worker.shutdown())  # it takes no more attempts, and waits for this one
+        holds[thread].let_go()
+        await asyncio.gather(stopping, running)
         async with world.worker(without):
             status = await world.stands(thread, "in_doubt")
-            assert 'reserve(item="wobbly")' in status.attention[0]
+            assert 'reserve(item="eel")' in status.attention[0]
             (effect,) = await world.client.effects(thread)
+            assert (effect.attempts, "no longer part of the app" in effect.error) == (1, True)
             await world.client.resolve(thread, effect.key, done=False, by="ann")
             assert (await world.ended(thread, message_id)).answer == "Settled."
 

@@ -94,7 +94,7 @@ def test_messages_are_removed() -> None:
     before = reduced(Desk, {}, messages=[Message(role="user", content=text, id=text) for text in "abc"])
     update = [Message(role="user", content="d"), Remove(remove="a"), {"remove": "nowhere"}]
     assert [m["content"] for m in reduced(Desk, before, messages=update)["messages"]] == ["b", "c", "d"]
-    both = {"one": {"messages": update}, "two": {"messages": [{"remove": "c"}, {"remove": "1.0"}]}}
+    both: dict[str, Any] = {"one": {"messages": update}, "two": {"messages": [{"remove": "c"}, {"remove": "1.0"}]}}
     assert [m["content"] for m in apply(before, reduce_updates(Desk, before, both, step=1))["messages"]] == ["b"]
     assert reduce_updates(Desk, before, {"one": {"messages": [Remove(remove="x")]}}, step=1) == {}
 

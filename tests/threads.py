@@ -60,8 +60,8 @@ class History:
 
     def change(self, delta: Delta, **more: Any) -> Change:
         """A change that has not been committed."""
-        fields: dict[str, Any] = {"source": "step", "nodes": ("model",), "turn": 1, "checkpoint_id": checkpoint_id()} | more
-        return Change(thread_id=self.thread_id, delta=delta, **fields)
+        fields: dict[str, Any] = {"source": "step", "nodes": ("model",), "turn": 1, "checkpoint_id": checkpoint_id()}
+        return Change(thread_id=self.thread_id, delta=delta, **(fields | more))
 
     async def commit(self, delta: Delta, **more: Any) -> Position:
         """Commit a delta on the head."""

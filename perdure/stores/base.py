@@ -155,6 +155,9 @@ class Store(Protocol):
         Raises ConcurrentModification where ``head`` is no longer the thread's head; nothing changes.
         """
 
+    async def finish(self, thread_id: str, receipt: Receipt, *, head: str) -> None:
+        """Record that an effect is done, with a result that is not going to be committed. Raises as ``put_receipt``."""
+
     async def receipts(self, thread_id: str, keys: Sequence[str]) -> dict[str, bytes]:
         """Recorded results that have not been committed yet, by key."""
 

@@ -149,6 +149,11 @@ class SqlStore:
             await tx.run("finish_effect", **values, now=now())
             await tx.run("add_receipt", thread_id=thread_id, key=receipt.key, result=values["receipt"])
 
+    async def finish(self, thread_id: str, receipt: Receipt, *, head: str) -> None:
+        async with self._writing() as tx:
+            await _check_head(tx, thread_id, head)
+            await tx.run("finish_effect", **rows.receipt_values(thread_id, receipt), now=now())
+
     async def receipts(self, thread_id: str, keys: Sequence[str]) -> dict[str, bytes]:
         async with self._reading() as tx:
             found = await tx.all("receipts", thread_id=thread_id, keys=list(keys))
