@@ -38,15 +38,6 @@ async def environment() -> AsyncIterator[WorkflowEnvironment]:
         yield environment
 
 
-@pytest_asyncio.fixture(scope="session")
-async def real_time() -> AsyncIterator[WorkflowEnvironment]:
-    """A second server, whose clock is everybody's: for tests of real processes that die in real time."""
-    async with await WorkflowEnvironment.start_local(
-        data_converter=data_converter, dev_server_existing_path=TEMPORAL, search_attributes=search_attributes()
-    ) as environment:
-        yield environment
-
-
 @pytest.fixture
 def make_world(environment: WorkflowEnvironment, tmp_path: Path) -> MakeWorld:
     """Makes worlds: ``async with make_world(app, script) as world``."""

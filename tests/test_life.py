@@ -7,7 +7,9 @@ from statistics import median
 from typing import Annotated, Any, cast
 
 import pytest
+from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHistory
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
@@ -471,6 +473,39 @@ async def test_a_terminated_thread_is_taken_up_again(make_world: MakeWorld) -> N
         await say_hello(world, thread)
         assert [role for role, _ in said.told()] == ["user", "assistant", "tool", "user"]
         assert witness.of(thread) == []
+
+
+@pytest.mark.parametrize("task", [1, 2, 3])
+async def test_a_thread_that_temporal_has_reset_goes_on_from_the_store(make_world: MakeWorld, task: int) -> None:
+    """The reset button takes the workflow back, not the world: what is done again in vain is undone and told, and the
+    next message is answered on top of all that was stored."""
+    said = talker(call("jot", text="a"), say("Noted."))
+    async with make_world(app, said) as world:
+        thread, message_id = await world.begin("scribe", "go")
+        await world.ended(thread, message_id)
+        stored = await world.client.history(thread)
+        await reset(world, thread, task)
+        await eventually(lambda: world.client.status(thread), lambda s: s.results != () and s.status != "compensating")
+        await say_hello(world, thread)
+        answer, checkpoints = await world.client.checkpoint(thread), await world.client.history(thread)
+        assert [c.id for c in checkpoints[-len(stored) :]] == [c.id for c in stored]
+        assert [c.parent_id for c in checkpoints[:-1]] == [c.id for c in checkpoints[1:]]
+        assert answer.head and answer.head.id == checkpoints[0].id
+        assert answer.state == await world.client.state(thread)
+        (effect,) = await world.client.effects(thread)
+        assert (effect.status, witness.of(thread)) == ("undone", ["jot a", "strike a"])
+        assert 'Undone: jot(text="a").' in said.told()[-2][1]
+
+
+async def reset(world: World, thread: str, task: int) -> None:
+    """Take the thread's workflow back to one of its workflow tasks."""
+    kind = EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
+    events = [event.event_id for event in (await world.fetch(thread)).events if event.event_type == kind]
+    request = ResetWorkflowExecutionRequest(
+        namespace=world.temporal.namespace, workflow_execution=WorkflowExecution(workflow_id=thread),
+        workflow_task_finish_event_id=events[task], request_id=thread,
+    )  # fmt: skip
+    await world.temporal.workflow_service.reset_workflow_execution(request)
 
 
 async def test_a_strict_thread_refuses_a_message_during_a_turn(make_world: MakeWorld) -> None:

@@ -2,9 +2,12 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any, cast
 
 import pytest
+from temporalio.api.common.v1 import Payload
 from temporalio.client import WorkflowExecutionStatus
+from temporalio.common import RawValue
 
 from perdure import Agent, App, Approval, ToolContext, ToolError, tool
 from perdure.effects import Effect
@@ -182,6 +185,25 @@ async def test_a_cancelled_turn_is_undone_unless_told_otherwise(make_world: Make
         assert conversation[-3] == ("tool", "Not executed: the turn was stopped.")
         assert ("Undone" in conversation[-2][1]) is compensate
         assert (await world.client.status(thread)).status == "idle"
+
+
+async def test_a_cancel_that_does_not_fit_changes_nothing(make_world: MakeWorld) -> None:
+    """It is told in the thread's log; the plain one, with nothing or null, cancels."""
+    junk: list[list[Any]] = [
+        ["now"], [""], [0], [False], [[]], [[1]], [{}, {}], [{"compensate": "perhaps"}], [{"reason": "x" * 100_000}],
+        [RawValue(Payload(metadata={"encoding": b"json/plain"}, data=b"{"))],
+    ]  # fmt: skip
+    async with make_world(app, told(call("charge", amount=500))) as world:
+        for plain in ([], [None]):
+            thread, message_id = await world.begin("desk", "go")
+            await world.opened(thread)
+            for args in junk:
+                await world.handle(thread).signal("cancel_turn", args=args)
+            status = await world.client.status(thread)
+            assert status.status == "awaiting_approval"
+            assert len([entry for entry in status.log if entry.text.startswith("cancel refused")]) == len(junk)
+            await world.handle(thread).signal("cancel_turn", args=cast("list[Any]", plain))
+            assert (await world.ended(thread, message_id)).error == "cancelled"
 
 
 async def test_temporal_s_own_cancel_stops_in_good_order(make_world: MakeWorld) -> None:

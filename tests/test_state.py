@@ -118,6 +118,10 @@ def test_an_id_is_never_given_twice() -> None:
 
 # ── the property ─────────────────────────────────────────────────────────────────────────────────────────────────
 
+# Objects and plain values in the same places, so that each comes after the other.
+trees: st.SearchStrategy[Any] = st.recursive(
+    st.integers(0, 1), lambda inner: st.dictionaries(st.sampled_from("ab"), inner, min_size=1, max_size=2), max_leaves=4
+)
 decimals = st.decimals(-1000, 1000, places=2)
 said = st.builds(
     lambda text, name: {"role": "user", "content": text} | ({"id": name} if name else {}), texts, st.none() | words
@@ -125,7 +129,7 @@ said = st.builds(
 shared: dict[str, st.SearchStrategy[Any]] = {
     "notes": st.lists(values, max_size=3),
     "origin": st.lists(texts, max_size=2),
-    "profile": st.dictionaries(words, values, max_size=3),
+    "profile": st.dictionaries(words, trees | values, max_size=3),
     "total": integers,
     "price": decimals,
     "tags": st.lists(values, max_size=3),
@@ -248,17 +252,22 @@ def test_deltas_are_the_fold_of_the_reducers(steps: list[Step]) -> None:
     assert canonical(fold({}, deltas)) == canonical(now)
 
 
+places = words | st.sampled_from([f"new {number}" for number in range(5)])
+
+
 @thorough
-@given(st.lists(st.tuples(st.lists(words, unique=True), st.lists(words), st.booleans()), max_size=6))
+@given(st.lists(st.tuples(st.lists(places, unique=True), st.just([]) | st.lists(places), st.booleans()), max_size=8))
 def test_dropped_messages_are_gone(steps: list[tuple[list[str], list[str], bool]]) -> None:
     """A delta may drop messages and put others; applying and folding agree, the growth stays exact."""
     now: Values = {}
     deltas: list[Delta] = []
     for number, (putting, dropping, appends) in enumerate(steps):
+        ids = {message["id"] for message in now.get("m", [])}
         puts = [{"id": name, "content": f"{number}"} for name in putting]
         delta: Delta = {"m": {"op": "messages", "put": puts, "drop": dropping}}
         if appends:
-            delta = {"m": {"op": "append", "items": [{"id": f"new {number}", "content": ""}]}}
+            fresh = next(name for name in (f"new {number}", "other", f"other {number}") if name not in ids)
+            delta = {"m": {"op": "append", "items": [{"id": fresh, "content": ""}]}}  # by another reducer
         before, now = now, apply(now, delta)
         old = before.get("m", [])
         kept = [message for message in old if message["id"] not in dropping]
@@ -266,6 +275,14 @@ def test_dropped_messages_are_gone(steps: list[tuple[list[str], list[str], bool]
         assert growth(before, delta, now) == len(canonical(now)) - len(canonical(before))
         deltas.append(delta)
     assert fold({}, deltas) == now
+
+
+def test_an_object_after_a_plain_value_is_not_merged_with_what_was_before() -> None:
+    """Two nodes of one step write a key, the second an object: what the first one overwrote doesn't come back."""
+    before: Values = {"profile": {"home": {"city": "Bern"}}}
+    writers: dict[str, Any] = {"one": {"profile": {"home": None}}, "two": {"profile": {"home": {"zip": "3000"}}}}
+    after = apply(before, reduce_updates(Desk, before, writers, step=1))
+    assert after["profile"] == {"home": {"zip": "3000"}}
 
 
 def test_deltas_apply_without_the_code_that_made_them() -> None:

@@ -133,12 +133,27 @@ class AgentThread:
             await self._turn_refused(message, refusal)
 
     async def _open(self, message: Send) -> Refusal | None:
+        record = self._record
         async with self._writer:
-            try:
-                await open_turn(self._record, message)
-            except Refusal as refusal:
-                return refusal
-        self._record.note(f"message: {message.content[:80]}")
+            refusal = await self._open_turn(message)
+            if refusal is not None and refusal.kind == "ConcurrentModification":
+                # Temporal's reset took the workflow back behind what is stored: it is taken up where it stands there.
+                record.queue.appendleft(message)
+                refusal = await self._look_up()
+                if message not in record.queue:
+                    return None  # it was the message of a turn that is stored
+                record.queue.remove(message)
+                if refusal is None:
+                    refusal = await self._open_turn(message)
+        if refusal is None:
+            record.note(f"message: {message.content[:80]}")
+        return refusal
+
+    async def _open_turn(self, message: Send) -> Refusal | None:
+        try:
+            await open_turn(self._record, message)
+        except Refusal as refusal:
+            return refusal
         return None
 
     async def _turn_refused(self, message: Send, refusal: Refusal) -> None:
@@ -310,9 +325,11 @@ class AgentThread:
     def cancel_turn(self, *args: Any) -> None:
         """Stop the turn that is running and, unless told otherwise, undo what it did outside."""
         try:
-            said = CancelTurn.model_validate(_decoded(args) or {} if args else {})
+            given = _decoded(args) if args else None
+            said = CancelTurn.model_validate({} if given is None else given)
         except (ValueError, TypeError) as error:
             self._record.note(f"cancel refused: it doesn't fit: {str(error)[:200]}")
+            self._display.refresh()
             return
         if self._record.turn is None and not self._record.opening:
             self._record.note("cancel: no turn is running")

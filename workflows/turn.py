@@ -213,7 +213,17 @@ async def commit_note(record: Record, said: str, note: str, parts: tuple[Part, .
     merge = MergeStep(
         commit=record.commit(), source="compensation", agent=record.agent, parts=parts, say=said, note=note, after=after
     )
-    record.advance(await store_call(MERGE_STEP, merge, summary="note the rollback", limits=record.limits))
+    try:
+        done = await store_call(MERGE_STEP, merge, summary="note the rollback", limits=record.limits)
+    except ActivityError as error:
+        if error_type(error) != "ConcurrentModification":
+            raise
+        # Temporal's reset took the workflow back behind what is stored: the note goes on top of that.
+        ask = LookUp(thread_id=record.thread_id)
+        record.found(await store_call(LOOK_UP, ask, summary="where does it stand?", limits=record.limits))
+        merge = merge.model_copy(update={"commit": record.commit(), "parts": ()})
+        done = await store_call(MERGE_STEP, merge, summary="note the rollback", limits=record.limits)
+    record.advance(done)
 
 
 def history_is_long(limit: int) -> bool:

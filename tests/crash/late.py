@@ -48,7 +48,7 @@ class Late:
 
     async def left_behind(self, scene: Scene) -> tuple[WorkerProcess, str]:
         """Start the thread, see its worker stand still, have another go on."""
-        worker = await stood_still(scene, self.at)
+        worker = await stopping(scene, self.at)
         async with scene.begun() as message:
             if self.at:
                 await worker.says("reached", self.at)
@@ -64,7 +64,7 @@ class Late:
         scene.shop.release()
         scene.model.release()
         heard = len(worker.said)
-        worker.goes_on()
+        await worker.goes_on()
         deed = await worker.says("late" if self.at else "ended", since=heard)
         await worker.says("ended", since=heard)
         return str(deed["came_to"])
@@ -74,6 +74,7 @@ class Late:
 class Overtaken:
     """Two attempts at once. The first worker stands still where its own is about to be committed, the second ``then``,
     or where ``shop`` or ``model`` hold its request; the first goes on and commits, and then the second does.
+    ``meanwhile`` is what somebody else asks of the shop, so that it looks different to the second.
     """
 
     story: Story
@@ -81,6 +82,7 @@ class Overtaken:
     then: str = ""
     shop: ShopFault | None = None
     model: ModelFault | None = None
+    meanwhile: Reserve | None = None
     repaid: int | None = None
     attempts: Mapping[str, int] = field(default_factory=dict)
 
@@ -93,29 +95,28 @@ class Overtaken:
     async def play(self, scene: Scene) -> None:
         """The second takes over what the first has recorded, and the turn ends as if there had been one."""
         hold(scene, self.shop, self.model)
-        first = await stood_still(scene, self.first)
+        first = await stopping(scene, self.first)
         async with scene.begun() as message:
             await first.says("reached", self.first)
-            second = await stood_still(scene, self.then)
+            second = await stopping(scene, self.then)
             if self.then:
                 await second.says("reached", self.then)
             else:
                 await (scene.shop if self.shop else scene.model).held(within=PATIENCE)
-            for entry in self.story.ledger:  # somebody else takes a mouse: a second look would see another number
-                if entry[1] == "mouse":
-                    scene.shop.ledger.grant(Reserve(sku="mouse", quantity=1), "somebody else")
-            first.goes_on()
+            if self.meanwhile:
+                scene.shop.ledger.grant(self.meanwhile, "somebody else")
+            await first.goes_on()
             deed = await first.says("late")
             assert deed["came_to"] == "True", deed
             scene.shop.release()
             scene.model.release()
-            second.goes_on()
+            await second.goes_on()
         await scene.ends_well(message.result())
         await scene.is_whole(repaid=self.repaid, attempts=self.attempts)
 
 
-async def stood_still(scene: Scene, at: str) -> WorkerProcess:
-    """A worker that will stop itself at this point (if any). Full with the one activity that it stands in, it doesn't
+async def stopping(scene: Scene, at: str) -> WorkerProcess:
+    """A worker that will stop itself at this point, if any. Full with the one activity that it stands in, it doesn't
     hold polls open that would swallow others."""
     return await scene.worker(point(at, "SIGSTOP") if at else None, PERDURE_MAX_CONCURRENT_ACTIVITIES="1")
 
@@ -157,7 +158,10 @@ OVERTAKEN = [
     Overtaken(story=ORDER, first="before store commit 1", then="before store commit 1"),
     # Two answers, with calls of different ids; two results, of which one is out of date.
     Overtaken(story=ORDER, first="before store commit 2", model=ModelFault(mode="hang", after=1), repaid=1),
-    Overtaken(story=_SEEN_BEFORE, first="before store commit 3", shop=ShopFault(path="/stock", mode="hang", after=1)),
+    Overtaken(
+        story=_SEEN_BEFORE, first="before store commit 3", meanwhile=Reserve(sku="mouse", quantity=1),
+        shop=ShopFault(path="/stock", mode="hang", after=1),
+    ),
     # The same effect, asked for twice; and not a second time where the first attempt has recorded it.
     Overtaken(
         story=ORDER, first="before store commit 3", attempts=_RESERVED_AGAIN,

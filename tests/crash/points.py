@@ -78,6 +78,7 @@ class Fate:
             return False
         self.tell(reached=str(at))
         os.kill(os.getpid(), signal.Signals[at.strike])
+        self.tell(goes_on=str(at))
         return True
 
 

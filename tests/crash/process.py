@@ -42,10 +42,10 @@ class WorkerProcess:
         """Wait until it has said something under this key (with this value), not counting the first ``since`` things;
         fails with its log if it ends before."""
         async with asyncio.timeout(_PATIENCE):
-            while not (found := [s for s in self.said[since:] if key in s and value in (None, s[key])]):
+            while not (found := self._found(key, value, since)):
                 assert not self._ended, f"it ended without a word of {key}: {self._last_words()}"
                 await self._news.wait()
-        return found[0]
+        return found
 
     async def dies(self) -> None:
         """Wait for its end; it must be SIGKILL's."""
@@ -54,9 +54,9 @@ class WorkerProcess:
         assert code == -signal.SIGKILL, f"it ended with {code}: {self._last_words()}"
 
     async def dies_at(self, point: str) -> None:
-        """Wait for it to be struck at its point: the last that it says, and its end."""
+        """Wait for it to be struck at its point, which is its end."""
         await self.dies()
-        assert self.said[-1] == {"reached": point}, self.said
+        assert {"reached": point} in self.said, self.said
 
     async def is_killed(self) -> None:
         """Kill it, now."""
@@ -75,9 +75,14 @@ class WorkerProcess:
         """SIGSTOP: it keeps its connections and its transactions, and does nothing."""
         self._send(signal.SIGSTOP)
 
-    def goes_on(self) -> None:
-        """SIGCONT."""
+    async def goes_on(self) -> None:
+        """SIGCONT; until it says that it goes on, where it says that it stops: one that comes before the SIGSTOP, sent
+        right after those words, is lost."""
         self._send(signal.SIGCONT)
+        while self._found("reached") and not self._found("goes_on"):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), timeout=0.1)
+            self._send(signal.SIGCONT)
 
     def _send(self, number: signal.Signals) -> None:
         assert self._process.pid is not None
@@ -88,13 +93,18 @@ class WorkerProcess:
             while not self._ended:
                 await self._news.wait()
 
+    def _found(self, key: str, value: object = None, since: int = 0) -> dict[str, Any] | None:
+        return next((said for said in self.said[since:] if key in said and value in (None, said[key])), None)
+
     def _last_words(self) -> str:
         return f"{self.said}\n{self._log.read_text()}"
 
     def _hear(self) -> None:
-        with suppress(EOFError):
+        try:
             while self._hears.poll():
                 self.said.append(json.loads(self._hears.recv_bytes()))
+        except EOFError:
+            self._loop.remove_reader(self._hears.fileno())
         self._tell()
 
     def _end(self) -> None:
