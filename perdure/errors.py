@@ -29,6 +29,7 @@
         ├── ToolError              a tool says clearly that it did not do it
         ├── ToolGone               a pending call names a tool that no longer exists
         ├── InDoubt                an effect was attempted and nobody knows how it ended
+        ├── Caution                `perdure doctor` found something that threads can do without
         └── TurnFailed             a turn ended without an answer
 
 The number is the exit code of the CLI. ``retry`` tells whether the same call may succeed later, unchanged.
@@ -191,6 +192,10 @@ class ToolGone(Failed):
 
 class InDoubt(Failed):
     """An effect was attempted and nobody knows how it ended."""
+
+
+class Caution(Failed):
+    """Something that `perdure doctor` found: worth knowing, but threads may run all the same."""
 
 
 class TurnFailed(Failed):

@@ -2,6 +2,7 @@
 
 import re
 from importlib import import_module
+from pkgutil import walk_packages
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from temporalio.api.failure.v1 import Failure
 from temporalio.converter import DefaultFailureConverter
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
+import perdure
 from perdure import errors
 from perdure.errors import (
     Conflict,
@@ -57,8 +59,8 @@ def test_the_tree_is_drawn_as_it_is() -> None:
 
 def test_no_error_is_defined_elsewhere() -> None:
     """All errors are in one file, so that one that crosses Temporal is found by its name on the other side."""
-    for module in ("perdure.starters.client", "perdure.starters.cli", "perdure.workers.worker"):
-        import_module(module)
+    for module in walk_packages(perdure.__path__, "perdure."):
+        import_module(module.name)
     found, todo = set(), [PerdureError]
     while todo:
         kind = todo.pop()

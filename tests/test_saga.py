@@ -38,8 +38,6 @@ async def reserve(ctx: ToolContext, item: str) -> dict[str, str]:
         raise ToolError("There is no gold.")
     if item == "novels":
         raise ToolError("No novels. " * 100_000)
-    if item == "epics":
-        raise ValueError("No epics. " * 100_000)
     if item in ("slow", "eel"):
         await holds[ctx.thread_id].wait()
     if item == "eel" or (item == "wobbly" and ctx.attempt == 1):
@@ -92,6 +90,8 @@ async def wire(ctx: ToolContext, amount: int) -> str:
     witness.saw(ctx, f"wire {amount}")
     if amount == 14:
         await holds[ctx.thread_id].wait()
+    if amount == 15:
+        raise ConnectionError("the line broke " * 100_000)
     if amount in (13, 14):
         raise ConnectionError("the line broke")
     return "sent"
@@ -468,7 +468,7 @@ async def test_an_unclear_error_is_tried_again_under_the_same_key(make_world: Ma
 
 async def test_an_endless_error_stays_bounded(make_world: MakeWorld) -> None:
     """A tool that puts a megabyte into its error: model, history and status get its beginning."""
-    said = told(call("reserve", item="novels"), call("reserve", item="epics"))
+    said = told(call("reserve", item="novels"), call("wire", amount=15))
     async with make_world(app, said) as world:
         thread, message_id = await world.begin("desk", "go")
         await world.stands(thread, "in_doubt")
@@ -477,7 +477,7 @@ async def test_an_endless_error_stays_bounded(make_world: MakeWorld) -> None:
         assert len(status.model_dump_json()) < 10_000
         await world.client.cancel(thread)
         await world.ended(thread, message_id)
-        assert "No epics." in (await world.client.effects(thread))[1].error
+        assert "the line broke" in (await world.client.effects(thread))[1].error
         answered = [
             e for e in (await world.fetch(thread)).events if not e.HasField("activity_task_failed_event_attributes")
         ]

@@ -15,7 +15,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from perdure.app import load_app
-from perdure.errors import Failed, PerdureError, Unreachable
+from perdure.errors import Caution, Failed, PerdureError, Unreachable
 from perdure.settings import Settings
 from perdure.values import Value
 from perdure.workers.connect import connect
@@ -40,10 +40,6 @@ class Check(Value):
     found: str
     mend: str = ""
     code: int = 0
-
-
-class Caution(PerdureError):
-    """Worth knowing, but threads may run all the same."""
 
 
 async def examine(settings: Settings, *, address: str = "", namespace: str = "", profile: str = "") -> list[Check]:
