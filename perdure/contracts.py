@@ -2,6 +2,8 @@
 
 Wire types ignore fields they don't know, so that an older worker can serve a thread that a newer client started.
 What goes to activities and comes back is written ``lean``: an optional field costs history only where it is used.
+
+Long, because it is the one place where both sides of the wire can be read together: a list of types, no logic.
 """
 
 from dataclasses import dataclass

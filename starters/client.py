@@ -3,6 +3,8 @@
 client = await Client.connect()
 await client.start("orders", "Buy two laptops", thread="orders-17")
 result = await client.wait("orders-17")
+
+Long, because one object with one method a command is what its users want to find.
 """
 
 import asyncio

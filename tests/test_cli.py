@@ -1,4 +1,7 @@
-"""The command line: every command once against a real server, worker and store."""
+"""The command line: every command once against a real server, worker and store.
+
+Long: one claim a command.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""What the command line refuses: with which exit code, in which words, and that nothing was written."""
+"""What the command line refuses: with which exit code, in which words, and that nothing was written.
+
+Long: one table of everything that can be typed wrongly.
+"""
 
 import asyncio
 import os

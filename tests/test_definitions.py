@@ -1,4 +1,7 @@
-"""Definitions: what a signature tells the model, and every mistake in a tool, an agent or an app, found at once."""
+"""Definitions: what a signature tells the model, and every mistake in a tool, an agent or an app, found at once.
+
+Long: one claim a mistake.
+"""
 
 import functools
 import math

@@ -1,4 +1,7 @@
-"""The life of a thread: idle and resumed, closed, busy, out of budget, very long; and what a step merges."""
+"""The life of a thread: idle and resumed, closed, busy, out of budget, very long; and what a step merges.
+
+Long: one claim a turn of events.
+"""
 
 import asyncio
 import json

@@ -1,4 +1,7 @@
-"""Calling the model: what comes back, what goes wrong and whether that is tried again, what is paid for twice."""
+"""Calling the model: what comes back, what goes wrong and whether that is tried again, what is paid for twice.
+
+Long: one claim a way to go wrong.
+"""
 
 import asyncio
 import json

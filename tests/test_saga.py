@@ -1,4 +1,7 @@
-"""Sagas: what a turn did outside is undone in order, once, and what can't be undone is said."""
+"""Sagas: what a turn did outside is undone in order, once, and what can't be undone is said.
+
+Long: one claim a way to be undone.
+"""
 
 import asyncio
 from datetime import timedelta

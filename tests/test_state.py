@@ -1,4 +1,7 @@
-"""State: what a node's update makes of a channel, which updates are refused, which definitions are."""
+"""State: what a node's update makes of a channel, which updates are refused, which definitions are.
+
+Long: one claim a reducer and a refusal.
+"""
 
 import json
 import math

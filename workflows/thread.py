@@ -1,4 +1,7 @@
-"""``AgentThread``: the workflow of one thread. It interprets a specification; nobody's code but ours runs in it."""
+"""``AgentThread``: the workflow of one thread. It interprets a specification; nobody's code but ours runs in it.
+
+Long, because Temporal wants every handler of a workflow in its class; what they do is in the modules beside it.
+"""
 
 import asyncio
 from collections.abc import Coroutine
