@@ -220,7 +220,7 @@ HALF = {**CHUNK, "choices": [{"index": 0, "delta": {"content": "Hal"}, "finish_r
 )
 async def test_an_answer_that_is_none_is_tried_again(answer: Handler, stream: bool, why: str) -> None:
     """What a proxy says, what a server says that breaks down, and a stream that never ends."""
-    async with serving(answer) as url:
+    async with asyncio.timeout(10), serving(answer) as url:
         failed = await failure(url, stream=stream, seconds=0.5)
     assert (failed.type, failed.non_retryable) == ("ModelUnavailable", False)
     assert why in failed.message
