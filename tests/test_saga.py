@@ -4,6 +4,7 @@ Long: one claim a way to be undone.
 """
 
 import asyncio
+import gc
 from datetime import timedelta
 from typing import Any, cast
 
@@ -324,6 +325,24 @@ async def test_a_read_under_way_is_given_up(make_world: MakeWorld) -> None:
         conversation = await goes_on(world, thread, said)
         assert conversation[-3] == ("tool", "Not executed: the turn was stopped.")
         holds[thread].let_go()
+
+
+async def test_what_is_given_up_leaves_no_loose_end(make_world: MakeWorld, caplog: pytest.LogCaptureFixture) -> None:
+    """No error is reported later on: a cancelled read, and a cancelled model call, are dealt with."""
+    async with make_world(app, told(call("look", what="slow"))) as world:
+        thread, message_id = await world.begin("desk", "go")
+        await holds[thread].arrived()
+        await world.client.cancel(thread)
+        await world.ended(thread, message_id)
+        holds[thread].let_go()
+        world.model.add_fault(ModelFault(mode="hang"))
+        accepted = await world.client.send(thread, "more")
+        await world.model.held()
+        await world.client.cancel(thread)
+        assert (await world.ended(thread, accepted.message_id)).outcome == "cancelled"
+        world.model.release()
+    gc.collect()
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_a_read_that_was_given_up_may_still_commit_its_step(make_world: MakeWorld) -> None:

@@ -23,7 +23,7 @@ from perdure.contracts import (
 )
 from perdure.effects import Effect, EffectStatus
 from perdure.failures import describe, root
-from perdure.workflows.calls import error_type, local_call, start_tool, store_call
+from perdure.workflows.calls import error_type, give_up, local_call, start_tool, store_call
 from perdure.workflows.display import Display
 from perdure.workflows.record import Record, Stop, Stopped, Turn
 from perdure.workflows.saga import stamp_now
@@ -151,7 +151,7 @@ class Batch:
         if spec.effect == "read":
             await workflow.wait_condition(lambda: handle.done() or self._record.stop is not None)
             if not handle.done():
-                handle.cancel()
+                give_up(handle)
                 raise Stopped
         return await handle
 

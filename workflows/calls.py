@@ -73,6 +73,13 @@ def start_undo(stub: Stub[In, Out], arg: In, spec: ToolSpec, *, summary: str, li
     )  # fmt: skip
 
 
+def give_up(handle: ActivityHandle[Out]) -> None:
+    """Cancel an activity whose outcome nobody waits for any more."""
+    handle.cancel()
+    # Looked at once: else its failure is reported as an error that nobody dealt with, whenever memory is tidied up.
+    handle.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
 async def store_call(stub: Stub[In, Out], arg: In, *, summary: str, limits: Limits) -> Out:
     """An activity that only talks to the store."""
     result: Out = await workflow.execute_activity(

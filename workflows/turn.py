@@ -23,7 +23,7 @@ from perdure.contracts import (
 from perdure.effects import Residue
 from perdure.failures import describe, root
 from perdure.workflows.batch import Batch
-from perdure.workflows.calls import error_type, start_model, store_call
+from perdure.workflows.calls import error_type, give_up, start_model, store_call
 from perdure.workflows.display import Display
 from perdure.workflows.record import Record, Stop, Stopped, Turn
 from perdure.workflows.saga import load_saga, roll_back, rollback_message
@@ -136,7 +136,7 @@ class TurnRunner:
     async def _unless_stopped(self, handle: ActivityHandle[ModelDone]) -> ModelDone:
         await workflow.wait_condition(lambda: handle.done() or self._record.stop is not None)
         if not handle.done():
-            handle.cancel()
+            give_up(handle)
             raise Stopped
         try:
             return await handle
