@@ -10,7 +10,7 @@ from typing import Any
 
 from perdure.approvals import stamp
 from perdure.canonical import Json, canonical, digest
-from perdure.checkpoint import Checkpoint, Ref, Source, chain
+from perdure.checkpoint import Checkpoint, Frontier, Ref, Source, chain
 from perdure.delta import Delta, Values, apply, fold, growth
 from perdure.errors import CheckpointNotFound, IntegrityError
 from perdure.stores.base import CachedResult, Line, Receipt, Snapshot, Step, Store
@@ -22,10 +22,17 @@ READ_FLOOR = 4096
 
 
 class Position(Value):
-    """A checkpoint with its state, and what the next commit has to know to decide about a snapshot."""
+    """A checkpoint with its state as it is stored: sealed, and in the version of the state that wrote it.
 
+    The last three fields are what the next commit has to know to decide about a snapshot.
+    """
+
+    thread_id: str
     ref: Ref
     parent_id: str | None
+    turn: int = 0
+    schema_version: int = 1
+    next: Frontier = Frontier()
     values: dict[str, Any]
     base_id: str | None = None
     since_base: int = 0
@@ -41,7 +48,9 @@ class Change(Value):
     nodes: tuple[str, ...] = ()
     turn: int
     schema_version: int = 1
+    next: Frontier = Frontier()
     metadata: dict[str, Json] = {}
+    facts: dict[str, Json] = {}
     delta: Delta
 
 
@@ -78,27 +87,37 @@ class Checkpointer:
 
     async def commit(
         self,
-        head: Position | None,
+        parent: Position | None,
         change: Change,
         *,
+        replaces: str = "",
+        branch: int | None = None,
+        lineage: str = "",
         agent: str = "",
         tenant: str = "",
         result: CachedResult | None = None,
         receipt: Receipt | None = None,
         clears: tuple[str, ...] = (),
     ) -> Position:
-        """Commit a change on the head (None: a new thread) and return the new position.
+        """Commit a change on its parent and return the new position.
 
-        The same change committed before is no error. Raises ConcurrentModification if the head has moved.
+        The parent is the head; None where the thread is new, and a position of another thread where it is a fork.
+        ``replaces`` is the head where the parent is not: a rewind, which begins a new ``branch``. The same change
+        committed before is no error. Raises ConcurrentModification if the head has moved.
         """  # fmt: skip
-        values = apply(head.values if head else {}, change.delta)
-        checkpoint = _checkpoint(head, change)
-        step = _step(head, checkpoint, values).model_copy(
-            update={"agent": agent, "tenant": tenant, "result": result, "receipt": receipt, "clears": clears}
-        )
+        values = apply(parent.values if parent else {}, change.delta)
+        checkpoint = _checkpoint(parent, change)
+        forks = bool(checkpoint.parent_thread)
+        step = _step(parent, checkpoint, values).model_copy(
+            update={
+                "extends": None if forks else replaces or checkpoint.parent_id, "agent": agent, "tenant": tenant,
+                "branch": branch, "lineage": lineage, "result": result, "receipt": receipt, "clears": clears,
+            }
+        )  # fmt: skip
         await self.store.commit(step)
         position = Position(
-            ref=checkpoint.ref, parent_id=checkpoint.parent_id, values=values, base_id=step.base_id,
+            thread_id=change.thread_id, ref=checkpoint.ref, parent_id=checkpoint.parent_id, turn=checkpoint.turn,
+            schema_version=checkpoint.schema_version, next=checkpoint.next, values=values, base_id=step.base_id,
             since_base=step.since_base, state_size=step.state_size,
         )  # fmt: skip
         self._remember(change.thread_id, position)
@@ -154,19 +173,22 @@ def _materialised(thread_id: str, line: Line) -> Position:
     values = fold(values, (checkpoint.delta for checkpoint in checkpoints))
     last = line.checkpoints[-1]
     return Position(
-        ref=last.ref, parent_id=last.parent_id, values=values, base_id=line.base_id, since_base=line.since_base,
-        state_size=line.state_size,
+        thread_id=thread_id, ref=last.ref, parent_id=last.parent_id, turn=last.turn,
+        schema_version=last.schema_version, next=last.next, values=values, base_id=line.base_id,
+        since_base=line.since_base, state_size=line.state_size,
     )  # fmt: skip
 
 
-def _checkpoint(head: Position | None, change: Change) -> Checkpoint:
+def _checkpoint(parent: Position | None, change: Change) -> Checkpoint:
+    elsewhere = parent is not None and parent.thread_id != change.thread_id
     draft = Checkpoint(
-        thread_id=change.thread_id, id=change.checkpoint_id, parent_id=head.ref.id if head else None,
-        step=head.ref.step + 1 if head else 0, source=change.source, nodes=change.nodes, turn=change.turn,
-        schema_version=change.schema_version, metadata=change.metadata, delta=change.delta,
+        thread_id=change.thread_id, id=change.checkpoint_id, parent_id=parent.ref.id if parent else None,
+        parent_thread=parent.thread_id if parent and elsewhere else "", step=parent.ref.step + 1 if parent else 0,
+        source=change.source, nodes=change.nodes, turn=change.turn, schema_version=change.schema_version,
+        next=change.next, metadata=change.metadata, facts=change.facts, delta=change.delta,
         created_at=stamp(datetime.now(UTC)), size=len(canonical(change.delta)), digest="",
     )  # fmt: skip
-    return draft.model_copy(update={"digest": _digest(head.ref.digest if head else "", draft)})
+    return draft.model_copy(update={"digest": _digest(parent.ref.digest if parent else "", draft)})
 
 
 def _digest(parent: str, c: Checkpoint) -> str:
@@ -178,6 +200,7 @@ def _digest(parent: str, c: Checkpoint) -> str:
         nodes=c.nodes,
         turn=c.turn,
         schema_version=c.schema_version,
+        next=c.next,
         delta=c.delta,
     )
 

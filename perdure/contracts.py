@@ -17,6 +17,8 @@ from perdure.checkpoint import Ref, Source
 from perdure.delta import Delta
 from perdure.effects import Effect, EffectClass, EffectStatus, Residue
 from perdure.errors import InvalidInput
+from perdure.lease import Lease
+from perdure.questions import Question, QuestionBook
 from perdure.view import StateView
 
 WORKFLOW = "AgentThread"
@@ -31,6 +33,7 @@ SEARCH_ATTRIBUTES = {
 }
 TOOL_PREFIX = "tool:"  # activity types: the UI's timeline then names the tool itself
 UNDO_PREFIX = "undo:"
+NODE_PREFIX = "node:"
 MAX_MESSAGE = 256_000  # bytes of one message with its state
 MAX_QUEUE = 1_000_000  # bytes of all that wait: they are carried when a thread continues as new, within 2 MB a payload
 
@@ -55,11 +58,35 @@ def lean(value: BaseModel) -> dict[str, Any]:
 # ── the specification an agent is interpreted from ───────────────────────────────────────────────────────────────
 
 
-class NodeSpec(Wire):
-    """A node: what kind it is, and where its outcome leads (route name -> node, ``END`` ends the turn)."""
+NodeKind = Literal["function", "model", "tools", "human"]
+NODE_OUTCOMES: dict[NodeKind, tuple[str, ...]] = {
+    "function": ("done", "error"),
+    "model": ("answer", "tool_calls", "error"),
+    "tools": ("done",),  # a failed call is an answer for the model, or ends the turn
+    "human": ("done", "expired", "error"),
+}
 
-    kind: Literal["model", "tools"]
-    routes: dict[str, str]
+
+class NodeSpec(Wire):
+    """A node: what kind it is, how it is run, and where each of its outcomes leads. Times in seconds.
+
+    ``routes`` maps an outcome to the nodes that follow (``END`` ends this branch of the turn). Where the node has a
+    router, or says itself where to go on, ``chooses`` are the nodes that may be chosen in place of the route ``done``
+    (or ``answer``). ``joins``: it runs when all of these have finished. ``model`` is for people.
+    """
+
+    kind: NodeKind
+    routes: dict[str, tuple[str, ...]] = {}
+    chooses: tuple[str, ...] = ()
+    joins: tuple[str, ...] = ()
+    timeout: float = 120.0  # for one attempt
+    deadline: float = 3600.0  # for all of them; of a human node: until its question expires
+    attempts: int = 0  # 0: as many as fit into the deadline
+    backoff: float = 1.0  # before the second attempt; doubled from one to the next
+    model: str = ""
+    channel: str = "messages"  # of a model or a tools node: its conversation
+    question: str = ""  # of a human node, where it doesn't depend on the state
+    asks: bool = False  # of a human node: its question is made from the state, by an activity
 
 
 class ToolSpec(Wire):
@@ -73,13 +100,6 @@ class ToolSpec(Wire):
     compensation: str = ""
 
 
-class ModelSpec(Wire):
-    """How the workflow calls the model: seconds for one attempt, and for all of them."""
-
-    timeout: float = 120.0
-    deadline: float = 3600.0
-
-
 class Limits(Wire):
     """Settings of the worker that shape commands; recorded, so that a replay sees the same ones."""
 
@@ -89,20 +109,24 @@ class Limits(Wire):
 
 
 class AgentSpec(Wire):
-    """What the workflow interprets. ``digest`` names the whole definition in the store, prompt and tools included."""
+    """What the workflow interprets: the graph of an agent, or of a ``Graph``.
+
+    ``digest`` names the whole definition in the store, prompts and tools included. ``start`` are the nodes of a turn's
+    first step; ``starts`` those that a router at the start may choose, in their place.
+    """
 
     name: str
     digest: str
-    model: str
-    start: str = "model"
+    start: tuple[str, ...]
+    starts: tuple[str, ...] = ()
     nodes: dict[str, NodeSpec]
     tools: dict[str, ToolSpec] = {}
-    model_call: ModelSpec = ModelSpec()
     budget: Budget = Budget()
     on_busy: OnBusy = "enqueue"
     limits: Limits = Limits()
 
 
+START = "start"
 END = "end"
 NOT_EXECUTED = "Not executed: the turn was stopped."
 
@@ -126,12 +150,16 @@ class TurnResult(Wire):
 
 
 class Send(Wire):
-    """A message to a thread. ``id`` makes a repeated send harmless; ``state`` sets channels along with it."""
+    """A message to a thread. ``id`` makes a repeated send harmless; ``state`` sets channels along with it.
+
+    ``metadata`` is kept with the checkpoint that takes the message in, and can be searched.
+    """
 
     id: str = Field(min_length=1, max_length=MAX_NAME)
     content: str = ""
     sender: str = Field(default="", max_length=MAX_NAME)
     state: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
 
     def size(self) -> int:
         """Its bytes."""
@@ -158,7 +186,6 @@ class RunningTurn(Wire):
     """A turn in the middle: what is carried over continue-as-new."""
 
     number: int
-    node: str
     steps: int
     usage: Usage
     budget: Budget
@@ -177,6 +204,7 @@ class Carry(Wire):
     """What a thread takes along when it continues as new: references and bounded records, never the state."""
 
     head: Ref | None = None
+    next: tuple[str, ...] = ()
     turn: int = 0
     branch: int = 0
     running: RunningTurn | None = None
@@ -191,14 +219,31 @@ class Carry(Wire):
     limits: Limits = Limits()
     closing: bool = False
     parent_id: str | None = None
+    lease: Lease | None = None
+    questions: QuestionBook = QuestionBook()
+
+
+class Origin(Wire):
+    """Where a fork comes from, what is different in it, and whether it goes on by itself."""
+
+    thread_id: str
+    checkpoint_id: str
+    state: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    by: str = ""
+    go_on: bool = True
 
 
 class ThreadInput(Wire):
-    """Input of the workflow. ``resume``: the thread exists in the store, which knows its agent and its head."""
+    """Input of the workflow. ``resume``: the thread exists in the store, which knows its agent and its head.
+
+    ``origin``: it is new, and forked from another.
+    """
 
     agent: str
     tenant: str = ""
     resume: bool = False
+    origin: Origin | None = None
     carry: Carry | None = None
 
 
@@ -243,6 +288,72 @@ class ExtendBudget(Wire):
     by: str = Field(default="", max_length=MAX_NAME)
 
 
+class UpdateState(Wire):
+    """Write to channels of the state between turns. ``overwrite`` names those that replace instead of being reduced.
+
+    ``expected_version`` is the id of the checkpoint that the writer has seen: where the head is another, the update is
+    refused with ``ConcurrentModification``. ``as_node``: it counts as what this node came to, and what follows the node
+    is what follows the update.
+    """
+
+    state: dict[str, Any] = {}
+    overwrite: tuple[str, ...] = ()
+    expected_version: str = ""
+    as_node: str = ""
+    metadata: dict[str, Any] = {}
+    by: str = Field(default="", max_length=MAX_NAME)
+    reason: str = Field(default="", max_length=MAX_REASON)
+    token: str = ""  # of the writer's lease, where it holds one
+
+
+class Rewind(Wire):
+    """Move the head back to an earlier checkpoint, and undo what was done outside since.
+
+    ``keep_effects`` keeps what can't be undone, which is refused otherwise. ``go_on``: what follows the checkpoint runs.
+    """
+
+    to: str
+    keep_effects: bool = False
+    go_on: bool = False
+    expected_version: str = ""
+    metadata: dict[str, Any] = {}
+    by: str = Field(default="", max_length=MAX_NAME)
+    reason: str = Field(default="", max_length=MAX_REASON)
+    token: str = ""
+
+
+class Rewound(Wire):
+    """A rewind: the new head, and what is left outside of what was done since its parent."""
+
+    head: Ref
+    to: str
+    next: tuple[str, ...] = ()
+    residue: Residue = Residue()
+
+
+class Resume(Wire):
+    """Let a thread go on with what follows its head: after a fork, a rewind or an update that left it standing."""
+
+    by: str = Field(default="", max_length=MAX_NAME)
+    token: str = ""
+
+
+class Answer(Wire):
+    """A person's answer to the question of a human node."""
+
+    question_id: str
+    value: Any = None
+    by: str = Field(min_length=1, max_length=MAX_NAME)
+
+
+class LeaseRequest(Wire):
+    """Acquire, renew or release a lease. ``seconds`` is how long it holds; ``token`` proves whose it is."""
+
+    holder: str = Field(default="", max_length=MAX_NAME)
+    seconds: float = Field(default=60.0, gt=0, le=86_400.0)
+    token: str = ""
+
+
 class Decide(Wire):
     """The acknowledged form of the signals ``approve`` and ``reject``."""
 
@@ -285,11 +396,15 @@ class StatusAnswer(Wire):
 
 
 class ApprovalsAnswer(Wire):
-    """Answer of the query ``approvals``: open requests, those closed lately, and what was refused."""
+    """Answer of the query ``approvals``: open requests, those closed lately, and what was refused.
+
+    ``questions`` are those of human nodes that wait for an answer.
+    """
 
     open: tuple[ApprovalRequest, ...] = ()
     closed: tuple[ApprovalRequest, ...] = ()
     refused_decisions: tuple[RefusedDecision, ...] = ()
+    questions: tuple[Question, ...] = ()
 
 
 class EffectsAnswer(Wire):
@@ -308,17 +423,19 @@ class Commit(Wire):
     checkpoint_id: str
     head: Ref | None = None
     turn: int
-    node: str = ""
 
 
 class Committed(Wire):
     """A checkpoint was committed. ``delta`` is left out beyond ``INLINE`` bytes: then the store has it.
 
-    ``parent_id`` is set where the head had moved on, to a step whose attempt had been given up.
+    ``next`` are the nodes of the step that follows; what a ``Send`` gave them stands in the checkpoint. ``parent_id`` is
+    set where the head had moved on, to a step whose attempt had been given up. ``schema`` is the version of the state.
     """
 
     head: Ref
     parent_id: str | None = None
+    next: tuple[str, ...] = ()
+    schema_version: int = 1
     delta: Delta | None = None
     size: int
 
@@ -342,6 +459,49 @@ class OpenedTurn(Wire):
     committed: Committed
 
 
+class ResumeTurn(Wire):
+    """Take up what follows a head: the agent as it is now, and the plans of calls that its conversation leaves open."""
+
+    thread_id: str
+    agent: str
+    head: Ref
+    branch: int = 0
+
+
+class ForkThread(Wire):
+    """Make a thread from a checkpoint of another."""
+
+    commit: Commit
+    origin: Origin
+    agent: str = ""
+    tenant: str = ""
+
+
+class WriteState(Wire):
+    """Commit an update of the state that no turn makes. ``branch`` is for the keys of calls that follow it."""
+
+    commit: Commit
+    agent: str
+    update: UpdateState
+
+
+class PlanRewind(Wire):
+    """Ask what a rewind would undo, keep, or can't undo."""
+
+    thread_id: str
+    head: Ref
+    to: str
+
+
+class RewindHead(Wire):
+    """Commit the checkpoint that moves the head back."""
+
+    commit: Commit
+    agent: str
+    branch: int
+    rewind: Rewind
+
+
 class LookUp(Wire):
     """Find a thread in the store."""
 
@@ -355,19 +515,29 @@ class Found(Wire):
     tenant: str
     head: Ref
     parent_id: str | None = None
+    next: tuple[str, ...] = ()
     turn: int
     branch: int
     view: StateView
+    lease: Lease | None = None
     attention: tuple[Effect, ...] = ()
     seen: tuple[str, ...] = ()  # ids of the latest messages
+    delta: Delta | None = None  # of the head, where this activity committed it; left out beyond ``INLINE`` bytes
+    schema_version: int = 1
 
 
 class CallModel(Wire):
-    """Call the model on the state at the head. A reference, not the messages."""
+    """Call the model of a node on the state at the head. A reference, not the messages.
+
+    ``task`` is the number of the node's task in the step. With ``alone`` the call commits the step itself.
+    """
 
     commit: Commit
     agent: str
     spec: str
+    node: str
+    task: int = 0
+    alone: bool = True
     branch: int = 0
 
 
@@ -385,10 +555,21 @@ class ToolPlan(Wire):
     arguments: dict[str, Any] | None = None  # only for a gated call: what the approver is shown
 
 
-class ModelDone(Wire):
-    """The model's answer is in the checkpoint. ``note``: length, refusal, content_filter, or empty."""
+class ResumedTurn(Wire):
+    """The specification for what follows, and by conversation (channel) the calls that wait to be made."""
 
-    committed: Committed
+    spec: AgentSpec
+    calls: dict[str, tuple[ToolPlan, ...]] = {}
+
+
+class ModelDone(Wire):
+    """The model's answer is in the checkpoint, or recorded under ``key`` for the merge of its step.
+
+    ``note``: length, refusal, content_filter, or empty.
+    """
+
+    committed: Committed | None = None
+    key: str = ""
     calls: tuple[ToolPlan, ...] = ()
     usage: Usage
     answer: str = ""
@@ -401,12 +582,14 @@ class CallTool(Wire):
     commit: Commit
     agent: str
     spec: str
+    node: str
     call_id: str
     tool: str
     index: int
     key: str
     digest: str
     alone: bool
+    branch: int = 0
     approved_by: tuple[str, ...] = ()
 
 
@@ -418,24 +601,71 @@ class ToolDone(Wire):
     committed: Committed | None = None
 
 
-class Part(Wire):
-    """One writer of a merged step: a recorded result by key, or a message made by the workflow."""
+class RunNode(Wire):
+    """Run the function of a node, or (``ASK``) make the question of a human one."""
 
-    call_id: str
-    tool: str
+    commit: Commit
+    agent: str
+    spec: str
+    node: str
+    task: int = 0
+    alone: bool = True
+    branch: int = 0
+
+
+class NodeDone(Wire):
+    """A node's function has returned: its step is committed, or what it returned is recorded under ``key``."""
+
+    committed: Committed | None = None
+    key: str = ""
+    cached: bool = False
+
+
+class TakeAnswer(Wire):
+    """Check a person's answer by the type that its node declares, and record it for the merge of the step."""
+
+    commit: Commit
+    agent: str
+    spec: str
+    node: str
+    task: int = 0
+    answer: Answer
+
+
+class Part(Wire):
+    """What one writer of a merged step brings: a recorded result by key, or a message made by the workflow.
+
+    ``call_id`` is set for a tool call; then ``content`` answers it where nothing is recorded.
+    """
+
+    node: str = ""
+    call_id: str = ""
+    tool: str = ""
     key: str = ""
     content: str = ""
 
 
-class MergeStep(Wire):
-    """Merge the results of several calls into one checkpoint. ``say`` adds an assistant message, with its note.
+class Ended(Wire):
+    """How a task of the step ended: its outcome (``NODE_OUTCOMES``), and what went wrong where it failed."""
 
-    ``after`` is a checkpoint whose attempt was given up. If it was committed all the same, this one extends it.
+    node: str
+    outcome: str
+    error: str = ""
+    error_type: str = ""
+
+
+class MergeStep(Wire):
+    """Merge the results of a step into one checkpoint. ``say`` adds an assistant message, with its note.
+
+    ``ended`` are the tasks of the step in their order: what follows is found from them. ``after`` is a checkpoint whose
+    attempt was given up. If it was committed all the same, this one extends it.
     """
 
     commit: Commit
     source: Source = "step"
     agent: str
+    spec: str = ""
+    ended: tuple[Ended, ...] = ()
     parts: tuple[Part, ...] = ()
     say: str = ""
     note: str = ""
@@ -461,6 +691,21 @@ class SagaQuery(Wire):
 
     thread_id: str
     turn: int | None = None
+
+
+class RewindPlan(Wire):
+    """What a rewind would do to the effects that were made on the way from its target to the head.
+
+    ``undo`` is in the order in which it runs. ``keep`` needs no undoing (idempotent), ``impossible`` can't be undone,
+    and ``unsettled`` is in doubt or under way: a person settles it first.
+    """
+
+    undo: tuple[Effect, ...] = ()
+    keep: tuple[Effect, ...] = ()
+    impossible: tuple[Effect, ...] = ()
+    unsettled: tuple[Effect, ...] = ()
+    steps: int = 0
+    tools: dict[str, ToolSpec] = {}
 
 
 class Saga(Wire):
@@ -491,6 +736,13 @@ class Settle(Wire):
     by: str = ""
 
 
+class KeepLease(Wire):
+    """Keep the thread's lease in the store too; None: it has none."""
+
+    thread_id: str
+    lease: Lease | None = None
+
+
 class CloseThread(Wire):
     """Mark the thread as closed in the store."""
 
@@ -518,11 +770,24 @@ INSPECT_EFFECT = Stub("inspect_effect", InspectEffect, Known)
 LOAD_SAGA = Stub("load_saga", SagaQuery, Saga)
 SETTLE_EFFECT = Stub("settle_effect", Settle, Effect)
 CLOSE_THREAD = Stub("close_thread", CloseThread, bool)
+RESUME_TURN = Stub("resume_turn", ResumeTurn, ResumedTurn)
+FORK_THREAD = Stub("fork_thread", ForkThread, Found)
+WRITE_STATE = Stub("write_state", WriteState, Committed)
+PLAN_REWIND = Stub("plan_rewind", PlanRewind, RewindPlan)
+REWIND_HEAD = Stub("rewind_head", RewindHead, Found)
+TAKE_ANSWER = Stub("take_answer", TakeAnswer, NodeDone)
+ASK = Stub("ask", RunNode, Question)
+KEEP_LEASE = Stub("keep_lease", KeepLease, bool)
 
 
 def tool_stub(tool: str) -> Stub[CallTool, ToolDone]:
     """The activity that runs a tool; its type carries the tool's name."""
     return Stub(TOOL_PREFIX + tool, CallTool, ToolDone)
+
+
+def node_stub(node: str) -> Stub[RunNode, NodeDone]:
+    """The activity that runs the function of a node; its type carries the node's name."""
+    return Stub(NODE_PREFIX + node, RunNode, NodeDone)
 
 
 def undo_stub(compensation: str) -> Stub[Undo, Effect]:

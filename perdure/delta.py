@@ -5,7 +5,10 @@ A delta maps channels to operations, already reduced::
     {"title":    {"op": "set", "value": "Laptops"},
      "notes":    {"op": "append", "items": ["asked finance"]},
      "profile":  {"op": "merge", "value": {"address": {"city": "Bern"}}},
-     "messages": {"op": "messages", "put": [{...}], "drop": ["m3"]}}
+     "messages": {"op": "messages", "put": [{...}], "drop": ["m3"]},
+     "old":      {"op": "unset"}}
+
+``unset`` takes a channel away that a newer version of the state no longer has.
 
 Reducers (``perdure.state``) make operations; only this module applies them. So a checkpoint is read back
 without the code that wrote it, also when that code has changed since.
@@ -24,8 +27,16 @@ def apply(values: Values, delta: Delta) -> Values:
     """The values after the delta. The given values stay as they are; unchanged channels are shared, not copied."""
     out = dict(values)
     for channel, operation in delta.items():
-        out[channel] = _APPLY[operation["op"]](out.get(channel), operation)
+        _put_in(out, channel, operation)
     return out
+
+
+def _put_in(values: Values, channel: str, operation: Operation) -> None:
+    """Apply one operation; only the dictionary itself is changed."""
+    if operation["op"] == "unset":
+        values.pop(channel, None)
+    else:
+        values[channel] = _APPLY[operation["op"]](values.get(channel), operation)
 
 
 def fold(values: Values, deltas: Iterable[Delta]) -> Values:
@@ -35,7 +46,7 @@ def fold(values: Values, deltas: Iterable[Delta]) -> Values:
     for delta in deltas:
         for channel, operation in delta.items():
             if operation["op"] not in _GROWS or operation.get("drop"):
-                out[channel] = _APPLY[operation["op"]](out.get(channel), operation)
+                _put_in(out, channel, operation)
                 own.pop(channel, None)
                 continue
             if channel not in own:
@@ -61,7 +72,9 @@ def growth(before: Values, delta: Delta, after: Values) -> int:
     """How many bytes longer the canonical values are after the delta; costs what the delta changes, not the whole."""
     total = _commas(len(after)) - _commas(len(before))
     for channel, operation in delta.items():
-        if channel in before:
+        if operation["op"] == "unset":
+            total -= len(canonical({channel: before[channel]})) - 2 if channel in before else 0
+        elif channel in before:
             total += _growth(before[channel], operation, after[channel])
         else:
             total += len(canonical({channel: after[channel]})) - 2

@@ -33,6 +33,8 @@ class Effect(Value):
     turn: int
     step: int
     index: int
+    branch: int = 0  # of the thread: how many rewinds came before
+    checkpoint_id: str = ""  # the head on which the call was made
     summary: str = ""
     compensation: str = ""
     status: EffectStatus = "registered"

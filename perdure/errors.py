@@ -8,7 +8,7 @@
     │   ├── AgentNotFound          the app has no such agent
     │   ├── ThreadNotFound         neither Temporal nor the store has such a thread
     │   ├── CheckpointNotFound     the thread has no such checkpoint
-    │   ├── RequestNotFound        the thread has no such approval request
+    │   ├── RequestNotFound        the thread has no such approval request, or question
     │   └── EffectNotFound         the thread has no such effect
     ├── Conflict            (4)    somebody else was first, or the call is ambiguous
     │   ├── ConcurrentModification the head moved; names both versions
@@ -16,7 +16,9 @@
     ├── Refused             (5)    the rules say no; nothing was changed
     │   ├── DecisionRefused        a decision that does not count
     │   ├── ThreadClosed           the thread takes no more messages
-    │   └── ThreadBusy             the thread takes no message now
+    │   ├── ThreadBusy             the thread takes no message now
+    │   ├── LeaseHeld              somebody else writes to the thread alone for now
+    │   └── Irrevocable            a rewind would leave behind what can't be undone
     ├── Unreachable         (6)    try again when it is back
     │   ├── TemporalUnreachable    no Temporal server, or no worker that answers
     │   ├── StoreUnreachable       the checkpoint store doesn't answer
@@ -24,6 +26,9 @@
     └── Failed              (1)    it was tried and did not work
         ├── IntegrityError         a stored row doesn't match its digest
         ├── StoreOutdated          the store's schema is not the one this version needs
+        ├── SchemaTooNew           a checkpoint was written by newer code than this
+        ├── SchemaTooOld           a checkpoint is older than the upcasters reach
+        ├── KeyMissing             a sealed value names a key that the settings don't have
         ├── NotSetUp               the Temporal namespace lacks something that threads need
         ├── ModelError             the model refused the request for good
         ├── ToolError              a tool says clearly that it did not do it
@@ -102,7 +107,12 @@ class Conflict(PerdureError):
 
 
 class ConcurrentModification(Conflict):
-    """A commit named a head that is no longer the head."""
+    """A commit named a head that is no longer the head: ``expected`` is the one it named, ``actual`` the one there."""
+
+    def __init__(self, message: str, *, hint: str = "", expected: str = "", actual: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.expected = expected
+        self.actual = actual
 
 
 class AmbiguousRequest(Conflict):
@@ -132,6 +142,14 @@ class ThreadClosed(Refused):
 
 class ThreadBusy(Refused):
     """The thread doesn't take this message now."""
+
+
+class LeaseHeld(Refused):
+    """Somebody else has the exclusive right to write to the thread for now."""
+
+
+class Irrevocable(Refused):
+    """A rewind would leave behind what can't be undone."""
 
 
 class Unreachable(PerdureError):
@@ -168,6 +186,18 @@ class IntegrityError(Failed):
 
 class StoreOutdated(Failed):
     """The store's schema is not the one this version needs."""
+
+
+class SchemaTooNew(Failed):
+    """A checkpoint was written with a newer version of the state than this code has."""
+
+
+class SchemaTooOld(Failed):
+    """A checkpoint was written with a version of the state that no upcaster leads away from."""
+
+
+class KeyMissing(Failed):
+    """A value is sealed with a key that the settings don't have."""
 
 
 class NotSetUp(Failed):

@@ -1,16 +1,20 @@
 """What a checkpoint store can do: the one seam between the engine and a database."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from perdure.budget import Usage
+from perdure.canonical import Json
 from perdure.checkpoint import Checkpoint
 from perdure.effects import Effect, EffectStatus
 from perdure.values import Value
 
 
 class ThreadRow(Value):
-    """A thread as the store knows it."""
+    """A thread as the store knows it. ``lineage`` names what it shares cached results with: itself and its forks.
+
+    ``branch`` counts its rewinds.
+    """
 
     thread_id: str
     agent: str
@@ -19,7 +23,11 @@ class ThreadRow(Value):
     branch: int
     turn: int
     head_id: str
+    schema_version: int  # of the head
     closed: bool
+    origin_thread: str = ""  # of a fork: where it comes from
+    origin_id: str = ""
+    lease: str = ""  # who may write alone and until when, as JSON of perdure.lease.Lease; empty: everybody
     created_at: str
     updated_at: str
 
@@ -33,13 +41,19 @@ class Snapshot(Value):
 
 
 class CachedResult(Value):
-    """A model answer under the key of its request: the checkpoint whose delta holds it. Scope and key name it."""
+    """What a call came to, under the key of its request. Scope and key name it.
+
+    A model's answer is kept once, in the delta of the checkpoint that is named here; the result of a node or a tool
+    is kept as ``value`` (JSON bytes) until ``expires_at`` (ISO 8601, UTC; empty: for ever).
+    """
 
     scope: str
     key: str
-    thread_id: str
-    checkpoint_id: str
-    usage: Usage
+    thread_id: str = ""
+    checkpoint_id: str = ""
+    usage: Usage = Usage()
+    value: bytes | None = None
+    expires_at: str = ""
 
 
 class Receipt(Value):
@@ -62,13 +76,20 @@ class EffectRow(Value):
 class Step(Value):
     """One commit: a checkpoint and everything that must become true with it, in one transaction.
 
+    ``extends`` is the head that the commit replaces: the checkpoint's parent, but for a rewind, whose parent lies
+    further back. None: the thread is new; then ``lineage`` is that of the thread it was forked from, or empty.
+    ``branch`` is set where the commit begins a new branch of the thread.
+
     ``since_base`` is how much has to be read to materialise its state: the snapshot at ``base_id`` and the deltas after
     it; ``state_size`` is how long that state is. The checkpointer decides by them about snapshots.
     """
 
     checkpoint: Checkpoint
+    extends: str | None = None
     agent: str = ""
     tenant: str = ""
+    lineage: str = ""
+    branch: int | None = None
     base_id: str | None = None
     since_base: int
     state_size: int
@@ -79,7 +100,7 @@ class Step(Value):
 
 
 class Line(Value):
-    """A checkpoint with its ancestors back to the nearest snapshot (or the root), oldest first."""
+    """A checkpoint with its ancestors back to the nearest snapshot (or the root), oldest first, across forks."""
 
     snapshot: Snapshot | None
     checkpoints: tuple[Checkpoint, ...]
@@ -93,29 +114,70 @@ class Store(Protocol):
 
     url: str
 
-    async def migrate(self) -> list[str]:
-        """Bring the schema up to date; the names of the migrations that ran."""
+    async def migrate(self, *, partitions: int = 0) -> list[str]:
+        """Bring the schema up to date; the names of the migrations that ran.
+
+        ``partitions``: where the database can, spread the tables that grow with every step over so many, by thread.
+        """
 
     async def missing_migrations(self) -> list[str]:
         """The migrations that have not run yet, oldest first."""
 
+    async def cautions(self) -> list[str]:
+        """What the database's configuration can lose, one sentence each; empty where a commit is safe once it returns."""
+
     async def close(self) -> None:
         """Let go of connections."""
+
+    # ── threads ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def thread(self, thread_id: str) -> ThreadRow | None:
         """The thread's row."""
 
-    async def threads(self) -> list[str]:
-        """All thread ids, in order."""
+    async def threads(self, *, after: str = "", limit: int = 1000) -> list[ThreadRow]:
+        """A page of threads by id, those after the given one."""
+
+    async def forks(self, thread_id: str) -> list[ThreadRow]:
+        """The threads that were forked from this one, by id."""
 
     async def close_thread(self, thread_id: str) -> None:
         """Mark the thread as closed."""
 
+    async def set_lease(self, thread_id: str, lease: str) -> None:
+        """Keep the thread's lease (empty: it has none)."""
+
+    async def delete_thread(self, thread_id: str) -> None:
+        """Remove the thread and all that is its own; no error where there is none.
+
+        Raises Conflict where another thread is forked from it; nothing changes.
+        """
+
+    async def copy_thread(self, source: str, target: str) -> None:
+        """Copy all checkpoints, snapshots and receipts, under the same ids. Effects, results and leases stay.
+
+        Raises ThreadNotFound, or Conflict where the target exists; nothing changes.
+        """
+
+    # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────
+
     async def commit(self, step: Step) -> bool:
-        """Make the step's checkpoint the head if its parent is the head: True.
+        """Make the step's checkpoint the head if what it extends is the head: True.
 
         False if this very checkpoint (same id, same digest) was committed before: nothing changes. Raises
-        ConcurrentModification if another head stands there or the id has another digest; nothing changes.
+        ConcurrentModification (with both versions) if another head stands there or the id has another digest, and
+        CheckpointNotFound if the parent isn't there; nothing changes.
+        """
+
+    async def restore(self, step: Step, *, head: bool) -> None:
+        """Put back a checkpoint that is missing, as it was, and with ``head`` make it the head (and the thread, where
+        that is missing too). A checkpoint that is there is left as it is."""
+
+    async def remove(self, thread_id: str, checkpoint_ids: Sequence[str], roots: Sequence[Snapshot], *, head: str) -> None:
+        """Remove checkpoints for good, with their snapshots, cached results and receipts.
+
+        ``roots`` is the whole state at each remaining checkpoint whose parent goes: that one is ``cut`` from then on.
+        ``head`` is the head afterwards. Raises Conflict where another thread is forked from a removed one; nothing
+        changes.
         """
 
     async def checkpoint(self, thread_id: str, checkpoint_id: str) -> Checkpoint | None:
@@ -124,20 +186,32 @@ class Store(Protocol):
     async def line(self, thread_id: str, checkpoint_id: str) -> Line | None:
         """A checkpoint with what it takes to materialise its state."""
 
-    async def history(self, thread_id: str, *, limit: int, before_step: int | None = None) -> list[Checkpoint]:
-        """A page of checkpoints, newest first."""
+    async def path(self, thread_id: str, checkpoint_id: str, *, limit: int) -> list[Checkpoint]:
+        """A checkpoint and its ancestors, newest first, across forks; one query, whatever the length of the thread."""
+
+    async def ancestor(self, thread_id: str, checkpoint_id: str, step: int) -> Checkpoint | None:
+        """The ancestor (or the checkpoint itself) of this step, across forks; reads no deltas on the way."""
+
+    async def find(
+        self, metadata: Mapping[str, Json], *, thread_id: str = "", limit: int = 100
+    ) -> list[Checkpoint]:
+        """Checkpoints with all of these entries in their metadata, the newest first; of all threads, or of one."""
 
     def walk(self, thread_id: str) -> AsyncIterator[Checkpoint]:
-        """All checkpoints of a thread by step, the root first; a page at a time, so memory stays bounded.
-
-        Raises IntegrityError that names the row where one can't be read.
+        """All checkpoints of a thread, of all its branches, by step, the root first; a page at a time, so memory stays
+        bounded. Raises IntegrityError that names the row where one can't be read.
         """
 
     async def snapshots(self, thread_id: str) -> list[Snapshot]:
         """All snapshots of a thread, oldest first."""
 
+    # ── results, receipts, effects ───────────────────────────────────────────────────────────────────────────────
+
     async def result(self, scope: str, key: str) -> CachedResult | None:
-        """A cached model answer."""
+        """A cached result that has not expired."""
+
+    async def put_result(self, result: CachedResult) -> None:
+        """Keep a result that belongs to no commit; it takes the place of an older one."""
 
     async def claim(self, row: EffectRow, *, head: str) -> EffectRow | None:
         """Record that an attempt begins. None for the first attempt, else the row as it was before.
@@ -149,10 +223,10 @@ class Store(Protocol):
     async def fail(self, thread_id: str, key: str, error: str) -> None:
         """Record that a call clearly did nothing."""
 
-    async def put_receipt(self, thread_id: str, receipt: Receipt, *, head: str) -> None:
-        """Record what a call returned; a ledger entry under this key becomes ``done``.
+    async def put_receipt(self, thread_id: str, receipt: Receipt, *, head: str = "") -> None:
+        """Record what a call returned; a ledger entry under this key becomes ``done``. The first receipt of a key stays.
 
-        Raises ConcurrentModification where ``head`` is no longer the thread's head; nothing changes.
+        Raises ConcurrentModification where ``head`` is given and no longer the thread's head; nothing changes.
         """
 
     async def finish(self, thread_id: str, receipt: Receipt, *, head: str) -> None:
@@ -160,6 +234,9 @@ class Store(Protocol):
 
     async def receipts(self, thread_id: str, keys: Sequence[str]) -> dict[str, bytes]:
         """Recorded results that have not been committed yet, by key."""
+
+    async def receipts_under(self, thread_id: str, prefix: str) -> dict[str, bytes]:
+        """All receipts whose key begins so, by key, in the order of the keys."""
 
     async def effect(self, thread_id: str, key: str) -> EffectRow | None:
         """One ledger entry."""
@@ -174,6 +251,8 @@ class Store(Protocol):
         attention; what needs attention, done or undone. So a settlement that comes late doesn't take back a later one.
         """
 
+    # ── blobs ────────────────────────────────────────────────────────────────────────────────────────────────────
+
     async def put_blob(self, kind: str, blob: bytes) -> str:
         """Keep bytes under their digest (an agent's specification, a large tool result); the digest."""
 
@@ -181,4 +260,4 @@ class Store(Protocol):
         """Bytes by digest."""
 
     async def sizes(self) -> dict[str, Any]:
-        """Rows and bytes by table, for `perdure doctor` and benchmarks."""
+        """Rows and bytes by table, for `perdure doctor` and benchmarks: ``{"rows": {table: n}, "bytes": n}``."""

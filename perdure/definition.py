@@ -1,0 +1,27 @@
+"""The definition of an agent or a graph as data: what a turn is interpreted from, kept in the store under its digest."""
+
+from typing import Any, Literal
+
+from perdure.contracts import AgentSpec, Wire
+
+CacheScope = Literal["lineage", "global", "off"]
+
+
+class ModelDefinition(Wire):
+    """What a model node tells its model. ``tools`` are schemas; ``channel`` is its conversation."""
+
+    model: str
+    instructions: str = ""
+    parameters: dict[str, Any] = {}
+    tools: tuple[dict[str, Any], ...] = ()
+    context_tokens: int = 100_000
+    cache: CacheScope = "lineage"
+    stream: bool = False
+    channel: str = "messages"
+
+
+class Definition(Wire):
+    """Everything that a turn is interpreted from: the workflow's part, and by node what its model is told."""
+
+    spec: AgentSpec
+    models: dict[str, ModelDefinition] = {}
