@@ -9,9 +9,9 @@ import openai
 from openai import AsyncOpenAI, AsyncStream, RequestOptions
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from perdure.agent import Definition
 from perdure.budget import Usage
 from perdure.canonical import Json, canonical, digest
+from perdure.definition import ModelDefinition
 from perdure.delta import Values
 from perdure.errors import ModelError, ModelUnavailable
 from perdure.failures import to_failure
@@ -40,15 +40,15 @@ class Answer(Value):
     usage: Usage
 
 
-def request_of(definition: Definition, values: Values) -> dict[str, Json]:
+def request_of(model: ModelDefinition, values: Values) -> dict[str, Json]:
     """The request for the state: plain data, so that its digest is the key of its result."""
     request: dict[str, Json] = {
-        **definition.parameters,
-        "model": definition.spec.model,
-        "messages": conversation(definition.instructions, values.get("messages", []), definition.context_tokens),
+        **model.parameters,
+        "model": model.model,
+        "messages": conversation(model.instructions, values.get(model.channel, []), model.context_tokens),
     }
-    if definition.tools:
-        request["tools"] = list(definition.tools)
+    if model.tools:
+        request["tools"] = list(model.tools)
     return request
 
 

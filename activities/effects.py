@@ -38,8 +38,13 @@ class EffectActivities:
 
     @activity.defn(name=LOAD_SAGA.name)
     async def load_saga(self, task: SagaQuery) -> Saga:
-        """The effects of a turn; without a number, of the latest turn that has something to undo."""
+        """The effects of a turn; without a number, of the latest turn that has something to undo.
+
+        What a rewind has left behind is not among them: it was undone then, or kept on purpose.
+        """
         rows = await self._runtime.store.effects(task.thread_id, task.turn)
+        on_line = await self._on_line(task.thread_id, {row.entry.checkpoint_id: row.entry.step for row in rows})
+        rows = [row for row in rows if row.entry.checkpoint_id in on_line]
         undoable = to_undo(row.entry for row in rows)
         turn = task.turn if task.turn is not None else max((entry.turn for entry in undoable), default=0)
         known = self._runtime.app.tools
@@ -48,6 +53,15 @@ class EffectActivities:
             turn=turn, effects=tuple(row.entry for row in rows if row.entry.turn == turn),
             tools={name: known[name].spec for name in wanted},
         )  # fmt: skip
+
+    async def _on_line(self, thread_id: str, made_at: dict[str, int]) -> set[str]:
+        """Those of the checkpoints (id -> step) that the head descends from, or is."""
+        store = self._runtime.store
+        row = await store.thread(thread_id)
+        if row is None or row.branch == 0:  # never rewound: there is one line only
+            return set(made_at)
+        there = {id: await store.ancestor(thread_id, row.head_id, step) for id, step in made_at.items()}
+        return {id for id, checkpoint in there.items() if checkpoint is not None and checkpoint.id == id}
 
     @activity.defn(name=SETTLE_EFFECT.name)
     async def settle_effect(self, task: Settle) -> Effect:

@@ -5,20 +5,20 @@ from temporalio import activity
 from perdure.activities.completion import Answer, complete, request_key, request_of
 from perdure.activities.locks import KeyedLocks
 from perdure.activities.once import once
+from perdure.activities.planning import Place, plan_call
+from perdure.activities.records import Record
 from perdure.activities.runtime import Runtime, committed
-from perdure.agent import Definition
+from perdure.activities.steps import Extra, Merged, commit_step
 from perdure.budget import Usage
-from perdure.canonical import Json
-from perdure.checkpoint import Checkpoint
-from perdure.checkpointer import Change, Position
-from perdure.contracts import CALL_MODEL, CallModel, Commit, ModelDone, ToolPlan
+from perdure.contracts import CALL_MODEL, CallModel, Committed, Ended, ModelDone
+from perdure.definition import Definition, ModelDefinition
 from perdure.delta import latest_message
-from perdure.effects import effect_key
-from perdure.errors import IntegrityError, InvalidInput
-from perdure.message import Message, ToolCall
-from perdure.state import reduce_updates
-from perdure.stores.base import CachedResult
-from perdure.tool import Tool, call_summary
+from perdure.effects import task_key
+from perdure.errors import IntegrityError
+from perdure.message import Message
+from perdure.schema import Opened
+from perdure.security.sealing import unseal
+from perdure.stores.base import CachedResult, Receipt
 
 _ANSWER = 2_000  # characters of an answer that travel in history for the UI; the state has it whole
 
@@ -32,112 +32,120 @@ class ModelActivities:
 
     @activity.defn(name=CALL_MODEL.name)
     async def call_model(self, task: CallModel) -> ModelDone:
-        """Answer the state at the head: from this step's own checkpoint if an earlier attempt committed it, from the
-        result cache if the same request was answered before, else by the model. Commits the answer."""
+        """Answer the state at the head: from this step's own record if an earlier attempt left it, from the result cache
+        if the same request was answered before, else by the model. Commits the answer, or records it for the merge."""
         definition = await self._runtime.definition(task.spec)
-        position, usage = await once(lambda: self._earlier(task.commit), lambda: self._answer(task, definition))
-        message = Message.model_validate(position.values["messages"][-1])
-        delta = {"messages": {"op": "messages", "put": [position.values["messages"][-1]]}}
-        return ModelDone(
-            committed=committed(position, delta),
-            calls=tuple(
-                self._plan(task, definition, position.ref.step, i, call) for i, call in enumerate(message.tool_calls)
-            ),
-            usage=usage,
-            answer="" if message.tool_calls else message.content[:_ANSWER],
-            note=message.note,
-        )
+        return await once(lambda: self._earlier(task, definition), lambda: self._attempt(task, definition))
 
-    async def _earlier(self, commit: Commit) -> tuple[Position, Usage] | None:
-        """What another attempt committed and could not report."""
+    async def _earlier(self, task: CallModel, definition: Definition) -> ModelDone | None:
+        """What another attempt recorded and could not report."""
+        model, commit = definition.models[task.node], task.commit
+        if not task.alone:
+            found = await self._runtime.store.receipts(commit.thread_id, [_key(task)])
+            return self._recalled(task, model, Record.read(found[_key(task)])) if found else None
         earlier = await self._runtime.store.checkpoint(commit.thread_id, commit.checkpoint_id)
         if earlier is None:
             return None
         position = await self._runtime.checkpointer.load(commit.thread_id, earlier.id)
-        return position, Usage.model_validate(earlier.metadata.get("usage", {}))
+        said = Message.model_validate(self._runtime.opened(task.agent, position).values[model.channel][-1])
+        usage = Usage.model_validate(earlier.facts.get("usage", {}))
+        return self._done(task, model, said, usage, committed(position, earlier.delta))
 
-    async def _answer(self, task: CallModel, definition: Definition) -> tuple[Position, Usage]:
-        head = await self._runtime.head(task.commit)
-        request = request_of(definition, head.values)
+    async def _attempt(self, task: CallModel, definition: Definition) -> ModelDone:
+        runtime, model = self._runtime, definition.models[task.node]
+        opened = await runtime.open(task.commit, task.agent)
+        request = request_of(model, opened.values)
         key = request_key(request)
-        scope = await self._scope(task.commit.thread_id, definition)
+        scope = await self._scope(task.commit.thread_id, model)
         async with self._asking.hold(f"{scope}/{key}"):  # identical calls at once: the second finds the first's result
-            hit = await self._runtime.store.result(scope, key) if scope else None
+            hit = await runtime.store.result(scope, key) if scope else None
             if hit is not None:
-                return await self._commit(task, head, await self._recorded(hit), None)
+                return await self._keep(task, definition, opened, await self._recorded(hit, model), None)
             answer = await complete(
-                self._runtime.model, request, key, seconds=definition.spec.model_call.timeout, stream=definition.stream
+                runtime.model, request, key, seconds=definition.spec.nodes[task.node].timeout, stream=model.stream
             )
-            fresh = CachedResult(
-                scope=scope,
-                key=key,
-                thread_id=task.commit.thread_id,
-                checkpoint_id=task.commit.checkpoint_id,
-                usage=answer.usage,
-            )
-            return await self._commit(task, head, answer, fresh if scope else None)
+            fresh = CachedResult(scope=scope, key=key, usage=answer.usage)
+            return await self._keep(task, definition, opened, answer, fresh if scope else None)
 
-    async def _scope(self, thread_id: str, definition: Definition) -> str:
-        if definition.cache == "lineage":
+    async def _scope(self, thread_id: str, model: ModelDefinition) -> str:
+        if model.cache == "lineage":
             return f"lineage:{await self._runtime.lineage(thread_id)}"
-        return "global" if definition.cache == "global" else ""
+        return "global" if model.cache == "global" else ""
 
-    async def _recorded(self, hit: CachedResult) -> Answer:
-        """The answer that an earlier call got, from the checkpoint that holds it; its tokens are saved, not spent."""
+    async def _recorded(self, hit: CachedResult, model: ModelDefinition) -> Answer:
+        """The answer that an earlier call got; its tokens are saved, not spent. Raises IntegrityError."""
+        usage = Usage(calls=1, cached=1, saved=hit.usage.tokens)
+        if hit.value is not None:
+            said = Message.model_validate(unseal(Record.read(hit.value).updates, self._runtime.keyring)["answer"])
+        else:
+            said = Message.model_validate(await self._committed(hit))
+        return Answer(content=said.content, calls=said.tool_calls, note=said.note, usage=usage)
+
+    async def _committed(self, hit: CachedResult) -> object:
         checkpoint = await self._runtime.store.checkpoint(hit.thread_id, hit.checkpoint_id)
         if checkpoint is None:
             raise IntegrityError(
                 f"The cached result {hit.key[:12]}… names checkpoint {hit.checkpoint_id}, which is missing."
             )
-        message = _said(checkpoint)
-        usage = Usage(calls=1, cached=1, saved=hit.usage.tokens)
-        return Answer(content=message.content, calls=message.tool_calls, note=message.note, usage=usage)
+        message = latest_message(checkpoint.delta, str(checkpoint.facts.get("channel", "messages")))
+        return unseal({"answer": message}, self._runtime.keyring)["answer"]
 
-    async def _commit(
-        self, task: CallModel, head: Position, answer: Answer, result: CachedResult | None
-    ) -> tuple[Position, Usage]:
+    async def _keep(
+        self, task: CallModel, definition: Definition, opened: Opened, answer: Answer, result: CachedResult | None
+    ) -> ModelDone:
+        """Commit the answer as the step, or record it for the merge of its step; and keep it for the same request."""
+        model, commit = definition.models[task.node], task.commit
         message = Message(role="assistant", content=answer.content, tool_calls=answer.calls, note=answer.note)
-        metadata: dict[str, Json] = {"usage": answer.usage.model_dump(exclude_defaults=True)}
-        commit = task.commit
-        agent = self._runtime.app.agent(task.agent)
-        delta = reduce_updates(agent.state, head.values, {"the model": {"messages": [message]}}, step=head.ref.step + 1)
-        change = Change(
-            thread_id=commit.thread_id, checkpoint_id=commit.checkpoint_id, source="step", nodes=(commit.node,),
-            turn=commit.turn, schema_version=agent.state.version, metadata=metadata, delta=delta,
+        if not task.alone:
+            return await self._record(task, model, opened, message, answer.usage, result)
+        facts = {"usage": answer.usage.model_dump(exclude_defaults=True)}
+        if model.channel != "messages":
+            facts["channel"] = model.channel
+        if result is not None:
+            result = result.model_copy(update={"thread_id": commit.thread_id, "checkpoint_id": commit.checkpoint_id})
+        merged: Merged = await commit_step(
+            self._runtime, task.agent, task.spec, commit, opened, {task.node: {model.channel: [message]}},
+            ended=(Ended(node=task.node, outcome=_outcome(message)),), asked={}, extra=Extra(facts=facts, result=result),
         )  # fmt: skip
-        return await self._runtime.checkpointer.commit(head, change, result=result), answer.usage
+        return self._done(task, model, message, answer.usage, merged.told())
 
-    def _plan(self, task: CallModel, definition: Definition, step: int, index: int, call: ToolCall) -> ToolPlan:
-        """What a call comes to: under which key, behind which gate; or the reason why it can't run, for the model."""
-        plan = ToolPlan(call_id=call.id, tool=call.name, index=index, summary=f"{call.name}(…)")
-        offered = [tool["function"]["name"] for tool in definition.tools]
-        tool = self._runtime.app.tools.get(call.name)
-        if call.name not in offered:
-            return plan.model_copy(
-                update={"error": f"There is no tool {call.name!r}. Tools: {', '.join(offered) or 'none'}."}
-            )
-        if tool is None:
-            return plan.model_copy(update={"error": f"The tool {call.name!r} is no longer available."})
-        try:
-            return self._resolved(task, plan, tool, call, step)
-        except InvalidInput as error:
-            return plan.model_copy(update={"error": str(error)})
+    async def _record(
+        self, task: CallModel, model: ModelDefinition, opened: Opened, message: Message, usage: Usage,
+        result: CachedResult | None,
+    ) -> ModelDone:  # fmt: skip
+        updates = opened.recorded({model.channel: [message]})
+        record = Record(ok=True, content="", updates=updates, usage=usage)
+        receipt = Receipt(key=_key(task), result=record.dump())
+        assert task.commit.head is not None, "a model is asked on a head"
+        await self._runtime.store.put_receipt(task.commit.thread_id, receipt, head=task.commit.head.id)
+        if result is not None:
+            [said] = updates[model.channel]
+            value = Record(ok=True, content="", updates={"answer": said}).dump()
+            await self._runtime.store.put_result(result.model_copy(update={"value": value}))
+        return self._done(task, model, message, usage, None)
 
-    def _resolved(self, task: CallModel, plan: ToolPlan, tool: Tool, call: ToolCall, step: int) -> ToolPlan:
-        arguments = tool.parse(call.arguments)
-        shown = arguments.model_dump(mode="json")
-        name = tool.digest(arguments)
+    def _recalled(self, task: CallModel, model: ModelDefinition, record: Record) -> ModelDone:
+        said = unseal(record.updates, self._runtime.keyring)[model.channel][-1]
+        return self._done(task, model, Message.model_validate(said), record.usage, None)
+
+    def _done(
+        self, task: CallModel, model: ModelDefinition, said: Message, usage: Usage, done: Committed | None
+    ) -> ModelDone:
         commit = task.commit
-        update: dict[str, Json] = {
-            "summary": call_summary(tool.name, shown),
-            "digest": name,
-            "key": effect_key(commit.thread_id, task.branch, commit.turn, step, plan.index, tool.name, name),
-        }
-        reason = tool.approval.required(arguments) if tool.approval else None
-        if tool.policy and reason is not None:
-            update |= {"approval": tool.policy.model_copy(update={"reason": reason}), "arguments": shown}
-        return plan.model_copy(update=update)
+        step = commit.head.step + 1 if commit.head else 0  # the checkpoint that the answer stands in
+        place = Place(thread_id=commit.thread_id, branch=task.branch, turn=commit.turn, step=step)
+        return ModelDone(
+            committed=done, key="" if done else _key(task), usage=usage, note=said.note,
+            calls=tuple(plan_call(self._runtime, model, place, i, call) for i, call in enumerate(said.tool_calls)),
+            answer="" if said.tool_calls else said.content[:_ANSWER],
+        )  # fmt: skip
 
 
-def _said(checkpoint: Checkpoint) -> Message:
-    return Message.model_validate(latest_message(checkpoint.delta))
+def _outcome(said: Message) -> str:
+    return "tool_calls" if said.tool_calls else "answer"
+
+
+def _key(task: CallModel) -> str:
+    commit = task.commit
+    step = commit.head.step if commit.head else 0
+    return task_key(commit.thread_id, task.branch, commit.turn, step, task.task, task.node)

@@ -1,8 +1,10 @@
-"""What a tool call came to, as it is recorded under its key until (and for effects: after) its step is committed."""
+"""What a call or a node came to, as it is recorded under its key until (and for effects: after) its step is committed."""
 
 from typing import Any
 
+from perdure.budget import Usage
 from perdure.canonical import Json, canonical
+from perdure.checkpoint import Task
 from perdure.message import Message
 from perdure.values import Value
 
@@ -10,12 +12,15 @@ from perdure.values import Value
 class Record(Value):
     """``content`` is what the model is told; ``returned`` is the tool's own result, for its compensation.
 
-    ``invalid`` says why a result can't be committed though its effect is done.
+    ``updates`` are as they are recorded: JSON, with what is sensitive sealed. ``goto`` is where a node itself wants to go
+    on. ``invalid`` says why a result can't be committed though its effect is done.
     """
 
     ok: bool
     content: str
     updates: dict[str, Any] = {}
+    goto: tuple[Task, ...] | None = None
+    usage: Usage = Usage()
     returned: Any = None
     invalid: str = ""
 

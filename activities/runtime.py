@@ -2,24 +2,30 @@
 
 from openai import AsyncOpenAI
 
-from perdure.agent import Definition
 from perdure.app import App
 from perdure.canonical import canonical
 from perdure.checkpointer import Checkpointer, Position
 from perdure.contracts import INLINE, AgentSpec, Commit, Committed, Limits
+from perdure.definition import Definition
 from perdure.delta import Delta
 from perdure.errors import Failed, ThreadNotFound, ToolGone
+from perdure.schema import Opened, open_position
+from perdure.security.keyring import Keyring
 from perdure.stores.base import Store
 from perdure.tool import Tool
 
 
 class Runtime:
-    """One a worker. ``limits`` are recorded at the start of each turn."""
+    """One a worker. ``limits`` are recorded at the start of each turn; ``keyring`` opens and seals what is sensitive."""
 
-    def __init__(self, *, app: App, store: Store, limits: Limits, model: AsyncOpenAI | None = None) -> None:
+    def __init__(
+        self, *, app: App, store: Store, limits: Limits, model: AsyncOpenAI | None = None,
+        keyring: Keyring | None = None,
+    ) -> None:  # fmt: skip
         self.app = app
         self.store = store
         self.limits = limits
+        self.keyring = keyring
         self.checkpointer = Checkpointer(store)
         self._model = model
         self._definitions: dict[str, Definition] = {}
@@ -37,7 +43,7 @@ class Runtime:
 
     async def publish(self, agent: str) -> Definition:
         """The agent as it is now, kept in the store under its digest."""
-        definition = self.app.agent(agent).definition(self.app.tools, self.limits)
+        definition = self.app.graph(agent).definition(self.app.tools, self.limits)
         name = definition.spec.digest
         if name not in self._definitions:
             undigested = definition.model_copy(update={"spec": definition.spec.model_copy(update={"digest": ""})})
@@ -75,13 +81,22 @@ class Runtime:
 
     async def head(self, commit: Commit) -> Position:
         """The position that a commit extends."""
-        assert commit.head is not None, "only the first turn of a thread has no head"
+        assert commit.head is not None, "only the first checkpoint of a thread has no head"
         return await self.checkpointer.load(commit.thread_id, commit.head.id, expect=commit.head.digest)
+
+    async def open(self, commit: Commit, agent: str) -> Opened:
+        """The state that a commit extends, as the agent's own: unsealed, and in the version that the code has."""
+        return self.opened(agent, await self.head(commit) if commit.head else None)
+
+    def opened(self, agent: str, position: Position | None) -> Opened:
+        """A position as the agent's own state."""
+        return open_position(self.app.graph(agent).state, position, self.keyring)
 
 
 def committed(position: Position, delta: Delta) -> Committed:
     """What the workflow is told of a commit: the delta itself only while it is small."""
     size = len(canonical(delta))
-    if size > INLINE:
-        return Committed(head=position.ref, size=size)
-    return Committed(head=position.ref, size=size, delta=delta)
+    return Committed(
+        head=position.ref, next=position.next.nodes, schema_version=position.schema_version, size=size,
+        delta=delta if size <= INLINE else None,
+    )  # fmt: skip

@@ -10,31 +10,45 @@ from temporalio.common import RawValue
 
 from perdure.activities.effects import EffectActivities
 from perdure.activities.invoke import invoke
+from perdure.activities.nodes import NodeActivities
 from perdure.activities.once import once
 from perdure.activities.records import Record, text_of, tool_message
 from perdure.activities.runtime import Runtime, committed
-from perdure.checkpoint import Checkpoint
-from perdure.checkpointer import Change, Position
-from perdure.contracts import TOOL_PREFIX, UNDO_PREFIX, CallTool, ToolDone, Undo
-from perdure.delta import Delta, latest_message
+from perdure.activities.steps import Extra, commit_step
+from perdure.canonical import Json
+from perdure.checkpoint import Ref
+from perdure.contracts import (
+    NODE_PREFIX,
+    TOOL_PREFIX,
+    UNDO_PREFIX,
+    CallTool,
+    Committed,
+    Ended,
+    NodeDone,
+    RunNode,
+    ToolDone,
+    Undo,
+)
 from perdure.effects import Effect
 from perdure.errors import Conflict, InDoubt, InvalidInput, Refused, ToolError, ToolGone
 from perdure.failures import bounded
 from perdure.message import ToolCall
-from perdure.state import materialise, recorded, reduce_updates
+from perdure.schema import Opened
 from perdure.stores.base import EffectRow, Receipt
 from perdure.tool import MAX_OUTPUT, Tool, ToolContext, call_summary
 
 
 class ToolActivities:
-    """The activities whose type carries a tool's name: ``tool:NAME`` runs it, ``undo:NAME`` compensates with it."""
+    """The activities whose type carries a name: ``tool:NAME`` runs a tool, ``undo:NAME`` compensates with it, and
+    ``node:NAME`` runs the function of a node."""
 
-    def __init__(self, runtime: Runtime, effects: EffectActivities) -> None:
+    def __init__(self, runtime: Runtime, effects: EffectActivities, nodes: NodeActivities) -> None:
         self._runtime = runtime
         self._effects = effects
+        self._nodes = nodes
 
     @activity.defn(dynamic=True)
-    async def run(self, args: Sequence[RawValue]) -> ToolDone | Effect:
+    async def run(self, args: Sequence[RawValue]) -> ToolDone | Effect | NodeDone:
         """Dispatch by activity type. Raises ToolGone for a type that isn't ours."""
         kind = activity.info().activity_type
         converter = activity.payload_converter()
@@ -42,6 +56,8 @@ class ToolActivities:
             return await self.call(converter.from_payload(args[0].payload, CallTool))
         if kind.startswith(UNDO_PREFIX):
             return await self._effects.undo(converter.from_payload(args[0].payload, Undo))
+        if kind.startswith(NODE_PREFIX):
+            return await self._nodes.run(converter.from_payload(args[0].payload, RunNode))
         raise ToolGone(f"No activity is named {kind!r} here.", hint="Is another program using this task queue?")
 
     async def call(self, task: CallTool) -> ToolDone:
@@ -50,45 +66,51 @@ class ToolActivities:
 
     async def _attempt(self, task: CallTool) -> ToolDone:
         tool = self._runtime.tool(task.tool)
-        head = await self._runtime.head(task.commit)
-        call = _find_call(head, task.call_id)
-        arguments = tool.parse(call.arguments)
+        opened = await self._runtime.open(task.commit, task.agent)
+        arguments = tool.parse(_find_call(opened, await self._channel(task), task.call_id).arguments)
         if tool.digest(arguments) != task.digest:
             raise Refused(f"The arguments of {task.tool} are not the ones that were planned (and approved).")
-        context = self._context(task, head)
-        if tool.spec.effect != "read" and (known := await self._claim(task, tool, arguments, head)):
+        context = self._context(task, opened)
+        if tool.spec.effect != "read" and (known := await self._claim(task, tool, arguments)):
             if known.invalid:
                 raise InvalidInput(known.invalid)
-            return await self._finish(task, head, known)
+            return await self._finish(task, opened, known)
         kwargs = tool.bind(context, {name: getattr(arguments, name) for name in tool.parameters})
         try:
             returned = await invoke(tool, kwargs)
         except ToolError as error:
-            return await self._refused(task, tool, head, error)
-        return await self._finish(task, head, await self._record(task, tool, head, context, returned))
+            return await self._refused(task, tool, opened, error)
+        return await self._finish(task, opened, await self._record(task, tool, opened, context, returned))
+
+    async def _channel(self, task: CallTool) -> str:
+        """The conversation that the call stands in."""
+        return (await self._runtime.definition(task.spec)).spec.nodes[task.node].channel
 
     async def _earlier(self, task: CallTool) -> ToolDone | None:
         """What another attempt recorded and could not report."""
         thread_id = task.commit.thread_id
-        if task.alone:
-            done = await self._runtime.store.checkpoint(thread_id, task.commit.checkpoint_id)
-            if done is None:
-                return None
-            position = await self._runtime.checkpointer.load(thread_id, done.id)
-            return _done(_recorded(done), position, done.delta)
-        found = await self._runtime.store.receipts(thread_id, [task.key])
-        return _done(Record.read(found[task.key])) if found else None
+        if not task.alone:
+            found = await self._runtime.store.receipts(thread_id, [task.key])
+            return _done(Record.read(found[task.key])) if found else None
+        done = await self._runtime.store.checkpoint(thread_id, task.commit.checkpoint_id)
+        if done is None:
+            return None
+        position = await self._runtime.checkpointer.load(thread_id, done.id)
+        message = self._runtime.opened(task.agent, position).values[await self._channel(task)][-1]
+        record = Record(ok=message.get("note") != "error", content=message.get("content", ""))
+        return _done(record, committed(position, done.delta))
 
-    async def _claim(self, task: CallTool, tool: Tool, arguments: BaseModel, head: Position) -> Record | None:
+    async def _claim(self, task: CallTool, tool: Tool, arguments: BaseModel) -> Record | None:
         """Enter the attempt in the ledger. The record, if the effect is done already; an error, if it may not be."""
+        head = _head(task)
         entry = Effect(
             key=task.key, tool=tool.name, effect=tool.spec.effect, turn=task.commit.turn, index=task.index,
-            step=task.commit.head.step if task.commit.head else 0, compensation=tool.spec.compensation,
+            step=head.step, checkpoint_id=head.id, branch=task.branch, compensation=tool.spec.compensation,
             summary=call_summary(tool.name, arguments.model_dump(mode="json")),
         )  # fmt: skip
         stored = tool.canonical_arguments(arguments)
         row = EffectRow(thread_id=task.commit.thread_id, entry=entry, arguments=stored, arguments_digest=task.digest)
-        before = await self._runtime.store.claim(row, head=head.ref.id)
+        before = await self._runtime.store.claim(row, head=head.id)
         if before is None or (before.entry.status in ("attempted", "failed") and tool.spec.effect != "irreversible"):
             return None
         if before.entry.status == "done" and before.receipt is not None:
@@ -97,32 +119,32 @@ class ToolActivities:
             raise InDoubt(f"{entry.label()} was attempted before and its outcome is unknown.")
         raise Conflict(f"{entry.label()} is {before.entry.status} under this key and is not attempted again.")
 
-    def _context(self, task: CallTool, head: Position) -> ToolContext:
-        state = self._runtime.app.agent(task.agent).state
+    def _context(self, task: CallTool, opened: Opened) -> ToolContext:
         return ToolContext(
-            thread_id=task.commit.thread_id, turn=task.commit.turn, step=head.ref.step, idempotency_key=task.key,
-            attempt=activity.info().attempt, approved_by=task.approved_by,
-            state=lambda: materialise(state, head.values),
+            thread_id=task.commit.thread_id, turn=task.commit.turn, step=_head(task).step, idempotency_key=task.key,
+            attempt=activity.info().attempt, approved_by=task.approved_by, state=opened.state,
         )  # fmt: skip
 
-    async def _refused(self, task: CallTool, tool: Tool, head: Position, error: ToolError) -> ToolDone:
+    async def _refused(self, task: CallTool, tool: Tool, opened: Opened, error: ToolError) -> ToolDone:
         """A clear failure: nothing happened outside. The model reads it, unless the tool ends the turn."""
         if tool.spec.effect != "read":
             await self._runtime.store.fail(task.commit.thread_id, task.key, bounded(error.message))
         if tool.spec.on_error == "rollback":
             raise error
-        return await self._finish(task, head, Record(ok=False, content=await self._bounded(f"Error: {error}")))
+        return await self._finish(task, opened, Record(ok=False, content=await self._bounded(f"Error: {error}")))
 
-    async def _record(self, task: CallTool, tool: Tool, head: Position, context: ToolContext, returned: Any) -> Record:
+    async def _record(
+        self, task: CallTool, tool: Tool, opened: Opened, context: ToolContext, returned: Any
+    ) -> Record:
         """The result, bounded for the model. If it or its updates are invalid the effect is still recorded as done."""
         try:
             dumped = json.loads(tool.dump(returned))
-            self._delta(task, head, Record(ok=True, content="", updates=context.updates))
-            updates = recorded(self._runtime.app.agent(task.agent).state, context.updates)
+            updates = opened.recorded(context.updates)
+            opened.merge(await self._updates(task, Record(ok=True, content="", updates=updates)), step=_head(task).step + 1)
         except InvalidInput as error:
             if tool.spec.effect != "read":
                 receipt = Receipt(key=task.key, result=Record(ok=True, content="", invalid=error.message).dump())
-                await self._runtime.store.finish(task.commit.thread_id, receipt, head=head.ref.id)
+                await self._runtime.store.finish(task.commit.thread_id, receipt, head=_head(task).id)
             raise
         content = await self._bounded(text_of(dumped))
         return Record(
@@ -136,41 +158,38 @@ class ToolActivities:
         left_out = f"{len(text) - MAX_OUTPUT} of {len(text)} characters left out"
         return f"{text[:MAX_OUTPUT]}\n[{left_out}; whole result: blob {name}]"
 
-    async def _finish(self, task: CallTool, head: Position, record: Record) -> ToolDone:
+    async def _finish(self, task: CallTool, opened: Opened, record: Record) -> ToolDone:
         """Commit the step with its receipt, or leave the receipt for the merge."""
         receipt = Receipt(key=task.key, result=record.dump())
         if not task.alone:
-            await self._runtime.store.put_receipt(task.commit.thread_id, receipt, head=head.ref.id)
+            await self._runtime.store.put_receipt(task.commit.thread_id, receipt, head=_head(task).id)
             return _done(record)
-        delta, commit = self._delta(task, head, record), task.commit
-        change = Change(
-            thread_id=commit.thread_id, checkpoint_id=commit.checkpoint_id, source="step", nodes=(commit.node,),
-            turn=commit.turn, schema_version=self._runtime.app.agent(task.agent).state.version, delta=delta,
+        merged = await commit_step(
+            self._runtime, task.agent, task.spec, task.commit, opened, await self._updates(task, record),
+            ended=(Ended(node=task.node, outcome="done"),), asked={},
+            extra=Extra(receipt=receipt if record.ok else None),
         )  # fmt: skip
-        position = await self._runtime.checkpointer.commit(head, change, receipt=receipt if record.ok else None)
-        return _done(record, position, delta)
+        return _done(record, merged.told())
 
-    def _delta(self, task: CallTool, head: Position, record: Record) -> Delta:
-        state = self._runtime.app.agent(task.agent).state
-        updates = {task.tool: record.updates, "the conversation": {"messages": [tool_message(task.call_id, record)]}}
-        return reduce_updates(state, head.values, updates, step=head.ref.step + 1)
+    async def _updates(self, task: CallTool, record: Record) -> dict[str, dict[str, Json]]:
+        """What the call writes: its own updates, and its answer in the conversation."""
+        answer = {await self._channel(task): [tool_message(task.call_id, record)]}
+        return {task.tool: record.updates, "the conversation": answer}
 
 
-def _find_call(head: Position, call_id: str) -> ToolCall:
-    for message in reversed(head.values.get("messages", [])):
+def _head(task: CallTool) -> Ref:
+    assert task.commit.head is not None, "a tool is called on a head"
+    return task.commit.head
+
+
+def _find_call(opened: Opened, channel: str, call_id: str) -> ToolCall:
+    for message in reversed(opened.values.get(channel, [])):
         for call in message.get("tool_calls", ()):
             if call["id"] == call_id:
                 return ToolCall.model_validate(call)
     raise InvalidInput(f"The state has no tool call {call_id!r}.")
 
 
-def _recorded(checkpoint: Checkpoint) -> Record:
-    message = latest_message(checkpoint.delta)
-    return Record(ok=message.get("note") != "error", content=message.get("content", ""))
-
-
-def _done(record: Record, position: Position | None = None, delta: Delta | None = None) -> ToolDone:
-    done = ToolDone(ok=True) if record.ok else ToolDone(ok=False, error=record.content[:500])
-    if position is None or delta is None:
-        return done
-    return done.model_copy(update={"committed": committed(position, delta)})
+def _done(record: Record, done: Committed | None = None) -> ToolDone:
+    told = ToolDone(ok=True) if record.ok else ToolDone(ok=False, error=record.content[:500])
+    return told.model_copy(update={"committed": done}) if done else told

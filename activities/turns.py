@@ -1,37 +1,46 @@
-"""Activities around a step: open a turn, merge a step, close a thread."""
+"""Activities around a turn: find a thread, open a turn, take up what follows a head, close a thread."""
 
 from typing import Any
 
 from temporalio import activity
 
 from perdure.activities.once import once
+from perdure.activities.planning import Place, plan_call
 from perdure.activities.records import Record, tool_message
 from perdure.activities.runtime import Runtime, committed
-from perdure.agent import Agent
+from perdure.activities.steps import Extra, first_frontier, write
 from perdure.canonical import canonical
-from perdure.checkpointer import Change, Position
+from perdure.checkpointer import Position
 from perdure.contracts import (
     CLOSE_THREAD,
+    INLINE,
+    KEEP_LEASE,
     LOOK_UP,
-    MERGE_STEP,
-    NOT_EXECUTED,
     OPEN_TURN,
+    RESUME_TURN,
     CloseThread,
     Commit,
     Committed,
     Found,
+    KeepLease,
     LookUp,
-    MergeStep,
     OpenedTurn,
     OpenTurn,
-    Part,
+    ResumedTurn,
+    ResumeTurn,
     Send,
+    ToolPlan,
 )
+from perdure.definition import Definition
 from perdure.delta import Delta, Values
 from perdure.effects import OPEN, Effect
-from perdure.errors import ConcurrentModification, Conflict, InvalidInput, ThreadClosed, ThreadNotFound
-from perdure.message import Message, open_calls
-from perdure.state import State, reduce_updates
+from perdure.errors import Conflict, DefinitionError, InvalidInput, ThreadClosed, ThreadNotFound
+from perdure.lease import Lease
+from perdure.message import Message, ToolCall, open_calls
+from perdure.schema import Opened
+from perdure.security.sealing import redact
+from perdure.state import State, conversations
+from perdure.stores.base import ThreadRow
 from perdure.view import view_of
 
 _LOOKED_BACK = 200  # checkpoints in which a resumed thread looks for messages that may be sent once more
@@ -41,7 +50,7 @@ _NO_RESULT = "Its result is unknown: the turn was stopped."
 
 
 class TurnActivities:
-    """Opening turns and merging steps."""
+    """Opening turns."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -56,13 +65,10 @@ class TurnActivities:
             raise ThreadClosed(f"Thread {task.thread_id} is closed.", hint="Start a new one.")
         head = await self._runtime.checkpointer.load(task.thread_id, row.head_id)
         entries = await self._doubted(task.thread_id)
-        latest = await self._runtime.store.history(task.thread_id, limit=_LOOKED_BACK)
-        seen = [c.metadata["message_id"] for c in reversed(latest) if "message_id" in c.metadata]
-        return Found(
-            agent=row.agent, tenant=row.tenant, head=head.ref, parent_id=head.parent_id, turn=row.turn,
-            branch=row.branch, view=view_of(head.values), attention=tuple(e for e in entries if e.status in OPEN),
-            seen=tuple(seen[-_SEEN:]),
-        )  # fmt: skip
+        latest = await self._runtime.store.path(task.thread_id, row.head_id, limit=_LOOKED_BACK)
+        seen = [str(c.facts["message_id"]) for c in reversed(latest) if "message_id" in c.facts]
+        attention = tuple(entry for entry in entries if entry.status in OPEN)
+        return found(row, head).model_copy(update={"attention": attention, "seen": tuple(seen[-_SEEN:])})
 
     async def _doubted(self, thread_id: str) -> list[Effect]:
         """The ledger. What is still marked as attempted nobody waits for any more: its workflow was terminated."""
@@ -80,60 +86,67 @@ class TurnActivities:
 
         Raises AgentNotFound, InvalidInput, or Conflict where a thread to be begun exists; then nothing was written.
         """
-        agent = self._runtime.app.agent(task.agent)
-        definition = await self._runtime.publish(agent.name)
-        done = await once(lambda: self._earlier(task.commit), lambda: self._take_in(task, agent))
+        definition = await self._runtime.publish(task.agent)
+        done = await once(lambda: self._earlier(task.commit), lambda: self._take_in(task, definition))
         return OpenedTurn(spec=definition.spec, committed=done)
 
-    async def _take_in(self, task: OpenTurn, agent: Agent) -> Committed:
+    async def _take_in(self, task: OpenTurn, definition: Definition) -> Committed:
         runtime, commit = self._runtime, task.commit
         if commit.head is None and await runtime.store.thread(commit.thread_id) is not None:
             raise Conflict(f"There is a thread {commit.thread_id} already.", hint="Send to it, or choose another id.")
-        head = await runtime.head(commit) if commit.head else None
-        delta = _input_delta(agent.state, task.message, head)
-        change = Change(
-            thread_id=commit.thread_id, checkpoint_id=commit.checkpoint_id, source="input", turn=commit.turn,
-            schema_version=agent.state.version, delta=delta, metadata={"message_id": task.message.id},
+        opened = await runtime.open(commit, task.agent)
+        graph = runtime.app.graph(task.agent)
+        delta, after = opened.after(_input(graph.state, task.message, opened), step=_step(opened))
+        extra = Extra(facts={"message_id": task.message.id}, metadata=task.message.metadata)
+        merged = await write(
+            runtime, commit, opened, delta, source="input", next=await first_frontier(graph, definition.spec, after),
+            extra=extra, agent=task.agent, tenant=task.tenant,
         )  # fmt: skip
-        return committed(await runtime.checkpointer.commit(head, change, agent=agent.name, tenant=task.tenant), delta)
+        return merged.told()
 
     async def _earlier(self, commit: Commit) -> Committed | None:
         """What another attempt committed and could not report."""
         earlier = await self._runtime.store.checkpoint(commit.thread_id, commit.checkpoint_id)
         if earlier is None:
             return None
-        return _told(await self._runtime.checkpointer.load(commit.thread_id, earlier.id), earlier.delta, commit)
+        return committed(await self._runtime.checkpointer.load(commit.thread_id, earlier.id), earlier.delta)
 
-    @activity.defn(name=MERGE_STEP.name)
-    async def merge_step(self, task: MergeStep) -> Committed:
-        """Merge recorded results and the workflow's own messages into one checkpoint.
+    @activity.defn(name=RESUME_TURN.name)
+    async def resume_turn(self, task: ResumeTurn) -> ResumedTurn:
+        """The agent as it is now, and plans for the calls that wait at the head.
 
-        Raises InvalidInput if two calls write one overwrite-channel; then nothing was written.
+        Raises AgentNotFound, and DefinitionError where what follows is no longer part of the agent.
         """
-        return await once(lambda: self._earlier(task.commit), lambda: self._merge_on_head(task))
+        runtime = self._runtime
+        definition = await runtime.publish(task.agent)
+        spec = definition.spec
+        head = await runtime.checkpointer.load(task.thread_id, task.head.id, expect=task.head.digest)
+        if gone := [node for node in head.next.nodes if node not in spec.nodes]:
+            raise DefinitionError(
+                f"What follows is {', '.join(gone)}, which {task.agent} no longer has.",
+                hint="Deploy it again, or send a message: that begins a new turn.",
+            )
+        opened = runtime.opened(task.agent, head)
+        channels = {spec.nodes[node].channel for node in head.next.nodes if spec.nodes[node].kind == "tools"}
+        place = Place(thread_id=task.thread_id, branch=task.branch, turn=head.turn, step=head.ref.step)
+        return ResumedTurn(spec=spec, calls={name: self._plans(definition, opened, name, place) for name in channels})
 
-    async def _merge_on_head(self, task: MergeStep) -> Committed:
-        runtime, commit = self._runtime, task.commit
-        try:
-            return await self._merge(task, await runtime.head(commit))
-        except ConcurrentModification:
-            row = await runtime.store.thread(commit.thread_id)
-            if row is None or not task.after or row.head_id != task.after:
-                raise
-            return await self._merge(task, await runtime.checkpointer.load(commit.thread_id, task.after))
+    def _plans(self, definition: Definition, opened: Opened, channel: str, place: Place) -> tuple[ToolPlan, ...]:
+        """Plans for the calls of the latest answer that have no answer yet, by the model that made them."""
+        model = next((m for m in definition.models.values() if m.channel == channel and m.tools), None)
+        messages = opened.values.get(channel, [])
+        waiting = {call.id for call in open_calls(messages)}
+        answer = next((m for m in reversed(messages) if m["role"] == "assistant"), {})
+        calls = enumerate(map(ToolCall.model_validate, answer.get("tool_calls", ())))
+        if model is None:
+            return ()
+        return tuple(plan_call(self._runtime, model, place, i, call) for i, call in calls if call.id in waiting)
 
-    async def _merge(self, task: MergeStep, head: Position) -> Committed:
-        runtime, commit = self._runtime, task.commit
-        agent = runtime.app.agent(task.agent)
-        keys = tuple(part.key for part in task.parts if part.key)
-        recorded = await runtime.store.receipts(commit.thread_id, keys) if keys else {}
-        delta = _merged(agent.state, head, task, {key: Record.read(data) for key, data in recorded.items()})
-        change = Change(
-            thread_id=commit.thread_id, checkpoint_id=commit.checkpoint_id, source=task.source,
-            nodes=(commit.node,) if commit.node else (), turn=commit.turn,
-            schema_version=agent.state.version, delta=delta,
-        )  # fmt: skip
-        return _told(await runtime.checkpointer.commit(head, change, clears=keys), delta, commit)
+    @activity.defn(name=KEEP_LEASE.name)
+    async def keep_lease(self, task: KeepLease) -> bool:
+        """Keep the lease in the store, so that it holds also where the workflow completes."""
+        await self._runtime.store.set_lease(task.thread_id, task.lease.model_dump_json() if task.lease else "")
+        return True
 
     @activity.defn(name=CLOSE_THREAD.name)
     async def close_thread(self, task: CloseThread) -> bool:
@@ -142,7 +155,22 @@ class TurnActivities:
         return True
 
 
-def _input_delta(state: type[State], message: Send, head: Position | None) -> Delta:
+def found(row: ThreadRow, head: Position, delta: Delta | None = None) -> Found:
+    """Where a thread stands, as its workflow is told; ``delta`` where the head was committed just now."""
+    inline = delta is not None and len(canonical(delta)) <= INLINE
+    return Found(
+        agent=row.agent, tenant=row.tenant, head=head.ref, parent_id=head.parent_id, next=head.next.nodes,
+        turn=head.turn, branch=row.branch, view=view_of(redact(head.values)), schema_version=head.schema_version,
+        lease=Lease.model_validate_json(row.lease) if row.lease else None, delta=delta if inline else None,
+    )  # fmt: skip
+
+
+def _step(opened: Opened) -> int:
+    return opened.position.ref.step + 1 if opened.position else 0
+
+
+def _input(state: type[State], message: Send, opened: Opened) -> dict[str, dict[str, Any]]:
+    """What a message writes. Raises InvalidInput."""
     update: dict[str, Any] = dict(message.state)
     if message.content:
         if "messages" in update:
@@ -150,51 +178,14 @@ def _input_delta(state: type[State], message: Send, head: Position | None) -> De
         update["messages"] = [Message(role="user", content=message.content, name=message.sender)]
     if not update:
         raise InvalidInput("The message is empty.", hint="Give a text or an input.")
-    values, step = (head.values, head.ref.step + 1) if head else ({}, 0)
-    return reduce_updates(state, values, {**_unanswered(values), "The input": update}, step=step)
+    return {"the conversation": _unanswered(state, opened.values), "The input": update}
 
 
-def _unanswered(values: Values) -> dict[str, dict[str, Any]]:
+def _unanswered(state: type[State], values: Values) -> dict[str, Any]:
     """Answers for calls that an earlier turn left without one because not even its end could be committed: a model
     refuses a conversation in which they are missing."""
-    calls = open_calls(values.get("messages", []))
-    left = [tool_message(call.id, Record(ok=False, content=_NO_RESULT)) for call in calls]
-    return {"the conversation": {"messages": left}} if left else {}
-
-
-def _merged(state: type[State], head: Position, task: MergeStep, records: dict[str, Record]) -> Delta:
-    messages: list[Message] = []
-    updates: dict[str, dict[str, Any]] = {}
-    parts = _answers(head, task.parts) if task.source == "compensation" else task.parts
-    for number, part in enumerate(parts):
-        record = _record(part, records)
-        messages.append(tool_message(part.call_id, record))
-        if record.updates:
-            updates[f"{part.tool} (call {number + 1})"] = record.updates
-    if task.say:
-        messages.append(Message(role="assistant", content=task.say, note=task.note))
-    return reduce_updates(
-        state, head.values, {**updates, "the conversation": {"messages": messages}}, step=head.ref.step + 1
-    )
-
-
-def _answers(head: Position, parts: tuple[Part, ...]) -> list[Part]:
-    """One part for each call that has no answer yet: the head may be another than the workflow knew."""
-    known = {part.call_id: part for part in parts}
-    calls = open_calls(head.values.get("messages", []))
-    return [known.get(call.id) or Part(call_id=call.id, tool=call.name, content=NOT_EXECUTED) for call in calls]
-
-
-def _told(position: Position, delta: Delta, commit: Commit) -> Committed:
-    """What the workflow is told; where the head was another than it knew, also that."""
-    if commit.head is None or position.parent_id == commit.head.id:
-        return committed(position, delta)
-    return Committed(head=position.ref, parent_id=position.parent_id, size=len(canonical(delta)))
-
-
-def _record(part: Part, records: dict[str, Record]) -> Record:
-    if part.content or not part.key:
-        return Record(ok=False, content=part.content)
-    if part.key not in records:
-        raise InvalidInput(f"No result of {part.tool} is recorded under {part.key}.")
-    return records[part.key]
+    left: dict[str, Any] = {}
+    for channel in conversations(state):
+        if calls := open_calls(values.get(channel, [])):
+            left[channel] = [tool_message(call.id, Record(ok=False, content=_NO_RESULT)) for call in calls]
+    return left

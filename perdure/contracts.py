@@ -87,6 +87,7 @@ class NodeSpec(Wire):
     channel: str = "messages"  # of a model or a tools node: its conversation
     question: str = ""  # of a human node, where it doesn't depend on the state
     asks: bool = False  # of a human node: its question is made from the state, by an activity
+    answer_schema: dict[str, Any] | None = None  # of a human node: JSON schema of a fitting answer
 
 
 class ToolSpec(Wire):
@@ -152,7 +153,8 @@ class TurnResult(Wire):
 class Send(Wire):
     """A message to a thread. ``id`` makes a repeated send harmless; ``state`` sets channels along with it.
 
-    ``metadata`` is kept with the checkpoint that takes the message in, and can be searched.
+    ``metadata`` is kept with the checkpoint that takes the message in, and can be searched. ``token`` is that of the
+    sender's lease, where it holds one.
     """
 
     id: str = Field(min_length=1, max_length=MAX_NAME)
@@ -160,6 +162,7 @@ class Send(Wire):
     sender: str = Field(default="", max_length=MAX_NAME)
     state: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
+    token: str = ""
 
     def size(self) -> int:
         """Its bytes."""
@@ -629,15 +632,18 @@ class TakeAnswer(Wire):
     spec: str
     node: str
     task: int = 0
+    branch: int = 0
     answer: Answer
 
 
 class Part(Wire):
     """What one writer of a merged step brings: a recorded result by key, or a message made by the workflow.
 
-    ``call_id`` is set for a tool call; then ``content`` answers it where nothing is recorded.
+    ``task`` is the number of the task in the step. ``call_id`` is set for a tool call; then ``content`` answers it where
+    nothing is recorded.
     """
 
+    task: int = 0
     node: str = ""
     call_id: str = ""
     tool: str = ""

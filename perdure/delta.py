@@ -62,9 +62,9 @@ def fold(values: Values, deltas: Iterable[Delta]) -> Values:
     return out
 
 
-def latest_message(delta: Delta) -> Json:
-    """The last message that a delta puts into the channel ``messages``."""
-    operation = delta["messages"]
+def latest_message(delta: Delta, channel: str = "messages") -> Json:
+    """The last message that a delta puts into a conversation."""
+    operation = delta[channel]
     return (operation["value"] if operation["op"] == "set" else operation["put"])[-1]
 
 

@@ -58,6 +58,11 @@ def effect_key(thread_id: str, branch: int, turn: int, step: int, index: int, to
     return digest(thread_id, str(branch), str(turn), str(step), str(index), tool, arguments_digest)[:32]
 
 
+def task_key(thread_id: str, branch: int, turn: int, step: int, task: int, node: str) -> str:
+    """The idempotency key of a node's run: by thread, branch and position."""
+    return digest(thread_id, str(branch), str(turn), str(step), str(task), f"node:{node}")[:32]
+
+
 def undo_key(key: str) -> str:
     """The idempotency key of the compensation of an effect."""
     return f"{key}-undo"

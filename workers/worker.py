@@ -1,7 +1,8 @@
 """The worker: serves threads with an app, on a store, through a Temporal client."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import Any
 
 from openai import AsyncOpenAI
 from pydantic import ValidationError
@@ -10,9 +11,12 @@ from temporalio.worker import Interceptor, UnsandboxedWorkflowRunner, Worker
 
 from perdure.activities.effects import EffectActivities
 from perdure.activities.guard import ActivityGuard
+from perdure.activities.merges import MergeActivities
 from perdure.activities.model import ModelActivities
+from perdure.activities.nodes import NodeActivities
 from perdure.activities.runtime import Runtime
 from perdure.activities.tools import ToolActivities
+from perdure.activities.travel import TravelActivities
 from perdure.activities.turns import TurnActivities
 from perdure.app import App
 from perdure.errors import PerdureError
@@ -30,24 +34,12 @@ def build_worker(
     The workflow holds nobody's code but ours, so it runs outside the sandbox: three times as many thread starts a
     second. The tests replay every recorded history inside it.
     """
-    runtime = Runtime(app=app, store=store, limits=settings.limits(), model=model)
-    effects = EffectActivities(runtime)
-    tools, turns = ToolActivities(runtime, effects), TurnActivities(runtime)
+    runtime = Runtime(app=app, store=store, limits=settings.limits(), model=model, keyring=settings.keyring())
     return Worker(
         client,
         task_queue=settings.task_queue,
         workflows=[AgentThread],
-        activities=[
-            turns.look_up,
-            turns.open_turn,
-            turns.merge_step,
-            turns.close_thread,
-            ModelActivities(runtime).call_model,
-            tools.run,
-            effects.inspect_effect,
-            effects.load_saga,
-            effects.settle_effect,
-        ],
+        activities=_activities(runtime),
         workflow_runner=UnsandboxedWorkflowRunner(),
         interceptors=[ActivityGuard(), *interceptors],
         # What the workflow itself finds wrong must end the thread with its reason, not retry its task for ever.
@@ -59,3 +51,17 @@ def build_worker(
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=settings.sticky),
         graceful_shutdown_timeout=timedelta(seconds=settings.shutdown),
     )
+
+
+def _activities(runtime: Runtime) -> list[Callable[..., Any]]:
+    effects, nodes = EffectActivities(runtime), NodeActivities(runtime)
+    turns, travel = TurnActivities(runtime), TravelActivities(runtime)
+    return [
+        turns.look_up, turns.open_turn, turns.resume_turn, turns.keep_lease, turns.close_thread,
+        travel.fork_thread, travel.write_state, travel.plan_rewind, travel.rewind_head,
+        ModelActivities(runtime).call_model,
+        MergeActivities(runtime).merge_step,
+        nodes.ask, nodes.take_answer,
+        effects.inspect_effect, effects.load_saga, effects.settle_effect,
+        ToolActivities(runtime, effects, nodes).run,
+    ]  # fmt: skip

@@ -9,7 +9,7 @@ def checkpoint(record: Record) -> CheckpointAnswer:
     """Where the thread stands, with the bounded view of its state."""
     return CheckpointAnswer(
         thread_id=record.thread_id, agent=record.agent, status=record.status(), turn=record.turn_number,
-        head=record.head, parent_id=record.parent_id, next=(record.turn.node,) if record.turn else (),
+        head=record.head, parent_id=record.parent_id, next=record.next,
         state=record.view.values, truncated=record.view.truncated, omitted=record.view.omitted,
     )  # fmt: skip
 
@@ -19,8 +19,8 @@ def status(record: Record) -> StatusAnswer:
     turn = record.turn
     return StatusAnswer(
         thread_id=record.thread_id, agent=record.agent, status=record.status(), turn=record.turn_number,
-        step=record.head.step if record.head else 0, node=turn.node if turn else "",
-        waiting_for=tuple(r.waits_for() for r in record.book.pending()), queued=len(record.queue) + record.opening,
+        step=record.head.step if record.head else 0, node=" + ".join(record.next) if turn else "",
+        waiting_for=tuple(r.waits_for() for r in (*record.book.pending(), *record.questions.open())), queued=len(record.queue) + record.opening,
         usage=turn.usage if turn else Usage(), steps_used=turn.steps if turn else 0,
         budget=turn.budget if turn else Budget(), results=tuple(record.results),
         attention=tuple(f"{e.key}: {e.label()} ({e.status})" for e in record.attention()), log=tuple(record.log),
@@ -31,4 +31,7 @@ def approvals(record: Record) -> ApprovalsAnswer:
     """Open requests, those closed lately, refused decisions with their reasons."""
     book = record.book
     closed = tuple(request for request in book.requests.values() if request.outcome != "open")
-    return ApprovalsAnswer(open=tuple(book.pending()), closed=closed, refused_decisions=tuple(book.refused))
+    return ApprovalsAnswer(
+        open=tuple(book.pending()), closed=closed, refused_decisions=tuple(book.refused),
+        questions=tuple(record.questions.open()),
+    )  # fmt: skip

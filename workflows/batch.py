@@ -1,4 +1,5 @@
-"""The calls of one model answer, side by side: each behind its gate, each in the ledger before it is attempted."""
+"""The task of a tools node: the calls of one model answer, side by side, each behind its gate, each in the ledger before
+it is attempted."""
 
 import asyncio
 
@@ -8,22 +9,23 @@ from temporalio.workflow import ActivityHandle
 
 from perdure.contracts import (
     INSPECT_EFFECT,
-    MERGE_STEP,
     NOT_EXECUTED,
     SETTLE_EFFECT,
     CallTool,
+    Commit,
     Committed,
+    Ended,
     InspectEffect,
-    MergeStep,
     Part,
     Settle,
     ToolDone,
     ToolPlan,
     ToolSpec,
+    tool_stub,
 )
 from perdure.effects import Effect, EffectStatus
 from perdure.failures import describe, root
-from perdure.workflows.calls import error_type, give_up, local_call, start_tool, store_call
+from perdure.workflows.calls import error_type, give_up, start_tool, store_call
 from perdure.workflows.display import Display
 from perdure.workflows.record import Record, Stop, Stopped, Turn
 from perdure.workflows.saga import stamp_now
@@ -39,45 +41,44 @@ _BROKEN = {
 
 
 class Batch:
-    """Runs the planned calls of one step."""
+    """Runs the planned calls of a tools node. With one call in a step of one task, the call commits the step itself."""
 
-    def __init__(self, record: Record, turn: Turn, display: Display, node: str) -> None:
+    def __init__(
+        self, record: Record, turn: Turn, display: Display, commit: Commit, number: int, node: str,
+        plans: tuple[ToolPlan, ...], *, alone: bool,
+    ) -> None:  # fmt: skip
         self._record = record
         self._turn = turn
         self._display = display
-        self._commit = record.commit(node)
-        self.checkpoint_id = self._commit.checkpoint_id
-        self._alone = len(turn.planned) == 1
-        self.parts: dict[int, Part] = {plan.index: self._message(plan, NOT_EXECUTED) for plan in turn.planned}
+        self._commit = commit
+        self._number = number
+        self.node = node
+        self._plans = plans
+        self._alone = alone and len(plans) == 1
+        self.committed: Committed | None = None
+        self._parts = {plan.index: self._message(plan, NOT_EXECUTED) for plan in plans}
 
-    async def run(self) -> None:
-        """Run all calls and commit their step. Raises Stopped, with ``parts`` telling what each call came to."""
-        done = await asyncio.gather(*(self._call(plan) for plan in self._turn.planned))
-        committed = done[0].committed if self._alone and done[0] else None
-        if committed:  # by the call's own activity: it is the head, also where the turn is to stop now
-            self._record.advance(committed)
-            self.parts.clear()
-        if self._record.stop:
-            raise Stopped
-        if not committed:
-            self._record.advance(await self._merge())
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What each call has come to, in their order."""
+        return tuple(self._parts.values())
 
-    async def _merge(self) -> Committed:
-        merge = MergeStep(commit=self._commit, agent=self._record.agent, parts=tuple(self.parts.values()))
-        summary = f"merge {len(self.parts)} results"
-        try:
-            # A local activity is lost with its workflow task, and then done anew under the id that a replay makes:
-            # the same, unless that very task made it. Where no call was waited for, it did.
-            if all(plan.error for plan in self._turn.planned):
-                return await store_call(MERGE_STEP, merge, summary=summary, limits=self._record.limits)
-            return await local_call(MERGE_STEP, merge, summary=summary)
-        except FailureError as error:  # a local activity's own, not an ActivityError around it
-            why = describe(root(error))
-            self._fail(why, error_type(error))
-            for plan in self._turn.planned:
-                if self.parts[plan.index].key:
-                    self._say(plan, f"Error: it was done, but its result can't be merged: {why}")
-            raise Stopped from error
+    @property
+    def waits(self) -> bool:
+        """Whether any call has to be waited for; those that can't run are answered at once."""
+        return any(not plan.error for plan in self._plans)
+
+    async def run(self) -> Ended | None:
+        """Run all calls. None where the turn is told to stop; ``parts`` tell what each call came to all the same."""
+        done = await asyncio.gather(*(self._call(plan) for plan in self._plans))
+        self.committed = done[0].committed if self._alone and done[0] else None
+        return None if self._record.stop else Ended(node=self.node, outcome="done")
+
+    def unmergeable(self, why: str) -> None:
+        """The step can't be committed: what was done is told apart from what was not."""
+        for plan in self._plans:
+            if self._parts[plan.index].key:
+                self._say(plan, f"Error: it was done, but its result can't be merged: {why}")
 
     async def _call(self, plan: ToolPlan) -> ToolDone | None:
         """One call, to its end. It never raises: what it came to stands in ``parts``, or the turn is told to stop."""
@@ -140,11 +141,12 @@ class Batch:
 
     def _start(self, plan: ToolPlan, spec: ToolSpec, approved_by: tuple[str, ...]) -> ActivityHandle[ToolDone]:
         task = CallTool(
-            commit=self._commit, agent=self._record.agent, spec=self._turn.spec.digest, call_id=plan.call_id,
-            tool=plan.tool, index=plan.index, key=plan.key, digest=plan.digest, alone=self._alone,
-            approved_by=approved_by,
+            commit=self._commit, agent=self._record.agent, spec=self._turn.spec.digest, node=self.node,
+            call_id=plan.call_id, tool=plan.tool, index=plan.index, key=plan.key, digest=plan.digest,
+            alone=self._alone, branch=self._record.branch, approved_by=approved_by,
         )  # fmt: skip
-        return start_tool(task, spec, summary=plan.summary, limits=self._turn.spec.limits)
+        limits = self._turn.spec.limits
+        return start_tool(tool_stub(plan.tool), task, spec, summary=plan.summary, limits=limits)
 
     async def _wait(self, handle: ActivityHandle[ToolDone], spec: ToolSpec) -> ToolDone:
         """A read is given up when the turn stops; an effect under way is waited for: its outcome must be known."""
@@ -161,6 +163,7 @@ class Batch:
                 Effect(
                     key=plan.key, tool=plan.tool, effect=spec.effect, turn=self._turn.number, index=plan.index,
                     step=self._record.head.step if self._record.head else 0, summary=plan.summary,
+                    checkpoint_id=self._record.head.id if self._record.head else "", branch=self._record.branch,
                     compensation=spec.compensation, started_at=stamp_now(),
                 )
             )  # fmt: skip
@@ -168,7 +171,7 @@ class Batch:
     def _done(self, plan: ToolPlan, done: ToolDone) -> ToolDone:
         self._mark(plan, "done" if done.ok else "failed", error=done.error)
         self._record.note(f"{plan.summary}: {'done' if done.ok else done.error}")
-        self.parts[plan.index] = Part(call_id=plan.call_id, tool=plan.tool, key=plan.key)
+        self._parts[plan.index] = self._message(plan, "")
         return done
 
     async def _failed(self, plan: ToolPlan, spec: ToolSpec, error: ActivityError, *, last: bool) -> bool:
@@ -226,10 +229,12 @@ class Batch:
             self._record.enter(self._record.effects[plan.key].model_copy(update=update))
 
     def _message(self, plan: ToolPlan, content: str) -> Part:
-        return Part(call_id=plan.call_id, tool=plan.tool, key=plan.key, content=content)
+        return Part(
+            task=self._number, node=self.node, call_id=plan.call_id, tool=plan.tool, key=plan.key, content=content
+        )
 
     def _say(self, plan: ToolPlan, content: str) -> None:
-        self.parts[plan.index] = self._message(plan, content)
+        self._parts[plan.index] = self._message(plan, content)
 
     def _fail(self, reason: str, kind: str) -> None:
         if self._record.stop is None:

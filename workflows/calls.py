@@ -8,20 +8,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError, FailureError
 from temporalio.workflow import ActivityHandle
 
-from perdure.contracts import (
-    CALL_MODEL,
-    CallModel,
-    CallTool,
-    Limits,
-    ModelDone,
-    ModelSpec,
-    Stub,
-    ToolDone,
-    ToolSpec,
-    Wire,
-    lean,
-    tool_stub,
-)
+from perdure.contracts import Limits, NodeSpec, Stub, ToolSpec, Wire, lean
 from perdure.failures import root
 
 In = TypeVar("In", bound=Wire)
@@ -35,8 +22,9 @@ _PATIENT = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=t
 
 
 def start(
-    stub: Stub[In, Out], arg: In, *, summary: str, limits: Limits, attempt: float, deadline: float, attempts: int = 0
-) -> ActivityHandle[Out]:
+    stub: Stub[In, Out], arg: In, *, summary: str, limits: Limits, attempt: float, deadline: float, attempts: int = 0,
+    backoff: float = 1.0,
+) -> ActivityHandle[Out]:  # fmt: skip
     """Start an activity. Times in seconds; ``attempts`` 0 means as many as fit in the deadline."""
     return workflow.start_activity(
         stub.name,
@@ -46,22 +34,26 @@ def start(
         schedule_to_close_timeout=timedelta(seconds=deadline + _SURROUND),
         heartbeat_timeout=timedelta(seconds=limits.heartbeat),
         retry_policy=RetryPolicy(
-            initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=60), maximum_attempts=attempts
+            initial_interval=timedelta(seconds=backoff), maximum_interval=timedelta(seconds=max(60, backoff)),
+            maximum_attempts=attempts,
         ),
         summary=summary,
-    )
+    )  # fmt: skip
 
 
-def start_model(task: CallModel, spec: ModelSpec, *, summary: str, limits: Limits) -> ActivityHandle[ModelDone]:
-    """Ask the model, as long as its deadline allows."""
-    return start(CALL_MODEL, task, summary=summary, limits=limits, attempt=spec.timeout, deadline=spec.deadline)
+def start_node(stub: Stub[In, Out], arg: In, spec: NodeSpec, *, summary: str, limits: Limits) -> ActivityHandle[Out]:
+    """Run a node as its own specification says: ask its model, call its function."""
+    return start(
+        stub, arg, summary=summary, limits=limits, attempt=spec.timeout, deadline=spec.deadline,
+        attempts=spec.attempts, backoff=spec.backoff,
+    )  # fmt: skip
 
 
-def start_tool(task: CallTool, spec: ToolSpec, *, summary: str, limits: Limits) -> ActivityHandle[ToolDone]:
+def start_tool(stub: Stub[In, Out], arg: In, spec: ToolSpec, *, summary: str, limits: Limits) -> ActivityHandle[Out]:
     """Run a tool; an irreversible one has one attempt."""
     return start(
-        tool_stub(task.tool), task, summary=summary, limits=limits,
-        attempt=spec.timeout, deadline=spec.deadline, attempts=spec.attempts,
+        stub, arg, summary=summary, limits=limits, attempt=spec.timeout, deadline=spec.deadline,
+        attempts=spec.attempts,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from temporalio.common import SearchAttributeKey
 
 from perdure.approvals import ApprovalRequest
 from perdure.contracts import Status
+from perdure.questions import Question
 from perdure.workflows.record import Record
 
 _STATUS = SearchAttributeKey.for_keyword("PerdureStatus")
@@ -39,7 +40,8 @@ class Display:
         """Set the details; write search attributes only when the status or what is pending changes: each write is an
         event in the history for ever."""
         record = self._record
-        status, pending = record.status(), len(record.book.pending()) + len(record.attention())
+        status = record.status()
+        pending = len(record.book.pending()) + len(record.questions.open()) + len(record.attention())
         workflow.set_current_details(details(record))
         if self._shown != (status, pending):
             self._shown = (status, pending)
@@ -60,7 +62,8 @@ def details(record: Record) -> str:
             f"Turn {turn.number}: {turn.steps}{limit} steps, {turn.usage.calls} model calls, {turn.usage.tokens} tokens"
         )
     parts += [_request(record.thread_id, request) for request in record.book.pending()]
-    parts += [_open_effects(record), _budget(record), _results(record), _refused(record), _log(record)]
+    parts += [_question(record.thread_id, question) for question in record.questions.open()]
+    parts += [_standing(record), _open_effects(record), _budget(record), _results(record), _refused(record), _log(record)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -78,6 +81,23 @@ def _request(thread_id: str, request: ApprovalRequest) -> str:
         f"or send the signal `approve` or `reject` with\n"
         f"```json\n{json.dumps(answer, indent=1)}\n```"
     )
+
+
+def _question(thread_id: str, asked: Question) -> str:
+    told = f"\n\n```json\n{json.dumps(asked.details, ensure_ascii=False, indent=1)}\n```" if asked.details else ""
+    answer = {"question_id": asked.id, "by": "YOU", "value": "…"}
+    return (
+        f"### Question {asked.id} of `{asked.node}`\n{asked.text}{told}\n\nUntil {asked.expires_at[:16]} UTC.\n\n"
+        f"To answer: `perdure answer {thread_id} {asked.id} --as YOU --input JSON`, or send the signal `answer` with\n"
+        f"```json\n{json.dumps(answer, ensure_ascii=False, indent=1)}\n```"
+    )
+
+
+def _standing(record: Record) -> str:
+    if record.turn or not record.next or record.opening:
+        return ""
+    nodes = ", ".join(f"`{node}`" for node in record.next)
+    return f"### Standing before {nodes}\n`perdure resume {record.thread_id}` goes on; a message begins a new turn."
 
 
 def _code(text: str) -> str:

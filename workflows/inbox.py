@@ -6,7 +6,8 @@ from typing import Any
 from temporalio import workflow
 
 from perdure.contracts import MAX_QUEUE, Send
-from perdure.errors import PerdureError, ThreadBusy, ThreadClosed
+from perdure.errors import LeaseHeld, PerdureError, ThreadBusy, ThreadClosed
+from perdure.lease import check_writer
 from perdure.workflows.record import KEPT_SEEN, Record
 
 
@@ -30,6 +31,10 @@ class Inbox:
             return ThreadBusy("The workflow of this thread was cancelled and is ending.", hint="Send it again.")
         if fault := message.fault():
             return fault
+        try:
+            check_writer(record.lease, message.token, workflow.now())
+        except LeaseHeld as held:
+            return held
         if message.size() + sum(waiting.size() for waiting in record.queue) > MAX_QUEUE:
             return ThreadBusy(f"{len(record.queue)} messages wait already.", hint="Send it again later.")
         if record.turn and record.turn.spec.on_busy == "reject":

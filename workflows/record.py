@@ -2,7 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from temporalio import workflow
 
@@ -27,7 +27,12 @@ from perdure.contracts import (
 )
 from perdure.effects import OPEN, Effect
 from perdure.failures import bounded
+from perdure.lease import Lease
+from perdure.questions import QuestionBook
 from perdure.view import StateView
+
+if TYPE_CHECKING:
+    from perdure.workflows.tasks import HumanTask
 
 KEPT_LOG = 30
 MAX_NOTE = 500  # characters of a line of the log
@@ -55,13 +60,12 @@ class Turn:
     """The turn that is running."""
 
     number: int
-    node: str
     spec: AgentSpec
     budget: Budget
-    message_ids: tuple[str, ...]
+    message_ids: tuple[str, ...] = ()
     steps: int = 0
     usage: Usage = field(default_factory=Usage)
-    planned: tuple[ToolPlan, ...] = ()
+    planned: dict[str, tuple[ToolPlan, ...]] = field(default_factory=dict)  # by conversation: calls to be made
     answer: str = ""
     note: str = ""
 
@@ -75,6 +79,8 @@ class Record:
     tenant: str
     head: Ref | None = None
     parent_id: str | None = None
+    next: tuple[str, ...] = ()  # what follows the head: the nodes of the next step, whether or not a turn runs
+    go_on: bool = False  # what follows the head is to run, though no message came
     turn_number: int = 0
     branch: int = 0
     limits: Limits = field(default_factory=Limits)  # of the latest turn
@@ -91,6 +97,9 @@ class Record:
     seen: list[str] = field(default_factory=list)
     results: list[TurnResult] = field(default_factory=list)
     book: ApprovalBook = field(default_factory=ApprovalBook)
+    questions: QuestionBook = field(default_factory=QuestionBook)
+    asking: "dict[str, HumanTask]" = field(default_factory=dict)  # by question: who takes the answer
+    lease: Lease | None = None
     effects: dict[str, Effect] = field(default_factory=dict)
     settled: dict[str, tuple[bool, str]] = field(default_factory=dict)
     view: StateView = field(default_factory=StateView)
@@ -108,10 +117,11 @@ class Record:
         record.book, record.view, record.log = carry.book, carry.view, list(carry.log)
         record.effects = {effect.key: effect for effect in carry.effects}
         record.failed, record.limits, record.closing = carry.failed, carry.limits, carry.closing
-        record.parent_id = carry.parent_id
+        record.parent_id, record.next = carry.parent_id, carry.next
+        record.lease, record.questions = carry.lease, carry.questions
         if running := carry.running:
             record.turn = Turn(
-                number=running.number, node=running.node, spec=running.spec, budget=running.budget,
+                number=running.number, spec=running.spec, budget=running.budget,
                 message_ids=running.message_ids, steps=running.steps, usage=running.usage,
             )  # fmt: skip
         return record
@@ -120,14 +130,15 @@ class Record:
         """As the input of the next run. Only called between steps: nothing is pending then."""
         turn = self.turn
         running = turn and RunningTurn(
-            number=turn.number, node=turn.node, steps=turn.steps, usage=turn.usage, budget=turn.budget,
+            number=turn.number, steps=turn.steps, usage=turn.usage, budget=turn.budget,
             message_ids=turn.message_ids, spec=turn.spec,
         )  # fmt: skip
         carry = Carry(
             head=self.head, turn=self.turn_number, branch=self.branch, running=running or None, queue=tuple(self.queue),
             seen=tuple(self.seen), results=tuple(self.results), book=self.book, effects=tuple(self.effects.values()),
             view=self.view, log=tuple(self.log), failed=self.failed, limits=self.limits,
-            closing=self.closing, parent_id=self.parent_id,
+            closing=self.closing, parent_id=self.parent_id, next=self.next, lease=self.lease,
+            questions=self.questions,
         )  # fmt: skip
         return lean(ThreadInput(agent=self.agent, tenant=self.tenant, carry=carry))
 
@@ -137,12 +148,18 @@ class Record:
         Messages that wait here but came before are dropped, and returned.
         """
         self.agent, self.tenant, self.branch, self.turn_number = found.agent, found.tenant, found.branch, found.turn
-        self.head, self.parent_id, self.view = found.head, found.parent_id, found.view
+        self.lease = found.lease
+        self.stand(found)
         self.effects = {effect.key: effect for effect in found.attention}
         self.seen = [*found.seen, *self.seen]
         repeated = [message for message in self.queue if message.id in found.seen]
         self.queue = deque(message for message in self.queue if message.id not in found.seen)
         return repeated
+
+    def stand(self, found: Found) -> None:
+        """The head is another than the last step's: the thread was taken up, forked or rewound."""
+        self.head, self.parent_id, self.next, self.view = found.head, found.parent_id, found.next, found.view
+        self.turn_number, self.branch = found.turn, found.branch
 
     # ── changes ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -151,16 +168,16 @@ class Record:
         self.log.append(LogEntry(at=stamp(workflow.now()), text=bounded(text, MAX_NOTE)))
         del self.log[:-KEPT_LOG]
 
-    def commit(self, node: str = "") -> Commit:
+    def commit(self) -> Commit:
         """Where the next checkpoint goes. Its id is made here, so that every attempt uses the same one."""
         checkpoint_id = new_id(workflow.time_ns() // 1_000_000, workflow.random())
         number = self.turn.number if self.turn else self.turn_number
-        return Commit(thread_id=self.thread_id, checkpoint_id=checkpoint_id, head=self.head, turn=number, node=node)
+        return Commit(thread_id=self.thread_id, checkpoint_id=checkpoint_id, head=self.head, turn=number)
 
     def advance(self, done: Committed) -> None:
         """A checkpoint was committed."""
         self.parent_id = done.parent_id or (self.head.id if self.head else None)
-        self.head = done.head
+        self.head, self.next = done.head, done.next
         self.view.follow(done.delta)
 
     def finish(self, result: TurnResult) -> None:
@@ -209,6 +226,8 @@ class Record:
         if self.turn is not None:
             if self.book.pending():
                 return "awaiting_approval"
+            if self.questions.open():
+                return "awaiting_input"
             if doubt:
                 return "in_doubt"
             return "out_of_budget" if self.out_of_budget else "running"

@@ -19,21 +19,29 @@ from perdure.contracts import (
     SETTLE_EFFECT,
     WORKFLOW,
     Accepted,
+    Answer,
     ApprovalsAnswer,
     CancelTurn,
     CheckpointAnswer,
     CloseThread,
+    Committed,
     Compensate,
     Decide,
     EffectsAnswer,
     ExtendBudget,
+    LeaseRequest,
+    Origin,
     ResolveEffect,
+    Resume,
+    Rewind,
+    Rewound,
     Send,
     Settle,
     StatusAnswer,
     ThreadInput,
     ThreadResult,
     TurnResult,
+    UpdateState,
 )
 from perdure.effects import Effect, Residue, to_undo
 from perdure.errors import (
@@ -44,13 +52,16 @@ from perdure.errors import (
     Refused,
 )
 from perdure.failures import to_failure
+from perdure.lease import Lease, acquire, renew
 from perdure.workflows import answers
+from perdure.workflows.asking import check_answer, take_answer
 from perdure.workflows.calls import store_call
 from perdure.workflows.display import Display
 from perdure.workflows.inbox import Inbox
 from perdure.workflows.record import Record, Stop
 from perdure.workflows.saga import load_saga, roll_back, rollback_message
-from perdure.workflows.turn import Refusal, TurnRunner, commit_note, history_is_long, look_up, open_turn
+from perdure.workflows.travel import Travels
+from perdure.workflows.turn import Refusal, TurnRunner, commit_note, history_is_long, look_up, open_turn, resume_turn
 
 T = TypeVar("T")
 
@@ -75,7 +86,8 @@ class AgentThread:
         self._writer = asyncio.Lock()  # a turn and an operation between turns exclude each other
         self._inbox = Inbox(self._record, lambda compensate: self._stop("another message came", compensate=compensate))
         self._opening: dict[str, _Opening] = {}  # messages whose senders wait for their turn to begin
-        self._ready = not given.resume or given.carry is not None
+        self._ready = not (given.resume or given.origin) or given.carry is not None
+        self._travels = Travels(self._record, self._display, self._writer)
         self._refused: Refusal | None = None  # why the thread can't be taken up
         self._settling: set[str] = set()  # effects that a person settles right now
 
@@ -83,20 +95,24 @@ class AgentThread:
     async def run(self, given: ThreadInput) -> ThreadResult:
         """Serve the thread until it is idle for long, closed, or cancelled."""
         try:
-            return await self._serve()
+            return await self._serve(given)
         except asyncio.CancelledError:
             self._turn_away()
             await workflow.wait_condition(workflow.all_handlers_finished)
             raise
 
-    async def _serve(self) -> ThreadResult:
+    async def _serve(self, given: ThreadInput) -> ThreadResult:
         if not self._ready:
-            await self._take_up()
+            await self._take_up(given.origin)
         while True:
             if self._record.turn is not None:
                 await self._run_turn()
             elif self._record.leaving:
                 raise asyncio.CancelledError
+            elif self._travels.waiting:  # it goes before the next turn: it may have stopped the last one for it
+                await self._to_the_end(workflow.wait_condition(lambda: not self._travels.waiting))
+            elif self._record.go_on:
+                await self._go_on()
             elif self._record.queue:
                 await self._next_turn()
             elif self._record.closing:
@@ -106,9 +122,9 @@ class AgentThread:
 
     # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _take_up(self) -> None:
-        """Find the thread in the store; a thread that isn't there, or is closed, ends this workflow with the reason."""
-        self._refused = await self._to_the_end(self._look_up())
+    async def _take_up(self, origin: Origin | None) -> None:
+        """Find the thread in the store, or fork it; one that isn't there, or is closed, ends this workflow with the reason."""
+        self._refused = await self._to_the_end(self._look_up() if origin is None else self._travels.fork(origin))
         self._ready = True
         if self._refused is not None:
             await workflow.wait_condition(workflow.all_handlers_finished)
@@ -173,6 +189,22 @@ class AgentThread:
             await workflow.wait_condition(workflow.all_handlers_finished)
             raise refusal.failure() from refusal
 
+    async def _go_on(self) -> None:
+        """Run what follows the head, though no message came."""
+        record = self._record
+        record.opening = True
+        async with self._writer:
+            try:
+                await self._to_the_end(resume_turn(record))
+            except Refusal as refusal:
+                record.note(f"can't go on: {refusal.message}")
+                result = TurnResult(
+                    turn=record.turn_number, outcome="refused", error=refusal.message, error_type=refusal.kind
+                )
+                record.keep(result)
+        record.opening = record.go_on = False
+        self._display.refresh()
+
     async def _run_turn(self) -> None:
         turn = self._record.turn
         assert turn is not None, "the loop looked"
@@ -213,17 +245,19 @@ class AgentThread:
         record = self._record
         if history_is_long(record.limits.history_events):
             await workflow.wait_condition(workflow.all_handlers_finished)
+            if record.go_on:  # said by a handler just now, and not carried
+                return True
             workflow.continue_as_new(record.carry())
         try:
             await workflow.wait_condition(
-                lambda: bool(record.queue) or record.closing,
+                lambda: bool(record.queue) or record.closing or record.go_on or self._travels.waiting > 0,
                 timeout=record.limits.idle,
                 timeout_summary="idle: waits for a message",
             )
             return True
         except TimeoutError:
             await workflow.wait_condition(workflow.all_handlers_finished)
-            return bool(record.queue) or record.closing
+            return bool(record.queue) or record.closing or record.go_on or self._travels.waiting > 0
 
     async def _close(self) -> ThreadResult:
         record = self._record
@@ -418,6 +452,96 @@ class AgentThread:
             raise to_failure(Refused("No turn is running."))
         if task.steps < 0 or task.tokens < 0 or task.steps + task.tokens == 0:
             raise to_failure(InvalidInput("Give more steps or more tokens."))
+
+    # ── time travel ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    @workflow.update(name="update_state", description="Write to the state between turns.")
+    async def update_state(self, task: UpdateState) -> Committed:
+        """Commit an update. A turn that runs, a lease, or another head than the writer knows refuse it."""
+        await self._known()
+        return await self._travels.write_state(task)
+
+    @update_state.validator
+    def check_update_state(self, task: UpdateState) -> None:
+        """Raise where it is refused without a look at the state."""
+        if self._ready:
+            self._travels.check_update(task)
+
+    @workflow.update(name="rewind", description="Move the head back to a checkpoint and undo what was done since.")
+    async def rewind(self, task: Rewind) -> Rewound:
+        """Undo, then move the head; a turn that runs is stopped for it once nothing speaks against the rewind."""
+        await self._known()
+        return await self._travels.rewind(task, self._stop_for_rewind)
+
+    @rewind.validator
+    def check_rewind(self, task: Rewind) -> None:
+        """Raise where it is refused without a look at the ledger."""
+        if self._ready:
+            self._travels.check_rewind(task)
+
+    async def _stop_for_rewind(self, reason: str) -> None:
+        running = self._record.turn
+        self._stop(reason, compensate=False)
+        await workflow.wait_condition(lambda: self._record.turn is None or self._record.turn is not running)
+
+    @workflow.update(name="resume", description="Go on with what follows the head.")
+    async def resume(self, task: Resume) -> StatusAnswer:
+        """Let the thread go on; answered once it does."""
+        await self._known()
+        self._travels.check_resume(task)
+        self._record.go_on = True
+        self._record.note("goes on" + (f", says {task.by}" if task.by else ""))
+        await workflow.wait_condition(lambda: not self._record.go_on)
+        return answers.status(self._record)
+
+    @resume.validator
+    def check_resume(self, task: Resume) -> None:
+        """Raise where nothing waits to go on."""
+        if self._ready:
+            self._travels.check_resume(task)
+
+    @workflow.update(name="answer", description="Answer the question of a human node.")
+    async def answer(self, said: Answer) -> StatusAnswer:
+        """Take an answer that fits; one that doesn't changes nothing."""
+        await take_answer(self._record, said)
+        self._display.refresh()
+        return answers.status(self._record)
+
+    @answer.validator
+    def check_answer(self, said: Answer) -> None:
+        """Raise where nobody asks."""
+        check_answer(self._record, said)
+
+    @workflow.signal(name="answer", description='Answer a question: {"question_id", "by", "value"}; see the details.')
+    async def answer_signal(self, *args: Any) -> None:
+        """The unacknowledged form. What doesn't fit is noted in the thread's log."""
+        try:
+            said = Answer.model_validate(_decoded(args))
+            check_answer(self._record, said)
+            await take_answer(self._record, said)
+        except (ValueError, TypeError, ApplicationError) as error:
+            self._record.note(f"answer refused: {str(error)[:200]}")
+        self._display.refresh()
+
+    # ── leases ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @workflow.update(name="acquire_lease", description="Get the exclusive right to write to the thread for a while.")
+    async def acquire_lease(self, task: LeaseRequest) -> Lease:
+        """A lease with its token. Refused while somebody else holds one."""
+        await self._known()
+        return await self._travels.lease(acquire, task.holder or "somebody", str(workflow.uuid4()), task.seconds)
+
+    @workflow.update(name="renew_lease", description="Hold the lease for longer.")
+    async def renew_lease(self, task: LeaseRequest) -> Lease:
+        """The same lease, for longer. Refused if it has run out."""
+        await self._known()
+        return await self._travels.lease(renew, task.token, task.seconds)
+
+    @workflow.update(name="release_lease", description="Give the lease back.")
+    async def release_lease(self, task: LeaseRequest) -> bool:
+        """Whether it was held."""
+        await self._known()
+        return await self._travels.release(task.token)
 
     @workflow.update(name="close", description="Take no more messages; the running turn is finished first.")
     async def close(self) -> None:

@@ -2,31 +2,28 @@
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
-from temporalio.workflow import ActivityHandle
 
 from perdure.budget import exceeded
 from perdure.contracts import (
-    END,
     LOOK_UP,
     MERGE_STEP,
-    NOT_EXECUTED,
     OPEN_TURN,
-    CallModel,
+    RESUME_TURN,
     LookUp,
     MergeStep,
-    ModelDone,
     OpenTurn,
     Part,
+    ResumeTurn,
     Send,
     TurnResult,
 )
 from perdure.effects import Residue
 from perdure.failures import describe, root
-from perdure.workflows.batch import Batch
-from perdure.workflows.calls import error_type, give_up, start_model, store_call
+from perdure.workflows.calls import error_type, store_call
 from perdure.workflows.display import Display
 from perdure.workflows.record import Record, Stop, Stopped, Turn
 from perdure.workflows.saga import load_saga, roll_back, rollback_message
+from perdure.workflows.step import Step
 
 
 class Refusal(Exception):
@@ -65,84 +62,49 @@ async def open_turn(record: Record, message: Send) -> None:
     record.advance(opened.committed)
     record.failed, record.limits = False, opened.spec.limits
     record.turn = Turn(
-        number=record.turn_number, node=opened.spec.start, spec=opened.spec, budget=opened.spec.budget,
-        message_ids=(message.id,),
-    )  # fmt: skip
+        number=record.turn_number, spec=opened.spec, budget=opened.spec.budget, message_ids=(message.id,)
+    )
+
+
+async def resume_turn(record: Record) -> None:
+    """Take up what follows the head, with the agent as it is now. Raises Refusal."""
+    assert record.head is not None, "something follows it"
+    task = ResumeTurn(thread_id=record.thread_id, agent=record.agent, head=record.head, branch=record.branch)
+    summary = f"go on with {', '.join(record.next)}"
+    try:
+        resumed = await store_call(RESUME_TURN, task, summary=summary, limits=record.limits)
+    except ActivityError as error:
+        raise Refusal(error) from error
+    record.failed, record.limits = False, resumed.spec.limits
+    record.turn = Turn(
+        number=record.turn_number, spec=resumed.spec, budget=resumed.spec.budget, planned=dict(resumed.calls)
+    )
 
 
 class TurnRunner:
-    """Interprets the graph of a turn that was opened, or carried over."""
+    """Interprets the graph of a turn that was opened, taken up, or carried over."""
 
     def __init__(self, record: Record, turn: Turn, display: Display) -> None:
         self._record = record
         self._turn = turn
         self._display = display
-        self._parts: tuple[Part, ...] = ()
-        self._under_way = ""  # the checkpoint of the step under way: an attempt that was given up may still commit it
+        self._step: Step | None = None
 
     async def run(self) -> TurnResult:
         """To the end of the turn; a stop on the way rolls back what it did outside."""
         self._display.refresh()
         try:
-            while self._turn.node != END:
+            while self._record.next:
                 await self._room()
                 await self._boundary()
-                await self._step()
+                self._step = Step(self._record, self._turn, self._display)
+                await self._step.run()
+                self._turn.steps += 1
+                self._display.refresh()
         except Stopped:
-            return await self._unwind()
+            return await self._unwind(self._step)
         self._record.note("answered")
         return self._result("answered", answer=self._turn.answer, note=self._turn.note)
-
-    async def _step(self) -> None:
-        node = self._turn.spec.nodes[self._turn.node]
-        route = await (self._call_model() if node.kind == "model" else self._call_tools())
-        if route not in node.routes:
-            self._stop("failed", f"node {self._turn.node} has no route {route!r}", "DefinitionError")
-            raise Stopped
-        self._turn.node = node.routes[route]
-        self._turn.steps += 1
-        self._display.refresh()
-
-    # ── nodes ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    async def _call_model(self) -> str:
-        turn, record = self._turn, self._record
-        task = CallModel(
-            commit=record.commit(turn.node), agent=record.agent, spec=turn.spec.digest, branch=record.branch
-        )
-        self._under_way = task.commit.checkpoint_id
-        summary = f"turn {turn.number}, step {turn.steps + 1}: ask {turn.spec.model}"
-        handle = start_model(task, turn.spec.model_call, summary=summary, limits=turn.spec.limits)
-        done = await self._unless_stopped(handle)
-        record.advance(done.committed)
-        turn.usage = turn.usage.plus(done.usage)
-        turn.planned, turn.answer, turn.note = done.calls, done.answer, done.note
-        self._parts = tuple(Part(call_id=c.call_id, tool=c.tool, content=NOT_EXECUTED) for c in done.calls)
-        asked = ", ".join(call.summary for call in done.calls)
-        record.note(f"model{' (cached)' if done.usage.cached else ''}: {asked or done.answer[:80]}")
-        return "tool_calls" if done.calls else "answer"
-
-    async def _call_tools(self) -> str:
-        batch = Batch(self._record, self._turn, self._display, self._turn.node)
-        self._under_way = batch.checkpoint_id
-        try:
-            await batch.run()
-        except Stopped:
-            self._parts = tuple(batch.parts.values())
-            raise
-        self._turn.planned = self._parts = ()
-        return "done"
-
-    async def _unless_stopped(self, handle: ActivityHandle[ModelDone]) -> ModelDone:
-        await workflow.wait_condition(lambda: handle.done() or self._record.stop is not None)
-        if not handle.done():
-            give_up(handle)
-            raise Stopped
-        try:
-            return await handle
-        except ActivityError as error:
-            self._stop("failed", f"the model call failed: {describe(root(error))}", error_type(error))
-            raise Stopped from error
 
     # ── between steps ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -170,7 +132,7 @@ class TurnRunner:
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _unwind(self) -> TurnResult:
+    async def _unwind(self, step: Step | None) -> TurnResult:
         """Undo what the turn did, and leave a conversation in which every call has an answer."""
         record, stop = self._record, self._record.stop or Stop(kind="failed", reason="stopped")
         record.book.withdraw_all(workflow.now())
@@ -182,17 +144,13 @@ class TurnRunner:
                 left = await roll_back(record, self._display, saga, self._turn.spec)
             said = rollback_message(stop.reason, left) if stop.compensate else f"This turn was stopped: {stop.reason}."
             note = "rolled_back" if stop.compensate else "stopped"
-            await commit_note(record, said, note, self._parts, after=self._under_way)
+            parts = tuple(part for part in step.parts if part.call_id) if step else ()
+            # An attempt of the step under way that was given up may commit it all the same.
+            await commit_note(record, said, note, parts, after=step.checkpoint_id if step else "")
         except ActivityError as error:
             incomplete = f"; the rollback is incomplete: {describe(root(error))}"
             record.note(incomplete[2:])
         return self._result(stop.kind, error=stop.reason + incomplete, error_type=stop.error_type, residue=left)
-
-    def _stop(self, kind: str, reason: str, error_type: str) -> None:
-        if self._record.stop is None:
-            self._record.stop = Stop(
-                kind="failed" if kind == "failed" else "cancelled", reason=reason, error_type=error_type
-            )
 
     def _result(self, outcome: str, **more: object) -> TurnResult:
         turn = self._turn
