@@ -95,7 +95,7 @@ class MergeActivities:
 def _rest(
     task: MergeStep, opened: Opened, channels: tuple[str, ...], records: dict[str, Record]
 ) -> dict[str, dict[str, Any]]:
-    """At the end of a stopped turn: what its calls had come to, an answer for each that has none, and what is to say."""
+    """At the end of a stopped turn: what its calls came to, an answer for each that has none, and what is to say."""
     known = {part.call_id: part for part in task.parts}
     updates: dict[str, dict[str, Any]] = {}
     said: dict[str, list[Message]] = {}

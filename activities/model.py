@@ -10,6 +10,7 @@ from perdure.activities.records import Record
 from perdure.activities.runtime import Runtime, committed
 from perdure.activities.steps import Extra, Merged, commit_step
 from perdure.budget import Usage
+from perdure.canonical import Json
 from perdure.contracts import CALL_MODEL, CallModel, Committed, Ended, ModelDone
 from perdure.definition import Definition, ModelDefinition
 from perdure.delta import latest_message
@@ -32,8 +33,8 @@ class ModelActivities:
 
     @activity.defn(name=CALL_MODEL.name)
     async def call_model(self, task: CallModel) -> ModelDone:
-        """Answer the state at the head: from this step's own record if an earlier attempt left it, from the result cache
-        if the same request was answered before, else by the model. Commits the answer, or records it for the merge."""
+        """Answer the state at the head: from this step's own record if an earlier attempt left it, from the result
+        cache if the same request was answered before, else by the model. Commits the answer, or records it."""
         definition = await self._runtime.definition(task.spec)
         return await once(lambda: self._earlier(task, definition), lambda: self._attempt(task, definition))
 
@@ -98,14 +99,15 @@ class ModelActivities:
         message = Message(role="assistant", content=answer.content, tool_calls=answer.calls, note=answer.note)
         if not task.alone:
             return await self._record(task, model, opened, message, answer.usage, result)
-        facts = {"usage": answer.usage.model_dump(exclude_defaults=True)}
+        facts: dict[str, Json] = {"usage": answer.usage.model_dump(exclude_defaults=True)}
         if model.channel != "messages":
             facts["channel"] = model.channel
         if result is not None:
             result = result.model_copy(update={"thread_id": commit.thread_id, "checkpoint_id": commit.checkpoint_id})
         merged: Merged = await commit_step(
             self._runtime, task.agent, task.spec, commit, opened, {task.node: {model.channel: [message]}},
-            ended=(Ended(node=task.node, outcome=_outcome(message)),), asked={}, extra=Extra(facts=facts, result=result),
+            ended=(Ended(node=task.node, outcome=_outcome(message)),), asked={},
+            extra=Extra(facts=facts, result=result),
         )  # fmt: skip
         return self._done(task, model, message, answer.usage, merged.told())
 

@@ -1,4 +1,4 @@
-"""What a call or a node came to, as it is recorded under its key until (and for effects: after) its step is committed."""
+"""What a call or a node came to, as recorded under its key until (and for effects: after) its step is committed."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from perdure.values import Value
 class Record(Value):
     """``content`` is what the model is told; ``returned`` is the tool's own result, for its compensation.
 
-    ``updates`` are as they are recorded: JSON, with what is sensitive sealed. ``goto`` is where a node itself wants to go
-    on. ``invalid`` says why a result can't be committed though its effect is done.
+    ``updates`` are as they are recorded: JSON, with what is sensitive sealed. ``goto`` is where a node itself wants to
+    go on. ``invalid`` says why a result can't be committed though its effect is done.
     """
 
     ok: bool

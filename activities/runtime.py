@@ -16,7 +16,7 @@ from perdure.tool import Tool
 
 
 class Runtime:
-    """One a worker. ``limits`` are recorded at the start of each turn; ``keyring`` opens and seals what is sensitive."""
+    """One a worker. ``limits`` are recorded with each turn; ``keyring`` opens and seals what is sensitive."""
 
     def __init__(
         self, *, app: App, store: Store, limits: Limits, model: AsyncOpenAI | None = None,

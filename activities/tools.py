@@ -133,14 +133,14 @@ class ToolActivities:
             raise error
         return await self._finish(task, opened, Record(ok=False, content=await self._bounded(f"Error: {error}")))
 
-    async def _record(
-        self, task: CallTool, tool: Tool, opened: Opened, context: ToolContext, returned: Any
-    ) -> Record:
+    async def _record(self, task: CallTool, tool: Tool, opened: Opened, context: ToolContext, returned: Any) -> Record:
         """The result, bounded for the model. If it or its updates are invalid the effect is still recorded as done."""
         try:
             dumped = json.loads(tool.dump(returned))
             updates = opened.recorded(context.updates)
-            opened.merge(await self._updates(task, Record(ok=True, content="", updates=updates)), step=_head(task).step + 1)
+            opened.merge(
+                await self._updates(task, Record(ok=True, content="", updates=updates)), step=_head(task).step + 1
+            )
         except InvalidInput as error:
             if tool.spec.effect != "read":
                 receipt = Receipt(key=task.key, result=Record(ok=True, content="", invalid=error.message).dump())

@@ -69,9 +69,7 @@ class TravelActivities:
             schema_version=opened.schema_version, next=parent.next, metadata=origin.metadata,
             facts={"by": origin.by} if origin.by else {}, delta=opened.merge(updates, step=parent.ref.step + 1),
         )  # fmt: skip
-        await self._runtime.checkpointer.commit(
-            parent, change, agent=row.agent, tenant=row.tenant, lineage=row.lineage
-        )
+        await self._runtime.checkpointer.commit(parent, change, agent=row.agent, tenant=row.tenant, lineage=row.lineage)
 
     @activity.defn(name=WRITE_STATE.name)
     async def write_state(self, task: WriteState) -> Committed:
@@ -85,7 +83,8 @@ class TravelActivities:
         updates = _written(task.update)
         delta, after = opened.after(updates, step=opened.position.ref.step + 1)
         merged = await write(
-            runtime, commit, opened, delta, source="update", nodes=(task.update.as_node,) if task.update.as_node else (),
+            runtime, commit, opened, delta, source="update",
+            nodes=(task.update.as_node,) if task.update.as_node else (),
             next=await self._following(task, opened.position, after),
             extra=Extra(facts=_said(task.update.by, task.update.reason), metadata=task.update.metadata),
         )  # fmt: skip
@@ -108,7 +107,7 @@ class TravelActivities:
 
     @activity.defn(name=PLAN_REWIND.name)
     async def plan_rewind(self, task: PlanRewind) -> RewindPlan:
-        """What a rewind would do. Raises CheckpointNotFound, or InvalidInput where the target isn't on the head's line."""
+        """What a rewind would do. Raises CheckpointNotFound, InvalidInput where the target isn't on the head's line."""
         target = await self._target(task.thread_id, task.head.id, task.to)
         passed = await self._passed(task.thread_id, task.head.id, target)
         effects = [row.entry for row in await self._runtime.store.effects(task.thread_id)]
@@ -123,7 +122,8 @@ class TravelActivities:
         target = await store.checkpoint(thread_id, to)
         if target is None:
             raise CheckpointNotFound(
-                f"Thread {thread_id} has no checkpoint {to}.", hint="One of the thread it was forked from can be forked."
+                f"Thread {thread_id} has no checkpoint {to}.",
+                hint="One of the thread it was forked from can be forked.",
             )
         on_line = await store.ancestor(thread_id, head, target.step)
         if on_line is None or on_line.id != to:

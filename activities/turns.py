@@ -9,7 +9,7 @@ from perdure.activities.planning import Place, plan_call
 from perdure.activities.records import Record, tool_message
 from perdure.activities.runtime import Runtime, committed
 from perdure.activities.steps import Extra, first_frontier, write
-from perdure.canonical import canonical
+from perdure.canonical import Json, canonical
 from perdure.checkpointer import Position
 from perdure.contracts import (
     CLOSE_THREAD,
@@ -136,7 +136,7 @@ class TurnActivities:
         model = next((m for m in definition.models.values() if m.channel == channel and m.tools), None)
         messages = opened.values.get(channel, [])
         waiting = {call.id for call in open_calls(messages)}
-        answer = next((m for m in reversed(messages) if m["role"] == "assistant"), {})
+        answer: dict[str, Json] = next((m for m in reversed(messages) if m["role"] == "assistant"), {})
         calls = enumerate(map(ToolCall.model_validate, answer.get("tool_calls", ())))
         if model is None:
             return ()

@@ -312,7 +312,7 @@ class UpdateState(Wire):
 class Rewind(Wire):
     """Move the head back to an earlier checkpoint, and undo what was done outside since.
 
-    ``keep_effects`` keeps what can't be undone, which is refused otherwise. ``go_on``: what follows the checkpoint runs.
+    ``keep_effects`` keeps what can't be undone, which is refused otherwise. ``go_on``: what follows then runs.
     """
 
     to: str
@@ -431,8 +431,8 @@ class Commit(Wire):
 class Committed(Wire):
     """A checkpoint was committed. ``delta`` is left out beyond ``INLINE`` bytes: then the store has it.
 
-    ``next`` are the nodes of the step that follows; what a ``Send`` gave them stands in the checkpoint. ``parent_id`` is
-    set where the head had moved on, to a step whose attempt had been given up. ``schema`` is the version of the state.
+    ``next`` are the nodes of the step that follows; what a ``Send`` gave them stands in the checkpoint. ``parent_id``
+    is set where the head had moved on, to a step whose attempt had been given up.
     """
 
     head: Ref
@@ -639,8 +639,8 @@ class TakeAnswer(Wire):
 class Part(Wire):
     """What one writer of a merged step brings: a recorded result by key, or a message made by the workflow.
 
-    ``task`` is the number of the task in the step. ``call_id`` is set for a tool call; then ``content`` answers it where
-    nothing is recorded.
+    ``task`` is the number of the task in the step. ``call_id`` is set for a tool call; then ``content`` answers it
+    where nothing is recorded.
     """
 
     task: int = 0

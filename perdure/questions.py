@@ -14,7 +14,7 @@ KEPT = 20  # answered questions that are remembered
 
 
 class Question(Value):
-    """What a human node asks. ``details`` is any JSON that helps to answer; ``answer_schema`` describes a fitting answer."""
+    """What a human node asks. ``details`` is any JSON that helps; ``answer_schema`` describes a fitting answer."""
 
     id: str = ""
     node: str = ""

@@ -20,7 +20,7 @@ def status(record: Record) -> StatusAnswer:
     return StatusAnswer(
         thread_id=record.thread_id, agent=record.agent, status=record.status(), turn=record.turn_number,
         step=record.head.step if record.head else 0, node=" + ".join(record.next) if turn else "",
-        waiting_for=tuple(r.waits_for() for r in (*record.book.pending(), *record.questions.open())), queued=len(record.queue) + record.opening,
+        waiting_for=_waiting(record), queued=len(record.queue) + record.opening,
         usage=turn.usage if turn else Usage(), steps_used=turn.steps if turn else 0,
         budget=turn.budget if turn else Budget(), results=tuple(record.results),
         attention=tuple(f"{e.key}: {e.label()} ({e.status})" for e in record.attention()), log=tuple(record.log),
@@ -35,3 +35,8 @@ def approvals(record: Record) -> ApprovalsAnswer:
         open=tuple(book.pending()), closed=closed, refused_decisions=tuple(book.refused),
         questions=tuple(record.questions.open()),
     )  # fmt: skip
+
+
+def _waiting(record: Record) -> tuple[str, ...]:
+    approvals = tuple(request.waits_for() for request in record.book.pending())
+    return approvals + tuple(question.waits_for() for question in record.questions.open())

@@ -21,7 +21,7 @@ def check_answer(record: Record, said: Answer) -> None:
 
 
 async def take_answer(record: Record, said: Answer) -> None:
-    """Have an answer checked and recorded; then the question is closed. Raises an ApplicationError where it doesn't fit."""
+    """Have an answer checked and recorded, and close the question. Raises ApplicationError where it doesn't fit."""
     task = record.asking.pop(said.question_id, None)
     if task is None:
         raise to_failure(Refused(f"An answer to {said.question_id} is being looked at right now.", hint="Look again."))

@@ -1,10 +1,12 @@
-"""The task of a tools node: the calls of one model answer, side by side, each behind its gate, each in the ledger before
-it is attempted."""
+"""The task of a tools node: the calls of one model answer, side by side.
+
+Each stands behind its gate, and in the ledger before it is attempted.
+"""
 
 import asyncio
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, FailureError
+from temporalio.exceptions import ActivityError
 from temporalio.workflow import ActivityHandle
 
 from perdure.contracts import (

@@ -63,7 +63,14 @@ def details(record: Record) -> str:
         )
     parts += [_request(record.thread_id, request) for request in record.book.pending()]
     parts += [_question(record.thread_id, question) for question in record.questions.open()]
-    parts += [_standing(record), _open_effects(record), _budget(record), _results(record), _refused(record), _log(record)]
+    parts += [
+        _standing(record),
+        _open_effects(record),
+        _budget(record),
+        _results(record),
+        _refused(record),
+        _log(record),
+    ]
     return "\n\n".join(part for part in parts if part)
 
 

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from temporalio.exceptions import FailureError
 
-from perdure.contracts import MERGE_STEP, Commit, Committed, Ended, MergeStep, Part
+from perdure.contracts import MERGE_STEP, Committed, Ended, MergeStep, Part
 from perdure.failures import describe, root
 from perdure.workflows.batch import Batch
 from perdure.workflows.calls import error_type, local_call, store_call

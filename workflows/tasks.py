@@ -201,7 +201,7 @@ class HumanTask(NodeTask):
         return "expired"
 
     async def take(self, answer: Answer) -> None:
-        """Check an answer by the type that the node declares, and record it. Raises ActivityError where it doesn't fit."""
+        """Check an answer by the node's type, and record it. Raises ActivityError where it doesn't fit."""
         task = TakeAnswer(
             commit=self.commit, agent=self.record.agent, spec=self.turn.spec.digest, node=self.node, task=self.number,
             branch=self.record.branch, answer=answer,

@@ -123,7 +123,7 @@ class AgentThread:
     # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _take_up(self, origin: Origin | None) -> None:
-        """Find the thread in the store, or fork it; one that isn't there, or is closed, ends this workflow with the reason."""
+        """Find the thread in the store, or fork it; where that can't be, this workflow ends with the reason."""
         self._refused = await self._to_the_end(self._look_up() if origin is None else self._travels.fork(origin))
         self._ready = True
         if self._refused is not None:

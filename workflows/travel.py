@@ -102,8 +102,8 @@ class Travels:
     async def rewind(self, task: Rewind, stop: Callable[[str], Awaitable[None]]) -> Rewound:
         """Undo what was done outside since a checkpoint, then move the head back to it.
 
-        Refused where that is impossible, before anything is stopped or undone. Where something could not be undone after
-        all, the head stays.
+        Refused where that is impossible, before anything is stopped or undone. Where something could not be undone
+        after all, the head stays.
         """
         record, why = self._record, _because(task)
         self.waiting += 1
