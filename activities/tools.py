@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel
@@ -15,6 +16,7 @@ from perdure.activities.once import once
 from perdure.activities.records import Record, text_of, tool_message
 from perdure.activities.runtime import Runtime, committed
 from perdure.activities.steps import Extra, commit_step
+from perdure.approvals import stamp
 from perdure.canonical import Json
 from perdure.checkpoint import Ref
 from perdure.contracts import (
@@ -34,7 +36,7 @@ from perdure.errors import Conflict, InDoubt, InvalidInput, Refused, ToolError, 
 from perdure.failures import bounded
 from perdure.message import ToolCall
 from perdure.schema import Opened
-from perdure.stores.base import EffectRow, Receipt
+from perdure.stores.base import CachedResult, EffectRow, Receipt
 from perdure.tool import MAX_OUTPUT, Tool, ToolContext, call_summary
 
 
@@ -75,12 +77,33 @@ class ToolActivities:
             if known.invalid:
                 raise InvalidInput(known.invalid)
             return await self._finish(task, opened, known)
+        if (known := await self._cached(task, tool)) is not None:
+            return await self._finish(task, opened, known, facts={"cached": True})
         kwargs = tool.bind(context, {name: getattr(arguments, name) for name in tool.parameters})
         try:
             returned = await invoke(tool, kwargs)
         except ToolError as error:
             return await self._refused(task, tool, opened, error)
-        return await self._finish(task, opened, await self._record(task, tool, opened, context, returned))
+        record = await self._record(task, tool, opened, context, returned)
+        await self._remember(task, tool, record)
+        return await self._finish(task, opened, record)
+
+    async def _cached(self, task: CallTool, tool: Tool) -> Record | None:
+        """What the same call of this lineage came to lately, where the tool allows that."""
+        if tool.cache is None:
+            return None
+        hit = await self._runtime.store.result(await self._scope(task), task.digest)
+        return Record.read(hit.value) if hit and hit.value else None
+
+    async def _remember(self, task: CallTool, tool: Tool, record: Record) -> None:
+        if tool.cache is not None:
+            expires = stamp(datetime.now(UTC) + timedelta(seconds=tool.cache))
+            scope = await self._scope(task)
+            fresh = CachedResult(scope=scope, key=task.digest, value=record.dump(), expires_at=expires)
+            await self._runtime.store.put_result(fresh)
+
+    async def _scope(self, task: CallTool) -> str:
+        return f"lineage:{await self._runtime.lineage(task.commit.thread_id)}:tools"
 
     async def _channel(self, task: CallTool) -> str:
         """The conversation that the call stands in."""
@@ -158,7 +181,9 @@ class ToolActivities:
         left_out = f"{len(text) - MAX_OUTPUT} of {len(text)} characters left out"
         return f"{text[:MAX_OUTPUT]}\n[{left_out}; whole result: blob {name}]"
 
-    async def _finish(self, task: CallTool, opened: Opened, record: Record) -> ToolDone:
+    async def _finish(
+        self, task: CallTool, opened: Opened, record: Record, *, facts: dict[str, Json] | None = None
+    ) -> ToolDone:
         """Commit the step with its receipt, or leave the receipt for the merge."""
         receipt = Receipt(key=task.key, result=record.dump())
         if not task.alone:
@@ -167,7 +192,7 @@ class ToolActivities:
         merged = await commit_step(
             self._runtime, task.agent, task.spec, task.commit, opened, await self._updates(task, record),
             ended=(Ended(node=task.node, outcome="done"),), asked={},
-            extra=Extra(receipt=receipt if record.ok else None),
+            extra=Extra(receipt=receipt if record.ok else None, facts=facts or {}),
         )  # fmt: skip
         return _done(record, merged.told())
 

@@ -5,7 +5,7 @@ import re
 import typing
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
 
 import docstring_parser
@@ -105,6 +105,7 @@ class Tool:
     approval: Approval | None
     policy: ApprovalPolicy | None
     hidden: bool
+    cache: float | None = None  # seconds for which a result answers the same call
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
@@ -161,14 +162,14 @@ def tool(function: Callable[..., Any], /) -> Tool: ...
 def tool(
     *, effect: EffectClass = ..., compensate: str = ..., approval: Approval | None = ..., hidden: bool = ...,
     on_error: OnError = ..., timeout: Duration = ..., attempts: int | None = ..., deadline: Duration = ...,
-    name: str = ...,
+    name: str = ..., cache: Duration | None = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...  # fmt: skip
 
 
 def tool(
     function: Callable[..., Any] | None = None, /, *, effect: EffectClass = "read", compensate: str = "",
     approval: Approval | None = None, hidden: bool = False, on_error: OnError = "return", timeout: Duration = "60s",
-    attempts: int | None = None, deadline: Duration = "10m", name: str = "",
+    attempts: int | None = None, deadline: Duration = "10m", name: str = "", cache: Duration | None = None,
 ) -> Any:  # fmt: skip
     """Declare a function as a tool.
 
@@ -184,6 +185,7 @@ def tool(
         attempts: how often an unclear failure is tried; 3, or 1 for irreversible tools.
         deadline: for all attempts together.
         name: the tool's name; the function's by default.
+        cache: how long a result answers the same call of the thread and of its forks; for ``read`` only.
 
     Raises DefinitionError that names the function.
     """
@@ -199,7 +201,12 @@ def tool(
             )  # fmt: skip
             if (effect == "compensable") != bool(compensate):
                 raise DefinitionError("`compensate` goes with effect='compensable', and only with it.")
-            return _declared(function, place, spec, name=name or function.__name__, approval=approval, hidden=hidden)
+            if cache is not None and effect != "read":
+                raise DefinitionError("`cache` is for tools that only read: others would be skipped.")
+            declared = _declared(
+                function, place, spec, name=name or function.__name__, approval=approval, hidden=hidden
+            )
+            return replace(declared, cache=None if cache is None else seconds(cache))
         except DefinitionError as error:
             raise DefinitionError(f"Tool {place}: {error.message}", hint=error.hint) from error
 

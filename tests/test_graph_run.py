@@ -13,7 +13,7 @@ from perdure.contracts import Answer
 from perdure.errors import InvalidInput, Refused, RequestNotFound
 from perdure.nodes import NodeContext
 from perdure.starters.client import Client
-from perdure.testing import Script, call, say
+from perdure.testing import Rule, Script, call, say
 from tests.conftest import MakeWorld
 from tests.witness import Holds, Witness
 from tests.world import World, eventually
@@ -224,7 +224,7 @@ app = App(agents=[diamond, mapped, fragile, clash, review, triage])
 @pytest.fixture
 async def world(make_world: MakeWorld) -> AsyncIterator[World]:
     """These graphs on a worker; the model asks for the weather once."""
-    async with make_world(app, Script([call("weather", city="Bern"), say("It is sunny.")], repeat=True)) as made:
+    async with make_world(app, Script(rules=[Rule(replies=[call("weather", city="Bern"), say("It is sunny.")])])) as made:
         yield made
 
 

@@ -1,0 +1,38 @@
+"""What all wire types share, and the names that both sides of the wire agree on."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+WORKFLOW = "AgentThread"
+TASK_QUEUE = "perdure"
+THREAD_ID = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}"
+SEARCH_ATTRIBUTES = {
+    "PerdureAgent": "Keyword",
+    "PerdureStatus": "Keyword",
+    "PerdureTenant": "Keyword",
+    "PerdureStep": "Int",
+    "PerdurePending": "Int",
+}
+TOOL_PREFIX = "tool:"  # activity types: the UI's timeline then names the tool itself
+UNDO_PREFIX = "undo:"
+NODE_PREFIX = "node:"
+MAX_MESSAGE = 256_000  # bytes of one message with its state
+MAX_QUEUE = 1_000_000  # bytes of all that wait: they are carried when a thread continues as new, within 2 MB a payload
+
+Status = Literal[
+    "idle", "running", "awaiting_approval", "awaiting_input", "compensating", "in_doubt", "needs_attention",
+    "out_of_budget", "failed", "closed",
+]  # fmt: skip
+OnBusy = Literal["enqueue", "reject", "interrupt", "rollback"]
+
+
+class Wire(BaseModel):
+    """Base of the wire types."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+def lean(value: BaseModel) -> dict[str, Any]:
+    """A wire type as it is written into history: without what equals its default, which reading restores."""
+    return value.model_dump(mode="json", exclude_defaults=True)

@@ -1,0 +1,80 @@
+"""The specification that a turn is interpreted from: plain data, recorded in its history."""
+
+from typing import Any, Literal
+
+from perdure.budget import Budget
+from perdure.contracts.base import OnBusy, Wire
+from perdure.effects import EffectClass
+
+NodeKind = Literal["function", "model", "tools", "human"]
+NODE_OUTCOMES: dict[NodeKind, tuple[str, ...]] = {
+    "function": ("done", "error"),
+    "model": ("answer", "tool_calls", "error"),
+    "tools": ("done",),  # a failed call is an answer for the model, or ends the turn
+    "human": ("done", "expired", "error"),
+}
+
+
+class NodeSpec(Wire):
+    """A node: what kind it is, how it is run, and where each of its outcomes leads. Times in seconds.
+
+    ``routes`` maps an outcome to the nodes that follow (``END`` ends this branch of the turn). Where the node has a
+    router, or says itself where to go on, ``chooses`` are the nodes that may be chosen in place of the route ``done``
+    (or ``answer``). ``joins``: it runs when all of these have finished. ``model`` is for people.
+    """
+
+    kind: NodeKind
+    routes: dict[str, tuple[str, ...]] = {}
+    chooses: tuple[str, ...] = ()
+    joins: tuple[str, ...] = ()
+    timeout: float = 120.0  # for one attempt
+    deadline: float = 3600.0  # for all of them; of a human node: until its question expires
+    attempts: int = 0  # 0: as many as fit into the deadline
+    backoff: float = 1.0  # before the second attempt; doubled from one to the next
+    model: str = ""
+    channel: str = "messages"  # of a model or a tools node: its conversation
+    question: str = ""  # of a human node, where it doesn't depend on the state
+    asks: bool = False  # of a human node: its question is made from the state, by an activity
+    answer_schema: dict[str, Any] | None = None  # of a human node: JSON schema of a fitting answer
+
+
+class ToolSpec(Wire):
+    """How the workflow runs a tool; the code itself stays with the activities. Times in seconds."""
+
+    effect: EffectClass = "read"
+    timeout: float = 60.0
+    attempts: int = 3
+    deadline: float = 600.0
+    on_error: Literal["return", "rollback"] = "return"
+    compensation: str = ""
+
+
+class Limits(Wire):
+    """Settings of the worker that shape commands; recorded, so that a replay sees the same ones."""
+
+    heartbeat: float = 10.0  # seconds without a sign of life after which an attempt is given up
+    idle: float = 3600.0  # seconds after which an idle thread completes; the next send starts it again
+    history_events: int = 8_000  # continue as new beyond this, also where the server doesn't suggest it
+
+
+class AgentSpec(Wire):
+    """What the workflow interprets: the graph of an agent, or of a ``Graph``.
+
+    ``digest`` names the whole definition in the store, prompts and tools included. ``start`` are the nodes of a turn's
+    first step; ``starts`` those that a router at the start may choose, in their place.
+    """
+
+    name: str
+    digest: str
+    start: tuple[str, ...]
+    starts: tuple[str, ...] = ()
+    nodes: dict[str, NodeSpec]
+    tools: dict[str, ToolSpec] = {}
+    budget: Budget = Budget()
+    on_busy: OnBusy = "enqueue"
+    limits: Limits = Limits()
+
+
+START = "start"
+END = "end"
+NOT_EXECUTED = "Not executed: the turn was stopped."

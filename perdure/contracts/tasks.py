@@ -1,0 +1,353 @@
+"""What goes to activities and what comes back.
+
+Long, because both sides of the wire are read together: a list of types, no logic.
+"""
+
+from typing import Any, Literal
+
+from perdure.approvals import ApprovalPolicy
+from perdure.budget import Usage
+from perdure.checkpoint import Ref, Source
+from perdure.contracts.base import Wire
+from perdure.contracts.spec import AgentSpec, ToolSpec
+from perdure.contracts.thread import Answer, Origin, Rewind, Send, UpdateState
+from perdure.delta import Delta
+from perdure.effects import Effect, EffectStatus
+from perdure.lease import Lease
+from perdure.view import StateView
+
+
+class Commit(Wire):
+    """Where a new checkpoint goes: the id it gets and the head it extends. None as head: the thread is new."""
+
+    thread_id: str
+    checkpoint_id: str
+    head: Ref | None = None
+    turn: int
+
+
+class Committed(Wire):
+    """A checkpoint was committed. ``delta`` is left out beyond ``INLINE`` bytes: then the store has it.
+
+    ``next`` are the nodes of the step that follows; what a ``Send`` gave them stands in the checkpoint. ``parent_id``
+    is set where the head had moved on, to a step whose attempt had been given up.
+    """
+
+    head: Ref
+    parent_id: str | None = None
+    next: tuple[str, ...] = ()
+    schema_version: int = 1
+    delta: Delta | None = None
+    size: int
+
+
+INLINE = 16_384  # bytes of a delta that travel in history, where they also serve `db repair`
+
+
+class OpenTurn(Wire):
+    """Begin a turn: read the agent's specification, commit the message."""
+
+    commit: Commit
+    agent: str
+    tenant: str = ""
+    message: Send
+
+
+class OpenedTurn(Wire):
+    """The turn's specification, recorded for the turn, and its input checkpoint."""
+
+    spec: AgentSpec
+    committed: Committed
+
+
+class ResumeTurn(Wire):
+    """Take up what follows a head: the agent as it is now, and the plans of calls that its conversation leaves open."""
+
+    thread_id: str
+    agent: str
+    head: Ref
+    branch: int = 0
+
+
+class ForkThread(Wire):
+    """Make a thread from a checkpoint of another."""
+
+    commit: Commit
+    origin: Origin
+    agent: str = ""
+    tenant: str = ""
+
+
+class WriteState(Wire):
+    """Commit an update of the state that no turn makes. ``branch`` is for the keys of calls that follow it."""
+
+    commit: Commit
+    agent: str
+    update: UpdateState
+
+
+class PlanRewind(Wire):
+    """Ask what a rewind would undo, keep, or can't undo."""
+
+    thread_id: str
+    head: Ref
+    to: str
+
+
+class RewindHead(Wire):
+    """Commit the checkpoint that moves the head back."""
+
+    commit: Commit
+    agent: str
+    branch: int
+    rewind: Rewind
+
+
+class LookUp(Wire):
+    """Find a thread in the store."""
+
+    thread_id: str
+
+
+class Found(Wire):
+    """Where a thread stands, for a workflow that takes it up again."""
+
+    agent: str
+    tenant: str
+    head: Ref
+    parent_id: str | None = None
+    next: tuple[str, ...] = ()
+    turn: int
+    branch: int
+    view: StateView
+    lease: Lease | None = None
+    attention: tuple[Effect, ...] = ()
+    seen: tuple[str, ...] = ()  # ids of the latest messages
+    delta: Delta | None = None  # of the head, where this activity committed it; left out beyond ``INLINE`` bytes
+    schema_version: int = 1
+
+
+class CallModel(Wire):
+    """Call the model of a node on the state at the head. A reference, not the messages.
+
+    ``task`` is the number of the node's task in the step. With ``alone`` the call commits the step itself.
+    """
+
+    commit: Commit
+    agent: str
+    spec: str
+    node: str
+    task: int = 0
+    alone: bool = True
+    branch: int = 0
+
+
+class ToolPlan(Wire):
+    """A call the model asks for, resolved: what will run, under which key, behind which gate; or why it can't."""
+
+    call_id: str
+    tool: str
+    index: int
+    summary: str
+    key: str = ""
+    digest: str = ""
+    error: str = ""
+    approval: ApprovalPolicy | None = None
+    arguments: dict[str, Any] | None = None  # only for a gated call: what the approver is shown
+
+
+class ResumedTurn(Wire):
+    """The specification for what follows, and by conversation (channel) the calls that wait to be made."""
+
+    spec: AgentSpec
+    calls: dict[str, tuple[ToolPlan, ...]] = {}
+
+
+class ModelDone(Wire):
+    """The model's answer is in the checkpoint, or recorded under ``key`` for the merge of its step.
+
+    ``note``: length, refusal, content_filter, or empty.
+    """
+
+    committed: Committed | None = None
+    key: str = ""
+    calls: tuple[ToolPlan, ...] = ()
+    usage: Usage
+    answer: str = ""
+    note: str = ""
+
+
+class CallTool(Wire):
+    """Run one planned call. With ``alone`` it commits the step itself, in one transaction with the receipt."""
+
+    commit: Commit
+    agent: str
+    spec: str
+    node: str
+    call_id: str
+    tool: str
+    index: int
+    key: str
+    digest: str
+    alone: bool
+    branch: int = 0
+    approved_by: tuple[str, ...] = ()
+
+
+class ToolDone(Wire):
+    """A call ended clearly: ``ok``, or an error that is the model's to read."""
+
+    ok: bool
+    error: str = ""
+    committed: Committed | None = None
+
+
+class RunNode(Wire):
+    """Run the function of a node, or (``ASK``) make the question of a human one."""
+
+    commit: Commit
+    agent: str
+    spec: str
+    node: str
+    task: int = 0
+    alone: bool = True
+    branch: int = 0
+
+
+class NodeDone(Wire):
+    """A node's function has returned: its step is committed, or what it returned is recorded under ``key``."""
+
+    committed: Committed | None = None
+    key: str = ""
+    cached: bool = False
+
+
+class TakeAnswer(Wire):
+    """Check a person's answer by the type that its node declares, and record it for the merge of the step."""
+
+    commit: Commit
+    agent: str
+    spec: str
+    node: str
+    task: int = 0
+    branch: int = 0
+    answer: Answer
+
+
+class Part(Wire):
+    """What one writer of a merged step brings: a recorded result by key, or a message made by the workflow.
+
+    ``task`` is the number of the task in the step. ``call_id`` is set for a tool call; then ``content`` answers it
+    where nothing is recorded.
+    """
+
+    task: int = 0
+    node: str = ""
+    call_id: str = ""
+    tool: str = ""
+    key: str = ""
+    content: str = ""
+
+
+class Ended(Wire):
+    """How a task of the step ended: its outcome (``NODE_OUTCOMES``), and what went wrong where it failed."""
+
+    node: str
+    outcome: str
+    error: str = ""
+    error_type: str = ""
+
+
+class MergeStep(Wire):
+    """Merge the results of a step into one checkpoint. ``say`` adds an assistant message, with its note.
+
+    ``ended`` are the tasks of the step in their order: what follows is found from them. ``after`` is a checkpoint whose
+    attempt was given up. If it was committed all the same, this one extends it.
+    """
+
+    commit: Commit
+    source: Source = "step"
+    agent: str
+    spec: str = ""
+    ended: tuple[Ended, ...] = ()
+    parts: tuple[Part, ...] = ()
+    say: str = ""
+    note: str = ""
+    after: str = ""
+
+
+class InspectEffect(Wire):
+    """Ask the ledger what is known of an effect."""
+
+    thread_id: str
+    key: str
+
+
+class Known(Wire):
+    """What the ledger knows of an effect; ``registered`` where no attempt ever began."""
+
+    status: EffectStatus
+    error: str = ""
+
+
+class SagaQuery(Wire):
+    """Ask the ledger for the effects of a turn; without a number: of the latest turn with something to undo."""
+
+    thread_id: str
+    turn: int | None = None
+
+
+class RewindPlan(Wire):
+    """What a rewind would do to the effects that were made on the way from its target to the head.
+
+    ``undo`` is in the order in which it runs. ``keep`` needs no undoing (idempotent), ``impossible`` can't be undone,
+    and ``unsettled`` is in doubt or under way: a person settles it first.
+    """
+
+    undo: tuple[Effect, ...] = ()
+    keep: tuple[Effect, ...] = ()
+    impossible: tuple[Effect, ...] = ()
+    unsettled: tuple[Effect, ...] = ()
+    steps: int = 0
+    tools: dict[str, ToolSpec] = {}
+
+
+class Saga(Wire):
+    """The effects of one turn, from the ledger."""
+
+    turn: int
+    effects: tuple[Effect, ...] = ()
+    tools: dict[str, ToolSpec] = {}  # the compensations, as the app has them now
+
+
+class Undo(Wire):
+    """Compensate one effect."""
+
+    thread_id: str
+    agent: str
+    key: str
+    tool: str
+    compensation: str
+
+
+class Settle(Wire):
+    """Write down what is now known of an effect without running anything."""
+
+    thread_id: str
+    key: str
+    status: Literal["done", "failed", "undone", "in_doubt", "needs_attention"]
+    error: str = ""
+    by: str = ""
+
+
+class KeepLease(Wire):
+    """Keep the thread's lease in the store too; None: it has none."""
+
+    thread_id: str
+    lease: Lease | None = None
+
+
+class CloseThread(Wire):
+    """Mark the thread as closed in the store."""
+
+    thread_id: str
