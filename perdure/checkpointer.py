@@ -108,7 +108,7 @@ class Checkpointer:
         values = apply(parent.values if parent else {}, change.delta)
         checkpoint = _checkpoint(parent, change)
         forks = bool(checkpoint.parent_thread)
-        step = _step(parent, checkpoint, values).model_copy(
+        step = step_of(parent, checkpoint, values).model_copy(
             update={
                 "extends": None if forks else replaces or checkpoint.parent_id, "agent": agent, "tenant": tenant,
                 "branch": branch, "lineage": lineage, "result": result, "receipt": receipt, "clears": clears,
@@ -145,10 +145,11 @@ def verify_line(thread_id: str, parent: tuple[str, int] | None, checkpoints: tup
     """
     before, step = parent or ("", -1)
     for checkpoint in checkpoints:
-        if checkpoint.step != step + 1 or checkpoint.digest != _digest(before, checkpoint):
+        if checkpoint.step != step + 1 or checkpoint.digest != digest_of(before, checkpoint):
             raise IntegrityError(
-                f"Thread {thread_id}: checkpoint {checkpoint.id} (step {checkpoint.step}) doesn't match its digest."
-            )
+                f"Thread {thread_id}: checkpoint {checkpoint.id} (step {checkpoint.step}) doesn't match its digest.",
+                table="checkpoints", row=checkpoint.id,
+            )  # fmt: skip
         before, step = checkpoint.digest, checkpoint.step
 
 
@@ -163,11 +164,17 @@ def _materialised(thread_id: str, line: Line) -> Position:
     values: Values = {}
     parent: tuple[str, int] | None = None
     if line.base_id is not None and line.snapshot is None:
-        raise IntegrityError(f"Thread {thread_id}: the snapshot at {line.base_id} is missing.")
+        raise IntegrityError(
+            f"Thread {thread_id}: the snapshot at {line.base_id} is missing.", table="snapshots", row=line.base_id
+        )
     if line.snapshot is not None:
         base, *rest = checkpoints
         if line.snapshot.digest != snapshot_digest(base.digest, line.snapshot.state):
-            raise IntegrityError(f"Thread {thread_id}: the snapshot at {base.id} doesn't match its digest.")
+            raise IntegrityError(
+                f"Thread {thread_id}: the snapshot at {base.id} doesn't match its digest.",
+                table="snapshots",
+                row=base.id,
+            )
         values, checkpoints, parent = json.loads(line.snapshot.state), tuple(rest), (base.digest, base.step)
     verify_line(thread_id, parent, checkpoints)
     values = fold(values, (checkpoint.delta for checkpoint in checkpoints))
@@ -188,10 +195,11 @@ def _checkpoint(parent: Position | None, change: Change) -> Checkpoint:
         next=change.next, metadata=change.metadata, facts=change.facts, delta=change.delta,
         created_at=stamp(datetime.now(UTC)), size=len(canonical(change.delta)), digest="",
     )  # fmt: skip
-    return draft.model_copy(update={"digest": _digest(parent.ref.digest if parent else "", draft)})
+    return draft.model_copy(update={"digest": digest_of(parent.ref.digest if parent else "", draft)})
 
 
-def _digest(parent: str, c: Checkpoint) -> str:
+def digest_of(parent: str, c: Checkpoint) -> str:
+    """The digest that a checkpoint must have on a parent of this digest (empty: it has none)."""
     return chain(
         parent,
         id=c.id,
@@ -205,7 +213,11 @@ def _digest(parent: str, c: Checkpoint) -> str:
     )
 
 
-def _step(head: Position | None, checkpoint: Checkpoint, values: Values) -> Step:
+def step_of(head: Position | None, checkpoint: Checkpoint, values: Values) -> Step:
+    """The checkpoint as a store takes it: how much must be read to get at its state, and the snapshot that is due there.
+
+    ``head`` is the position of its parent, ``values`` the state after it.
+    """
     since = checkpoint.size + (head.since_base if head else 0)
     before, size = (head.values, head.state_size) if head else ({}, len(canonical({})))
     size += growth(before, checkpoint.delta, values)

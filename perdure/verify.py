@@ -1,13 +1,18 @@
 """Verification of a store: every digest recomputed from the root, every link followed, the first bad row named."""
 
-from perdure.canonical import canonical
+import json
+from collections.abc import AsyncIterator
+
+from perdure.canonical import Json, canonical
 from perdure.checkpoint import Checkpoint
 from perdure.checkpointer import Checkpointer, snapshot_digest, verify_line
 from perdure.delta import Values, apply
 from perdure.effects import arguments_digest
-from perdure.errors import IntegrityError, ThreadNotFound
+from perdure.errors import CheckpointNotFound, IntegrityError, ThreadNotFound
 from perdure.stores.base import EffectRow, Snapshot, Store, ThreadRow
 from perdure.values import Value
+
+_PAGE = 1_000  # threads whose rows are held at once
 
 
 class Problem(Value):
@@ -33,23 +38,40 @@ class Report(Value):
 
 async def verify(store: Store, thread_id: str = "") -> Report:
     """Verify a thread, or all of them, up to the first bad row. Raises ThreadNotFound, StoreUnreachable."""
-    if thread_id and await store.thread(thread_id) is None:
-        raise ThreadNotFound(f"The store has no thread {thread_id}.", hint="Is PERDURE_STORE right?")
+    if thread_id:
+        await _require(store, thread_id)
+        return await _verify_thread(store, thread_id, Report(store=store.url))
     report = Report(store=store.url)
-    for name in [thread_id] if thread_id else await store.threads():
-        report = await _verify_thread(store, name, report)
+    async for row in all_threads(store):
+        report = await _verify_thread(store, row.thread_id, report)
         if report.problem:
             break
     return report
 
 
+async def all_threads(store: Store) -> AsyncIterator[ThreadRow]:
+    """Every thread by id, a page at a time."""
+    after = ""
+    while page := await store.threads(after=after, limit=_PAGE):
+        for row in page:
+            yield row
+        after = page[-1].thread_id
+
+
+async def _require(store: Store, thread_id: str) -> None:
+    """Raise ThreadNotFound where nothing is left of a thread; one that has lost only its row is a problem to name."""
+    if await store.thread(thread_id) is not None:
+        return
+    async for _ in store.walk(thread_id):
+        return
+    raise ThreadNotFound(f"The store has no thread {thread_id}.", hint="Is PERDURE_STORE right?")
+
+
 async def _verify_thread(store: Store, thread_id: str, so_far: Report) -> Report:
     check = _Check(store, thread_id)
-    problem = None
-    try:
-        await check.run()
-    except IntegrityError as error:
-        problem = Problem(table=error.table, thread_id=thread_id, row=error.row, what=error.message)
+    problem = await check.problem()
+    if problem and check.origin:  # a fork shows what is wrong where it comes from: that is named there
+        problem = (await verify(store, check.origin)).problem or problem
     return Report(
         store=so_far.store, threads=so_far.threads + 1, checkpoints=so_far.checkpoints + len(check.seen),
         snapshots=so_far.snapshots + check.snapshots, effects=so_far.effects + check.effects,
@@ -63,86 +85,195 @@ class _Check:
     def __init__(self, store: Store, thread_id: str) -> None:
         self.seen: dict[str, tuple[str, int]] = {}  # checkpoint -> its digest and step, once they are known to be right
         self.snapshots = self.effects = self.bytes = 0
+        self.origin = ""  # the thread whose checkpoints this one goes back to
         self._store = store
         self._loader = Checkpointer(store, cache_bytes=0)  # what it has cached it would not read from the store
         self._thread_id = thread_id
+        self._snapshots: dict[str, Snapshot] = {}  # those that were not met yet
+        self._begun = False  # a root was met, or the checkpoint that a fork begins with
+        self._cuts: list[int] = []  # the steps at which ancestors were removed
         self._continued: set[str] = set()
         self._states: dict[str, Values] = {}  # at the ends of lines, as far as they have been followed
+        self._labels: dict[bytes, tuple[dict[str, Json], set[str]]] = {}  # who has which metadata
 
-    async def run(self) -> None:
+    async def problem(self) -> Problem | None:
+        """The first bad row."""
+        try:
+            await self._run()
+        except IntegrityError as error:
+            return Problem(table=error.table, thread_id=self._thread_id, row=error.row, what=error.message)
+        return None
+
+    async def _run(self) -> None:
         before = await self._store.thread(self._thread_id)
-        snapshots = {snapshot.checkpoint_id: snapshot for snapshot in await self._store.snapshots(self._thread_id)}
+        if before is None:
+            raise _bad("threads", self._thread_id, "Its row is gone.")
+        self._snapshots = {
+            snapshot.checkpoint_id: snapshot for snapshot in await self._store.snapshots(self._thread_id)
+        }
         async for checkpoint in self._store.walk(self._thread_id):
-            self._check_links(checkpoint)
+            await self._check_links(checkpoint, before)
             await self._follow(checkpoint)
-            if (snapshot := snapshots.pop(checkpoint.id, None)) is not None:
-                await self._check_snapshot(checkpoint, snapshot)
-        for orphan in snapshots:
+            await self._check_snapshot(checkpoint)
+            if checkpoint.metadata:
+                labels = self._labels.setdefault(canonical(checkpoint.metadata), (checkpoint.metadata, set()))
+                labels[1].add(checkpoint.id)
+        for orphan in self._snapshots:
             raise _bad("snapshots", orphan, "Its checkpoint doesn't exist.")
-        await self._check_head(before)
-        for row in await self._store.effects(self._thread_id):
-            self._check_effect(row)
+        row = await self._check_head(before)
+        await self._check_labels()
+        for effect in await self._store.effects(self._thread_id):
+            await self._check_effect(effect, row)
 
-    def _check_links(self, checkpoint: Checkpoint) -> None:
-        parent = self.seen.get(checkpoint.parent_id) if checkpoint.parent_id else None
-        if checkpoint.parent_id and parent is None:
-            raise _bad("checkpoints", checkpoint.id, f"Its parent {checkpoint.parent_id} doesn't exist.")
-        if parent is None and self.seen:
-            raise _bad("checkpoints", checkpoint.id, "It has no parent, and the thread has a root already.")
-        expected = parent[1] + 1 if parent else 0
+    # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _check_links(self, checkpoint: Checkpoint, thread: ThreadRow) -> None:
+        parent = await self._parent(checkpoint, thread)
+        expected = checkpoint.step if checkpoint.cut else parent[1] + 1 if parent else 0
         if checkpoint.step != expected:
             raise _bad("checkpoints", checkpoint.id, f"It is step {checkpoint.step}, and should be {expected}.")
         if checkpoint.size != (size := len(canonical(checkpoint.delta))):
             raise _bad("checkpoints", checkpoint.id, f"It says {checkpoint.size} bytes, and has {size}.")
         try:
-            verify_line(self._thread_id, parent, (checkpoint,))
+            if not checkpoint.cut:  # its digest is over that of a parent that was removed: its snapshot vouches for it
+                verify_line(self._thread_id, parent, (checkpoint,))
         except IntegrityError as error:
             what = f"Step {checkpoint.step} doesn't match its digest."
             raise _bad("checkpoints", checkpoint.id, what) from error
         self.seen[checkpoint.id] = (checkpoint.digest, checkpoint.step)
         self.bytes += checkpoint.size
 
+    async def _parent(self, checkpoint: Checkpoint, thread: ThreadRow) -> tuple[str, int] | None:
+        """Digest and step of the parent; None for a root, and where the parent was removed."""
+        if checkpoint.cut:
+            if checkpoint.parent_id in self.seen:
+                raise _bad("checkpoints", checkpoint.id, f"It is cut, but its parent {checkpoint.parent_id} exists.")
+            self._cuts.append(checkpoint.step)
+            return None
+        if checkpoint.parent_id and not checkpoint.parent_thread:
+            if (parent := self.seen.get(checkpoint.parent_id)) is None:
+                raise _bad("checkpoints", checkpoint.id, f"Its parent {checkpoint.parent_id} doesn't exist.")
+            return parent
+        if self._begun:
+            raise _bad("checkpoints", checkpoint.id, "It has no parent, and the thread has a root already.")
+        self._begun = True
+        self.origin = checkpoint.parent_thread
+        if (thread.origin_thread, thread.origin_id) != (self.origin, checkpoint.parent_id or ""):
+            origin = f"{thread.origin_thread} {thread.origin_id}".strip() or "nowhere"
+            what = f"It comes from {origin}, but its first checkpoint from {self.origin or 'nowhere'}."
+            raise _bad("threads", self._thread_id, what)
+        return await self._parent_elsewhere(checkpoint) if self.origin else None
+
+    async def _parent_elsewhere(self, checkpoint: Checkpoint) -> tuple[str, int]:
+        assert checkpoint.parent_id is not None, "a fork begins with a parent"
+        try:
+            parent = await self._store.checkpoint(self.origin, checkpoint.parent_id)
+        except IntegrityError as error:
+            what = f"Its parent {checkpoint.parent_id} in {self.origin} can't be read: {error.message}"
+            raise _bad("checkpoints", checkpoint.id, what) from error
+        if parent is None:
+            what = f"Its parent {checkpoint.parent_id} in {self.origin} doesn't exist."
+            raise _bad("checkpoints", checkpoint.id, what)
+        return parent.digest, parent.step
+
     async def _follow(self, checkpoint: Checkpoint) -> None:
+        """The state at the checkpoint, made from its parent's."""
+        if checkpoint.cut:
+            self._states[checkpoint.id] = self._state_in_snapshot(checkpoint)
+            return
         values: Values = {}
         if checkpoint.parent_id:
             # A line that branches off leaves behind a state that was not kept: such a one is read again.
             kept = self._states.pop(checkpoint.parent_id, None)
-            values = kept if kept is not None else await self._load(checkpoint.parent_id)
-            self._continued.add(checkpoint.parent_id)
+            values = kept if kept is not None else await self._load_parent(checkpoint)
+            if not checkpoint.parent_thread:
+                self._continued.add(checkpoint.parent_id)
         self._states[checkpoint.id] = apply(values, checkpoint.delta)
 
-    async def _check_snapshot(self, checkpoint: Checkpoint, snapshot: Snapshot) -> None:
-        if snapshot.digest != snapshot_digest(checkpoint.digest, snapshot.state):
-            raise _bad("snapshots", checkpoint.id, "It doesn't match its digest.")
+    def _state_in_snapshot(self, checkpoint: Checkpoint) -> Values:
+        snapshot = self._snapshots.get(checkpoint.id)
+        if snapshot is None:
+            what = "Its ancestors were removed, and the snapshot that stands in their place is missing."
+            raise _bad("checkpoints", checkpoint.id, what)
+        _check_digest(checkpoint, snapshot)
+        state: Values = json.loads(snapshot.state)
+        return state
+
+    async def _check_snapshot(self, checkpoint: Checkpoint) -> None:
+        snapshot = self._snapshots.pop(checkpoint.id, None)
+        if snapshot is None:
+            return
+        _check_digest(checkpoint, snapshot)
         if snapshot.state != canonical(self._states[checkpoint.id]):
             raise _bad("snapshots", checkpoint.id, "It is not the state that the deltas make.")
-        if checkpoint.parent_id:  # the last that is loaded from the snapshot before: a missing one shows here
-            await self._load(checkpoint.parent_id)
+        if checkpoint.parent_id and not checkpoint.cut:
+            await self._load_parent(checkpoint)  # the last loaded from the snapshot before: a missing one shows here
         self.snapshots += 1
 
-    async def _check_head(self, before: ThreadRow | None) -> None:
+    # ── what belongs to them ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def _check_head(self, before: ThreadRow) -> ThreadRow:
         row = await self._store.thread(self._thread_id)
         if row is None:
-            raise _bad("threads", self._thread_id, "It is gone.")
+            raise _bad("threads", self._thread_id, "Its row is gone.")
         moved = row != before  # somebody writes to the thread: then what was its head is enough
-        head = before.head_id if moved and before and row.head_id not in self.seen else row.head_id
+        head = before.head_id if moved and row.head_id not in self.seen else row.head_id
         if head not in self.seen:
             raise _bad("threads", self._thread_id, f"Its head {head} doesn't exist.")
         if head in self._continued and not moved:
             raise _bad("threads", self._thread_id, f"Its head {head} is not the end of a line.")
-        if await self._load(head) != self._states.get(head) and not moved:
+        if await self._load(self._thread_id, head) != self._states.get(head) and not moved:
             raise _bad("checkpoints", head, "What is loaded is not the state that the deltas make.")
+        return row
 
-    async def _load(self, checkpoint_id: str) -> Values:
-        try:
-            return (await self._loader.load(self._thread_id, checkpoint_id)).values
-        except IntegrityError as error:
-            raise _bad("checkpoints", checkpoint_id, f"Its state can't be loaded: {error.message}") from error
+    async def _check_labels(self) -> None:
+        """Whoever searches for metadata finds all checkpoints that have it, and no other."""
+        for metadata, having in self._labels.values():
+            found = await self._store.find(metadata, thread_id=self._thread_id, limit=len(self.seen) + 1)
+            for checkpoint in found:
+                if any(checkpoint.metadata.get(name) != value for name, value in metadata.items()):
+                    raise _bad("labels", checkpoint.id, "It is found by metadata that it doesn't have.")
+            for missed in sorted(having - {checkpoint.id for checkpoint in found}):
+                raise _bad("labels", missed, "It is not found by its metadata.")
 
-    def _check_effect(self, row: EffectRow) -> None:
-        if row.arguments_digest != arguments_digest(row.entry.tool, row.arguments):
-            raise _bad("effects", row.entry.key, "Its arguments don't match their digest.")
+    async def _check_effect(self, row: EffectRow, thread: ThreadRow) -> None:
+        entry = row.entry
+        if row.arguments_digest != arguments_digest(entry.tool, row.arguments):
+            raise _bad("effects", entry.key, "Its arguments don't match their digest.")
+        if entry.checkpoint_id in self.seen:
+            if entry.step != (step := self.seen[entry.checkpoint_id][1]):
+                raise _bad("effects", entry.key, f"It says step {entry.step}, and its checkpoint is step {step}.")
+        elif not self._may_be_removed(row, thread):
+            # Not met on the way: it may be one that was committed meanwhile.
+            if await self._store.checkpoint(self._thread_id, entry.checkpoint_id) is None:
+                raise _bad("effects", entry.key, f"Its checkpoint {entry.checkpoint_id} doesn't exist.")
         self.effects += 1
+
+    def _may_be_removed(self, row: EffectRow, thread: ThreadRow) -> bool:
+        """The ledger stays when checkpoints are removed: those before a cut, and branches that a rewind left."""
+        known = bool(row.entry.checkpoint_id)
+        return not known or row.entry.branch < thread.branch or row.entry.step < max(self._cuts, default=0)
+
+    async def _load_parent(self, checkpoint: Checkpoint) -> Values:
+        assert checkpoint.parent_id is not None, "only who has one is asked"
+        if not checkpoint.parent_thread:
+            return await self._load(self._thread_id, checkpoint.parent_id)
+        return await self._load(checkpoint.parent_thread, checkpoint.parent_id, told_of=checkpoint.id)
+
+    async def _load(self, thread_id: str, checkpoint_id: str, *, told_of: str = "") -> Values:
+        """The state at a checkpoint as everybody gets it; a failure is told of the checkpoint, or of one after it."""
+        try:
+            return (await self._loader.load(thread_id, checkpoint_id)).values
+        except (IntegrityError, CheckpointNotFound) as error:
+            what = f"The state at {checkpoint_id} can't be loaded: {error.message}"
+            if isinstance(error, IntegrityError) and error.table == "snapshots":
+                raise _bad("snapshots", error.row, what) from error
+            raise _bad("checkpoints", told_of or checkpoint_id, what) from error
+
+
+def _check_digest(checkpoint: Checkpoint, snapshot: Snapshot) -> None:
+    if snapshot.digest != snapshot_digest(checkpoint.digest, snapshot.state):
+        raise _bad("snapshots", checkpoint.id, "It doesn't match its digest.")
 
 
 def _bad(table: str, row: str, what: str) -> IntegrityError:

@@ -1,6 +1,6 @@
 """One real Temporal server a session, with a virtual clock for each workflow; everything else is each test's own."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from perdure.app import App
 from perdure.testing import Script
 from perdure.wire import data_converter
 from perdure.workers.embedded import TUNING
+from tests.postgres import databases
 from tests.world import TEMPORAL, World, search_attributes, world
 
 MakeWorld = Callable[..., AbstractAsyncContextManager[World]]
@@ -46,3 +47,10 @@ def make_world(environment: WorkflowEnvironment, tmp_path: Path) -> MakeWorld:
         return world(environment.client, tmp_path, app, script or Script(), **options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[Callable[[], str]]:
+    """Makes PostgreSQL databases: each ``postgres_url()`` is the URL of another one, which is empty."""
+    with databases() as fresh:
+        yield fresh
