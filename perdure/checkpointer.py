@@ -214,7 +214,7 @@ def digest_of(parent: str, c: Checkpoint) -> str:
 
 
 def step_of(head: Position | None, checkpoint: Checkpoint, values: Values) -> Step:
-    """The checkpoint as a store takes it: how much must be read to get at its state, and the snapshot that is due there.
+    """The checkpoint as a store takes it: how much is read to get at its state, and the snapshot that is due there.
 
     ``head`` is the position of its parent, ``values`` the state after it.
     """

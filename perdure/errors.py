@@ -12,7 +12,8 @@
     │   └── EffectNotFound         the thread has no such effect
     ├── Conflict            (4)    somebody else was first, or the call is ambiguous
     │   ├── ConcurrentModification the head moved; names both versions
-    │   └── AmbiguousRequest       several approvals are open and none was named
+    │   ├── AmbiguousRequest       several approvals are open and none was named
+    │   └── AmbiguousCheckpoint    several checkpoints fit the part of an id that was given
     ├── Refused             (5)    the rules say no; nothing was changed
     │   ├── DecisionRefused        a decision that does not count
     │   ├── ThreadClosed           the thread takes no more messages
@@ -33,6 +34,7 @@
         ├── ModelError             the model refused the request for good
         ├── ToolError              a tool says clearly that it did not do it
         ├── ToolGone               a pending call names a tool that no longer exists
+        ├── NodeGone               what follows names a node that the graph no longer has
         ├── InDoubt                an effect was attempted and nobody knows how it ended
         ├── Caution                `perdure doctor` found something that threads can do without
         └── TurnFailed             a turn ended without an answer
@@ -116,7 +118,11 @@ class ConcurrentModification(Conflict):
 
 
 class AmbiguousRequest(Conflict):
-    """Several approval requests are open and none was named."""
+    """Several approval requests, or questions, are open and none was named."""
+
+
+class AmbiguousCheckpoint(Conflict):
+    """Several checkpoints fit the part of an id that was given; the message names them."""
 
 
 class Refused(PerdureError):
@@ -218,6 +224,10 @@ class ToolError(Failed):
 
 class ToolGone(Failed):
     """A pending call names a tool that the app no longer has."""
+
+
+class NodeGone(Failed):
+    """What follows names a node that the graph no longer has, or has as another kind."""
 
 
 class InDoubt(Failed):

@@ -1,4 +1,4 @@
-"""Making a checkpoint again from what a history tells of it: the digest proves which of the ways it may have been is right.
+"""Making a checkpoint again from what a history tells of it: its digest proves that it is the one that was there.
 
 The history tells the nodes of the next step, not what a ``Send`` gave them and not which joins wait. What follows a
 step is found again by the rules that it was found by, as far as they need nobody's code.
@@ -33,11 +33,8 @@ def rebuild(thread_id: str, written: Written, parent: Position | None) -> Checkp
         )  # fmt: skip
         if digest_of(parent.ref.digest if parent else "", draft) == draft.digest:
             return draft
-    raise Unprovable(
-        f"What the history tells doesn't come to its digest. It leaves out what a Send gave to {', '.join(written.next)}."
-        if written.next
-        else "What the history tells doesn't come to its digest."
-    )
+    lacking = f" It lacks what a Send gave to {', '.join(written.next)}, or what joins." if written.next else ""
+    raise Unprovable(f"What the history tells doesn't come to its digest.{lacking}")
 
 
 def _nodes(written: Written, before: Frontier) -> tuple[str, ...]:

@@ -5,9 +5,11 @@ doesn't cover (metadata, facts, the time) the history tells too. Only what somet
 again: what was pruned on purpose stays away. Snapshots are made again from the deltas, without a history.
 """
 
+from collections.abc import AsyncIterator
+
 from perdure.canonical import canonical
 from perdure.checkpoint import Checkpoint
-from perdure.checkpointer import Checkpointer, Position, digest_of, snapshot_digest, step_of
+from perdure.checkpointer import Checkpointer, digest_of, snapshot_digest, step_of
 from perdure.chronicle import Chronicle, Written
 from perdure.delta import Values, apply, fold
 from perdure.errors import CheckpointNotFound, IntegrityError, ThreadNotFound
@@ -156,7 +158,8 @@ class _Repair:
     async def _needed(self) -> set[str]:
         """What is not there as it was, though the thread stands on it or something there goes back to it."""
         row = await self._store.thread(self._thread_id)
-        open_ends: list[str | None] = [*self._damaged, *self._whole.values(), *await self._strangers()]
+        open_ends: list[str | None] = [*self._damaged, *self._whole.values()]
+        open_ends += [parent async for parent in self._strangers()]
         open_ends += [row.head_id] if row else list(self._written)
         needed: set[str] = set()
         while open_ends:
@@ -171,17 +174,15 @@ class _Repair:
                 self._miss(name, "The history that Temporal still has doesn't tell of it.")
         return needed
 
-    async def _strangers(self) -> list[str | None]:
+    async def _strangers(self) -> AsyncIterator[str | None]:
         """The parents of checkpoints that the history doesn't tell of, as far as they can be read."""
-        parents: list[str | None] = []
         try:
             async for checkpoint in self._store.walk(self._thread_id):
                 if checkpoint.id not in self._written and not checkpoint.cut and not checkpoint.parent_thread:
-                    parents.append(checkpoint.parent_id)
+                    yield checkpoint.parent_id
         except IntegrityError as error:
             if error.row not in self._written:
                 self._miss(error.row, "It is damaged, and the history that Temporal still has doesn't tell of it.")
-        return parents
 
     async def _is_there(self, checkpoint_id: str) -> bool:
         try:
@@ -282,7 +283,7 @@ class _Repair:
         self._resnapped.append(checkpoint_id)
 
     async def _folded(self, checkpoint_id: str) -> Values | None:
-        """The state that the deltas make, from the root or from where ancestors were removed; None where that is here."""
+        """The state that the deltas make, from the root or from a cut; None where the checkpoint itself is one."""
         path = await self._store.path(self._thread_id, checkpoint_id, limit=_ALL)
         if not path or path[0].cut:
             return None
@@ -301,12 +302,21 @@ class _Repair:
 
         A head that the history doesn't tell of stays: somebody has written since.
         """
-        row = await self._store.thread(self._thread_id)
-        newest = next((w.ref.id for w in reversed(self._told.written) if w.ref.id in self._whole), None)
-        if row is None or newest is None or row.head_id == newest:
+        row, newest = await self._store.thread(self._thread_id), self._newest()
+        if row is None or newest is None:
             return
-        if row.head_id not in self._written and await self._is_there(row.head_id):
-            return
-        step = await self._as_it_stands(newest)
-        await self._store.restore(step.model_copy(update={"branch": max(row.branch, self._told.branch)}), head=True)
-        self._head_moved = True
+        if row.head_id != newest and (row.head_id in self._written or not await self._is_there(row.head_id)):
+            step = await self._as_it_stands(newest)
+            branch = max(row.branch, self._told.branch)
+            await self._store.restore(step.model_copy(update={"branch": branch}), head=True)
+            self._head_moved = True
+        if self._founding and self._told.closed:
+            await self._store.close_thread(self._thread_id)
+
+    def _newest(self) -> str | None:
+        """The newest checkpoint that is there, on the line of the one that was committed last."""
+        name = self._told.written[-1].ref.id if self._told.written else None
+        while name is not None and name not in self._whole:
+            written = self._written.get(name)
+            name = written.parent if written and not written.parent_thread else None
+        return name

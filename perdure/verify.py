@@ -243,11 +243,13 @@ class _Check:
         if entry.checkpoint_id in self.seen:
             if entry.step != (step := self.seen[entry.checkpoint_id][1]):
                 raise _bad("effects", entry.key, f"It says step {entry.step}, and its checkpoint is step {step}.")
-        elif not self._may_be_removed(row, thread):
-            # Not met on the way: it may be one that was committed meanwhile.
-            if await self._store.checkpoint(self._thread_id, entry.checkpoint_id) is None:
-                raise _bad("effects", entry.key, f"Its checkpoint {entry.checkpoint_id} doesn't exist.")
+        elif not self._may_be_removed(row, thread) and not await self._is_there(entry.checkpoint_id):
+            raise _bad("effects", entry.key, f"Its checkpoint {entry.checkpoint_id} doesn't exist.")
         self.effects += 1
+
+    async def _is_there(self, checkpoint_id: str) -> bool:
+        """Not met on the way, it may be one that was committed meanwhile."""
+        return await self._store.checkpoint(self._thread_id, checkpoint_id) is not None
 
     def _may_be_removed(self, row: EffectRow, thread: ThreadRow) -> bool:
         """The ledger stays when checkpoints are removed: those before a cut, and branches that a rewind left."""

@@ -8,7 +8,7 @@ from perdure.testing import ModelFault
 from tests.crash.points import point
 from tests.crash.process import WorkerProcess
 from tests.crash.scene import PATIENCE, Scene
-from tests.crash.stories import NOT_CALLED, ORDER, TAKEN_BACK, THREE_AT_ONCE, Story
+from tests.crash.stories import FANNED, NOT_CALLED, ORDER, TAKEN_BACK, THREE_AT_ONCE, Story
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +140,11 @@ CASES: list[Case] = [
     *_at(THREE_AT_ONCE, "after store put_receipt 3", "before activity merge_step 1", "before store commit 3"),
     *_at(THREE_AT_ONCE, "after store commit 3", "after activity merge_step 1"),
     *_at(NOT_CALLED, "before activity merge_step 1", "after store commit 3", "after activity merge_step 1"),
+    # A model call beside a node, whose results are merged; and a node that commits its step.
+    *_at(FANNED, "before task node:note 1", "before task merge_step 1", "before activity node:note 1"),
+    *_at(FANNED, "after store put_receipt 1", "after store put_receipt 2", "after activity call_model 1"),
+    *_at(FANNED, "before activity merge_step 1", "before store commit 2", "after store commit 2"),
+    *_at(FANNED, "before activity node:tell 1", "after store commit 5", "after activity node:tell 1"),
     # While the turn is taken back: before, inside, between and after its compensations.
     *_at(TAKEN_BACK, "after store fail 1", "after activity tool:book_courier 1"),
     *_at(TAKEN_BACK, "before activity load_saga 1", "after activity load_saga 1"),

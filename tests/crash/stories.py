@@ -9,6 +9,7 @@ GARBLED = "Please call what can't be called."
 LOOK = "Please look at the mice."
 WIRE = "Please send 900 to the landlord."
 HELLO = "Are you still there?"
+FAN = "Please reserve a mouse and take a note."
 
 SCRIPT = STORY.model_copy(
     update={
@@ -27,6 +28,9 @@ SCRIPT = STORY.model_copy(
             Rule(when=GARBLED, replies=[together(call("reserve_stock", sku="laptop"), call("fly"))]),
             Rule(when=LOOK, replies=[call("check_stock", sku="mouse"), say("There are {check_stock.available}.")]),
             Rule(when=WIRE, replies=[call("send_wire", account="landlord", amount=900), say("Settled.")]),
+            Rule(
+                when=FAN, replies=[call("reserve_stock", sku="mouse", quantity=1), say("A mouse is reserved.")]
+            ),
             Rule(when=HELLO, replies=[say("I am.")]),
             *STORY.rules,
         ]
@@ -134,6 +138,20 @@ WIRED = Story(
     ledger=(("charge", "landlord", "done"),),
     effects=("done",),
     sources=("input", *["step"] * 3),
+    calls=2,
+)
+
+FANNED = Story(
+    name="fanned",
+    message=FAN,
+    app="tests.crash.graphs:app",
+    agent="fan",
+    outcome="answered",
+    answer="A mouse is reserved.",
+    ledger=(("reserve", "mouse", "done"),),
+    effects=("done",),
+    notes=(f"Asked: {FAN}", "Reserved 1 of mouse as reservation-1.", "2 notes were taken."),
+    sources=("input", *["step"] * 4),
     calls=2,
 )
 
