@@ -22,6 +22,7 @@ from perdure.effects import Effect, to_undo, undo_key
 from perdure.errors import EffectNotFound, InvalidInput
 from perdure.stores.base import EffectRow
 from perdure.tool import Tool, ToolContext
+from perdure.travel import gone_on_from, line
 
 
 class EffectActivities:
@@ -55,13 +56,13 @@ class EffectActivities:
         )  # fmt: skip
 
     async def _on_line(self, thread_id: str, made_at: dict[str, int]) -> set[str]:
-        """Those of the checkpoints (id -> step) that the head descends from, or is."""
+        """Those of the checkpoints (id -> step) that the thread has gone on from."""
         store = self._runtime.store
         row = await store.thread(thread_id)
         if row is None or row.branch == 0:  # never rewound: there is one line only
             return set(made_at)
-        there = {id: await store.ancestor(thread_id, row.head_id, step) for id, step in made_at.items()}
-        return {id for id, checkpoint in there.items() if checkpoint is not None and checkpoint.id == id}
+        oldest = min(made_at.values(), default=0)
+        return gone_on_from([step async for step in line(store, thread_id, row.head_id, down_to=oldest)])
 
     @activity.defn(name=SETTLE_EFFECT.name)
     async def settle_effect(self, task: Settle) -> Effect:

@@ -25,14 +25,12 @@ from perdure.contracts import (
     UpdateState,
     WriteState,
 )
-from perdure.errors import CheckpointNotFound, Conflict, InvalidInput, NodeGone, ThreadNotFound
+from perdure.errors import Conflict, InvalidInput, NodeGone, ThreadNotFound
 from perdure.message import open_calls
 from perdure.schema import Opened
 from perdure.state import Overwrite
 from perdure.stores.base import ThreadRow
-from perdure.travel import rewind_plan
-
-_PAGE = 200  # checkpoints read at once on the way back from the head
+from perdure.travel import rewind_plan, way_back
 
 
 class TravelActivities:
@@ -108,43 +106,12 @@ class TravelActivities:
     @activity.defn(name=PLAN_REWIND.name)
     async def plan_rewind(self, task: PlanRewind) -> RewindPlan:
         """What a rewind would do. Raises CheckpointNotFound, InvalidInput where the target isn't on the head's line."""
-        target = await self._target(task.thread_id, task.head.id, task.to)
-        passed = await self._passed(task.thread_id, task.head.id, target)
+        way = await way_back(self._runtime.store, task.thread_id, task.head.id, task.to)
         effects = [row.entry for row in await self._runtime.store.effects(task.thread_id)]
-        plan = rewind_plan(effects, passed)
+        plan = rewind_plan(effects, way)
         known = self._runtime.app.tools
         wanted = {effect.compensation for effect in plan.undo} & known.keys()
         return plan.model_copy(update={"tools": {name: known[name].spec for name in sorted(wanted)}})
-
-    async def _target(self, thread_id: str, head: str, to: str) -> int:
-        """The step of the checkpoint that a rewind goes back to."""
-        store = self._runtime.store
-        target = await store.checkpoint(thread_id, to)
-        if target is None:
-            raise CheckpointNotFound(
-                f"Thread {thread_id} has no checkpoint {to}.",
-                hint="One of the thread it was forked from can be forked.",
-            )
-        on_line = await store.ancestor(thread_id, head, target.step)
-        if on_line is None or on_line.id != to:
-            raise InvalidInput(
-                f"Checkpoint {to} is not on the way back from the head.", hint="`perdure fork` goes on from it."
-            )
-        if to == head:
-            raise InvalidInput(f"Checkpoint {to} is the head already.")
-        return target.step
-
-    async def _passed(self, thread_id: str, head: str, step: int) -> set[str]:
-        """The checkpoints from the head back to the target, both included."""
-        passed: set[str] = set()
-        at = head
-        while True:
-            for checkpoint in await self._runtime.store.path(thread_id, at, limit=_PAGE):
-                passed.add(checkpoint.id)
-                if checkpoint.step == step:
-                    return passed
-                assert checkpoint.parent_id is not None, "the target is an ancestor"
-                at = checkpoint.parent_id
 
     @activity.defn(name=REWIND_HEAD.name)
     async def rewind_head(self, task: RewindHead) -> Found:

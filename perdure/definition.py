@@ -2,6 +2,8 @@
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from perdure.contracts import AgentSpec, Wire
 
 CacheScope = Literal["lineage", "global", "off"]
@@ -10,11 +12,11 @@ CacheScope = Literal["lineage", "global", "off"]
 class ModelDefinition(Wire):
     """What a model node tells its model. ``tools`` are schemas; ``channel`` is its conversation."""
 
-    model: str
+    model: str = Field(min_length=1)
     instructions: str = ""
     parameters: dict[str, Any] = {}
     tools: tuple[dict[str, Any], ...] = ()
-    context_tokens: int = 100_000
+    context_tokens: int = Field(default=100_000, ge=1)
     cache: CacheScope = "lineage"
     stream: bool = False
     channel: str = "messages"

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from perdure.approvals import stamp
 from perdure.canonical import canonical
 from perdure.checkpointer import Checkpointer, snapshot_digest
-from perdure.errors import IntegrityError, InvalidInput, PerdureError, ThreadNotFound, Unreachable
+from perdure.errors import Conflict, IntegrityError, InvalidInput, PerdureError, ThreadNotFound, Unreachable
 from perdure.stores.base import Snapshot, Store
 from perdure.values import Value
 from perdure.verify import all_threads
@@ -95,6 +95,7 @@ async def prune(store: Store, thread_id: str, rule: Rule, *, dry_run: bool = Fal
     root = "" if rule.branches else _root(line, shape, rule)
     kept = set(line) if rule.branches else _from(root, shape)
     gone = [name for name in shape if name not in kept]
+    await _check_forks(store, thread_id, set(gone))
     if gone and not dry_run:
         roots = [await _snapshot(store, thread_id, root)] if root else []
         await store.remove(thread_id, gone, roots, head=thread.head_id)
@@ -102,6 +103,15 @@ async def prune(store: Store, thread_id: str, rule: Rule, *, dry_run: bool = Fal
         thread_id=thread_id, removed=len(gone), bytes=sum(shape[name].size for name in gone), kept=len(kept),
         root=root, dry_run=dry_run,
     )  # fmt: skip
+
+
+async def _check_forks(store: Store, thread_id: str, gone: set[str]) -> None:
+    """Raise Conflict where another thread was forked from what would go: it reads its beginning there."""
+    if hanging := [fork.thread_id for fork in await store.forks(thread_id) if fork.origin_id in gone]:
+        raise Conflict(
+            f"Threads were forked from what would go of {thread_id}: {', '.join(hanging)}.",
+            hint="Keep more, or delete them first.",
+        )
 
 
 class _Point(Value):

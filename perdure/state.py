@@ -377,3 +377,8 @@ def materialise(state: type[State], values: Values) -> State:
         return state.model_validate(deepcopy(values))  # whoever gets it may change it; ours is shared
     except ValidationError as error:
         raise InvalidInput(f"The stored state doesn't fit {state.__name__}: {error}") from error
+
+
+def conversations(state: type[State]) -> tuple[str, ...]:
+    """The channels that are conversations."""
+    return tuple(name for name, channel in channels(state).items() if channel.reducer is _BY_ID)

@@ -56,14 +56,18 @@ async def way_back(store: "Store", thread_id: str, head: str, to: str) -> list[C
     return [checkpoint async for checkpoint in line(store, thread_id, head, down_to=target.step)]
 
 
+def gone_on_from(way: Iterable[Checkpoint]) -> set[str]:
+    """Those of the checkpoints whose calls the thread went on from: not those that a rewind came back to."""
+    seen = list(way)
+    return {checkpoint.id for checkpoint in seen} - {newer.parent_id for newer in seen if newer.source == "rewind"}
+
+
 def rewind_plan(effects: Iterable[Effect], way: Sequence[Checkpoint]) -> RewindPlan:
     """What a rewind would undo, keep, or can't undo; ``way`` is the way back, both ends included.
 
-    An effect lies on the way where the call was made on one of these checkpoints and the thread went on from the call.
     What was kept at an earlier rewind lies on the branch that was left then: nobody is asked about it twice.
     """
-    left = {newer.parent_id for newer in way if newer.source == "rewind"}
-    passed = {checkpoint.id for checkpoint in way} - left
+    passed = gone_on_from(way)
     met = [effect for effect in effects if effect.checkpoint_id in passed]
     done = [effect for effect in met if effect.status == "done"]
     return RewindPlan(
@@ -83,7 +87,7 @@ async def named(store: "Store", thread: "ThreadRow", name: str) -> Checkpoint:
 
     ``head`` (or nothing); ``head~N``: N before it; a number: the step on the head's line; ``turn:N``: where turn N
     ended; ``good``: the last good state; an id, or the beginning or the end of one. It may belong to a thread that this
-    one was forked from: ``thread_id`` tells. Raises CheckpointNotFound, or AmbiguousCheckpoint that names the candidates.
+    one was forked from: ``thread_id`` tells. Raises CheckpointNotFound, AmbiguousCheckpoint that names the candidates.
     """
     head = await store.checkpoint(thread.thread_id, thread.head_id)
     if head is None:
@@ -152,9 +156,10 @@ async def _rests_on(store: "Store", checkpoint: Checkpoint, made_on: set[str]) -
     """Whether one of the calls that were made on these checkpoints led to this one."""
     for name in made_on:
         place = await store.checkpoint(checkpoint.thread_id, name)
-        if place is not None and place.step < checkpoint.step:
-            if await _is_on_line(store, checkpoint.thread_id, checkpoint.id, place):
-                return True
+        if place is None or place.step >= checkpoint.step:
+            continue
+        if await _is_on_line(store, checkpoint.thread_id, checkpoint.id, place):
+            return True
     return False
 
 

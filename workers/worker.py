@@ -34,7 +34,7 @@ def build_worker(
     The workflow holds nobody's code but ours, so it runs outside the sandbox: three times as many thread starts a
     second. The tests replay every recorded history inside it.
     """
-    runtime = Runtime(app=app, store=store, limits=settings.limits(), model=model, keyring=settings.keyring())
+    runtime = Runtime(app=app, store=store, limits=settings.limits(), model=model)
     return Worker(
         client,
         task_queue=settings.task_queue,
