@@ -7,11 +7,11 @@ from perdure.activities.runtime import Runtime, committed
 from perdure.canonical import Json
 from perdure.checkpoint import Frontier, Source, Task
 from perdure.checkpointer import Change, Position
+from perdure.compiled import CompiledGraph
 from perdure.contracts import START, AgentSpec, Commit, Committed, Ended
 from perdure.delta import Delta
 from perdure.errors import InvalidInput
 from perdure.frontier import CHOOSING, first, following
-from perdure.graph import Graph
 from perdure.schema import Opened
 from perdure.stores.base import CachedResult, Receipt
 from perdure.values import Value
@@ -75,15 +75,15 @@ async def write(
 
 
 async def next_frontier(
-    graph: Graph, spec: AgentSpec, before: Frontier, ended: Sequence[Ended], asked: Mapping[int, tuple[Task, ...]],
-    after: Opened,
+    graph: CompiledGraph, spec: AgentSpec, before: Frontier, ended: Sequence[Ended],
+    asked: Mapping[int, tuple[Task, ...]], after: Opened,
 ) -> Frontier:  # fmt: skip
     """What follows tasks that ended so: their routes, what they asked for, what routers choose on the state after."""
     chosen = dict(asked) | await _chosen(graph, spec, ended, asked, after)
     return following(spec, before, ended, chosen)
 
 
-async def first_frontier(graph: Graph, spec: AgentSpec, after: Opened) -> Frontier:
+async def first_frontier(graph: CompiledGraph, spec: AgentSpec, after: Opened) -> Frontier:
     """The first step of a turn."""
     if not spec.starts:
         return first(spec)
@@ -93,7 +93,7 @@ async def first_frontier(graph: Graph, spec: AgentSpec, after: Opened) -> Fronti
 
 
 async def _chosen(
-    graph: Graph, spec: AgentSpec, ended: Sequence[Ended], asked: Mapping[int, tuple[Task, ...]], after: Opened
+    graph: CompiledGraph, spec: AgentSpec, ended: Sequence[Ended], asked: Mapping[int, tuple[Task, ...]], after: Opened
 ) -> dict[int, tuple[Task, ...]]:
     """What the routers choose; each looks at the state after the step."""
     chosen: dict[int, tuple[Task, ...]] = {}

@@ -10,8 +10,15 @@ if TYPE_CHECKING:
     from perdure.agent import Agent
     from perdure.app import App
     from perdure.budget import Budget
+    from perdure.cache import Cache
+    from perdure.choice import Command, Send
+    from perdure.contracts import END, START
     from perdure.errors import PerdureError, ToolError
+    from perdure.functions import NodeContext
+    from perdure.graph import Graph
+    from perdure.human import Ask
     from perdure.message import Message, Remove
+    from perdure.nodes import NodeFailure, Retry
     from perdure.starters.client import Client
     from perdure.state import (
         Overwrite,
@@ -33,8 +40,15 @@ _HOMES = {
     "perdure.agent": ("Agent",),
     "perdure.app": ("App",),
     "perdure.budget": ("Budget",),
+    "perdure.cache": ("Cache",),
+    "perdure.choice": ("Command", "Send"),
+    "perdure.contracts": ("END", "START"),
     "perdure.errors": ("PerdureError", "ToolError"),
+    "perdure.functions": ("NodeContext",),
+    "perdure.graph": ("Graph",),
+    "perdure.human": ("Ask",),
     "perdure.message": ("Message", "Remove"),
+    "perdure.nodes": ("NodeFailure", "Retry"),
     "perdure.starters.client": ("Client",),
     "perdure.state": (
         "Overwrite", "State", "add", "append", "maximum", "merge", "messages", "minimum", "overwrite", "union",
@@ -44,9 +58,10 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Agent", "App", "Approval", "Budget", "Client", "Message", "Overwrite", "PerdureError", "Remove", "State",
-    "Tool", "ToolContext", "ToolError", "add", "append", "maximum", "merge", "messages", "minimum", "overwrite",
-    "tool", "union",
+    "END", "START", "Agent", "App", "Approval", "Ask", "Budget", "Cache", "Client", "Command", "Graph", "Message",
+    "NodeContext", "NodeFailure", "Overwrite", "PerdureError", "Remove", "Retry", "Send", "State", "Tool",
+    "ToolContext", "ToolError", "add", "append", "maximum", "merge", "messages", "minimum", "overwrite", "tool",
+    "union",
 ]  # fmt: skip
 
 

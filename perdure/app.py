@@ -1,4 +1,4 @@
-"""An app: the agents and tools that a worker serves."""
+"""An app: the agents, graphs and tools that a worker serves."""
 
 import importlib
 import sys
@@ -6,37 +6,34 @@ import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from perdure.agent import Agent
-from perdure.contracts import Limits
+from perdure.compiled import CompiledGraph
 from perdure.errors import AgentNotFound, DefinitionError
+from perdure.graph import Graph
 from perdure.tool import Tool
 
 _OFFERED = {"receipt"}  # what a compensation may ask for besides the call's own arguments
 
 
 class App:
-    """Agents, and tools that no agent shows to its model (compensations). Checked when it is made.
+    """Agents and graphs, and tools that no agent shows to its model (compensations). Checked when it is made.
 
-    Raises DefinitionError: duplicate names, an unknown compensation, one that asks for what it won't get, or one
-    that can't be retried.
+    Raises DefinitionError: duplicate names, a graph that isn't sound, an unknown compensation, one that asks for what
+    it won't get, or one that can't be retried.
     """
 
-    def __init__(self, *, agents: Sequence[Agent], tools: Sequence[Tool] = ()) -> None:
-        self.agents = _by_name("agent", agents)
-        self.tools = _tools(agents, tools)
+    def __init__(self, *, agents: Sequence[Agent | Graph], tools: Sequence[Tool] = ()) -> None:
+        self.graphs = _by_name(agents)
+        self.tools = _tools(self.graphs.values(), tools)
         for item in self.tools.values():
             if item.spec.compensation:
                 _check_compensation(item, self.tools)
-        for agent in agents:
-            _check_agent(agent, self.tools)
 
-    def agent(self, name: str) -> Agent:
-        """The agent of this name. Raises AgentNotFound that lists the names there are."""
-        if name not in self.agents:
-            raise AgentNotFound(f"There is no agent {name!r}.", hint=f"Agents: {', '.join(self.agents) or 'none'}.")
-        return self.agents[name]
+    def graph(self, name: str) -> CompiledGraph:
+        """The agent or graph of this name. Raises AgentNotFound that lists the names there are."""
+        if name not in self.graphs:
+            raise AgentNotFound(f"There is no agent {name!r}.", hint=f"Agents: {', '.join(self.graphs) or 'none'}.")
+        return self.graphs[name]
 
 
 def load_app(target: str) -> App:
@@ -66,38 +63,26 @@ def _place(error: Exception) -> str:
     return f" (line {frames[-1].lineno} of {frames[-1].filename})" if frames[2:] else ""
 
 
-def _by_name(kind: str, items: Iterable[Agent]) -> dict[str, Agent]:
-    found: dict[str, Agent] = {}
-    for item in items:
-        if not isinstance(item, Agent):
-            raise DefinitionError(f"{item!r} is no {kind}.")
+def _by_name(agents: Iterable[Agent | Graph]) -> dict[str, CompiledGraph]:
+    found: dict[str, CompiledGraph] = {}
+    for item in agents:
+        if not isinstance(item, Agent | Graph):
+            raise DefinitionError(f"{item!r} is no agent and no graph.")
         if item.name in found:
-            raise DefinitionError(f"Two {kind}s are named {item.name!r}.")
-        found[item.name] = item
+            raise DefinitionError(f"Two agents are named {item.name!r}.")
+        found[item.name] = (item if isinstance(item, Graph) else item.graph()).compiled
     return found
 
 
-def _tools(agents: Sequence[Agent], extra: Sequence[Tool]) -> dict[str, Tool]:
+def _tools(graphs: Iterable[CompiledGraph], extra: Sequence[Tool]) -> dict[str, Tool]:
     found: dict[str, Tool] = {}
-    for item in [*extra, *(item for agent in agents for item in agent.tools)]:
+    for item in [*extra, *(item for graph in graphs for item in graph.tools)]:
         if not isinstance(item, Tool):
             raise DefinitionError(f"{item!r} is no tool.", hint="Decorate it with @tool.")
         other = found.setdefault(item.name, item)
         if other is not item:
             raise DefinitionError(f"Two tools are named {item.name!r}: {other.place} and {item.place}.")
-    for agent in agents:
-        names = [item.name for item in agent.tools]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise DefinitionError(f"Agent {agent.name} lists tool {twice.pop()!r} twice.")
     return found
-
-
-def _check_agent(agent: Agent, tools: dict[str, Tool]) -> None:
-    try:
-        agent.definition(tools, Limits())
-    except ValidationError as error:
-        reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise DefinitionError(f"Agent {agent.name}: {reasons}.") from error
 
 
 def _check_compensation(item: Tool, tools: dict[str, Tool]) -> None:

@@ -1,4 +1,4 @@
-"""The definition of an agent or a graph as data: what a turn is interpreted from, kept in the store under its digest."""
+"""The definition of an agent or a graph as data: what a turn is interpreted from, in the store under its digest."""
 
 from typing import Any, Literal
 

@@ -42,6 +42,14 @@ def _literal_fits(values: tuple[Any, ...], wanted: Any) -> bool:
     return all(fits(type(value), wanted) for value in values)
 
 
+def item_types(annotation: Any) -> tuple[Any, ...]:
+    """The types of the items of a list type, also where it may be None."""
+    annotation = _plain(annotation)
+    if typing.get_origin(annotation) in _UNIONS:
+        return tuple(item for member in typing.get_args(annotation) for item in item_types(member))
+    return typing.get_args(annotation) if typing.get_origin(annotation) is list else ()
+
+
 def literals(annotation: Any) -> tuple[str, ...]:
     """The texts of all ``Literal`` in a type, in their order, each once."""
     annotation = _plain(annotation)

@@ -87,9 +87,8 @@ def signature_of(function: Callable[..., Any], state: type[State]) -> Signature:
         found[role] = parameter
     if "state" in found:
         check_state(found["state"].name, hints.get(found["state"].name), state)
-    names = {role: parameter.name for role, parameter in found.items()}
-    more = _argument(found["arg"], hints) if "arg" in found else {}
-    return Signature(**names, **more)
+    names: dict[str, Any] = {role: parameter.name for role, parameter in found.items()}
+    return Signature(**names, **(_argument(found["arg"], hints) if "arg" in found else {}))
 
 
 def _role(name: str, hint: Any, *, first: bool) -> str:
@@ -195,7 +194,7 @@ def seen_as(wanted: type[State], state: State) -> State:
 
 
 def updates_of(place: str, state: type[State], returned: Any) -> dict[str, Any]:
-    """Updates by channel, as a function returned them. Raises InvalidInput for anything but a dict of known channels."""
+    """Updates by channel, as a function returned them. Raises InvalidInput for what is no dict of known channels."""
     if returned is None:
         return {}
     if not isinstance(returned, Mapping):

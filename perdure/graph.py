@@ -23,6 +23,13 @@ from perdure.state import State, channels
 from perdure.tool import Tool
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def named(name: object) -> bool:
+    """Whether this is a name for a graph or a node."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -73,7 +80,7 @@ class Graph:
         self, name: str, *, state: type[State] = State, budget: Budget | None = None, on_busy: OnBusy = "enqueue",
         idle: Duration = "1h", kind: str = "graph",
     ) -> None:  # fmt: skip
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not named(name):
             raise DefinitionError(f"{name!r} is no {kind} name.", hint="Use letters, digits, '-' and '_'.")
         self.name = name
         self.title = f"{kind.capitalize()} {name}"
@@ -113,10 +120,10 @@ class Graph:
 
         Args:
             name: letters, digits, '-' and '_'.
-            function: sync or async. It may take the state, ``ctx: NodeContext``, and as ``arg`` what a ``Send`` gave. It
-                returns a dict of updates by channel, a ``Command``, or None.
-            options: ``retry`` (three attempts by default), ``timeout`` of one attempt (60 s), ``deadline`` of all (1 h,
-                or what they may take), ``cache``, and ``goto``: the names that its ``Command`` may ask for.
+            function: sync or async. It may take the state, ``ctx: NodeContext``, and as ``arg`` what a ``Send`` gave.
+                It returns a dict of updates by channel, a ``Command``, or None.
+            options: ``retry`` (three attempts by default), ``timeout`` of one attempt (60 s), ``deadline`` of all
+                (1 h, or what they may take), ``cache``, and ``goto``: the names that its ``Command`` may ask for.
         """
         if function is None:
             return lambda function: self.node(name, function, **options)
@@ -132,8 +139,8 @@ class Graph:
         parameters: dict[str, Json] | None = None, channel: str = "messages", cache: CacheScope = "lineage",
         stream: bool = False, context_tokens: int = 100_000, timeout: Duration = "120s", deadline: Duration = "1h",
     ) -> None:  # fmt: skip
-        """Add a model that goes on with a conversation. Its ordinary outcome is ``answer``; with ``tools`` it has another,
-        ``tool_calls``, which leads to a node that runs them.
+        """Add a model that goes on with a conversation. Its ordinary outcome is ``answer``; with ``tools`` it has
+        another, ``tool_calls``, which leads to a node that runs them.
 
         ``parameters`` go to the model as they are. ``context_tokens`` bounds what it is shown of a long conversation.
         ``timeout`` is for one attempt, ``deadline`` for all.
@@ -169,7 +176,7 @@ class Graph:
             self._add(name, node)
 
     def subgraph(self, name: str, graph: "Graph | HasGraph", /) -> None:
-        """Add a graph or an agent as a node. Its nodes become ``NAME/…``; its channels must be channels of this state."""
+        """Add a graph or an agent as a node: its nodes become ``NAME/…``, its channels must be channels of this one."""
         inner = graph if isinstance(graph, Graph) else graph.graph()
         with self._at(name):
             own = typing.get_type_hints(self.state, include_extras=True)
@@ -177,8 +184,8 @@ class Graph:
             for channel in channels(inner.state):
                 if own.get(channel) != theirs[channel]:
                     raise DefinitionError(
-                        f"{inner.state.__name__}.{channel} is no channel of {self.state.__name__}, or not with the same "
-                        "type and reducer."
+                        f"{inner.state.__name__}.{channel} is no channel of {self.state.__name__}, "
+                        "or not with the same type and reducer."
                     )
             self._add(name, inner)
 
@@ -208,8 +215,8 @@ class Graph:
     def router(self, source: str, pick: Any = None, targets: Sequence[str] | None = None) -> Any:
         """Let a function (or decorate it) choose what follows a node, or START.
 
-        ``pick`` is given the state and returns a name, a ``Send``, or a list of those, all of them among the ``targets``.
-        Where none are given, they are those of a ``Literal`` in what it is annotated to return.
+        ``pick`` is given the state and returns a name, a ``Send``, or a list of those, all of them ``targets``. Where
+        none are given, they are those of a ``Literal`` in what it is annotated to return.
         """
         if pick is None:
             return lambda pick: self.router(source, pick, targets)
@@ -255,7 +262,7 @@ class Graph:
 
     def _add(self, name: str, node: "Node | Graph") -> None:
         self._check_open()
-        if not isinstance(name, str) or not _NAME.fullmatch(name) or name in (START, END):
+        if not named(name) or name in (START, END):
             raise DefinitionError(
                 f"{name!r} is no name for a node.",
                 hint=f"Use letters, digits, '-' and '_'; {START!r}, {END!r} and what has a '/' are taken.",

@@ -12,7 +12,7 @@ from perdure.canonical import Json, canonical
 from perdure.contracts import NodeKind, NodeSpec
 from perdure.duration import Duration, seconds
 from perdure.errors import DefinitionError, InvalidInput
-from perdure.fitting import fits
+from perdure.fitting import fits, item_types
 from perdure.functions import as_json, check_called, json_type, seen_as, updates_of
 from perdure.message import Message
 from perdure.questions import MAX_QUESTION, Question
@@ -64,8 +64,8 @@ class HumanNode:
         if callable(asked):
             asked = asked(seen_as(self.state, state))
             asked = await asked if inspect.isawaitable(asked) else asked
-        question = Ask(asked) if isinstance(asked, str) else asked
-        if not isinstance(question, Ask) or not isinstance(question.text, str) or not question.text.strip():
+        question: Any = Ask(asked) if isinstance(asked, str) else asked
+        if not isinstance(question, Ask) or not str(question.text).strip():
             raise InvalidInput(f"{self.place} asks {asked!r:.100}.", hint="Return a text, or an Ask.")
         details = as_json(question.details, f"{self.place} asks with details of")
         return Question(text=question.text, details=details, answer_schema=self.schema)
@@ -91,7 +91,7 @@ def human_node(
     """A human node, checked. Raises DefinitionError."""
     if callable(question):
         check_called(question, "state", state=state)
-    elif not isinstance(question, str) or not question.strip():
+    elif not str(question or "").strip():
         raise DefinitionError("it asks nothing.")
     adapter = json_type(answer, "its answer")
     schema = adapter.json_schema()
@@ -104,7 +104,7 @@ def human_node(
 
 
 def _adds(into: Into, answer: Any, state: type[State]) -> bool:
-    """Whether an answer is one more item of the list that takes it. Raises DefinitionError where it doesn't fit there."""
+    """Whether an answer is one more item of the list that takes it. Raises DefinitionError where it doesn't fit."""
     if callable(into):
         if inspect.iscoroutinefunction(into):
             raise DefinitionError("what makes updates of its answer must not be async.", hint="Let a node follow it.")
@@ -117,7 +117,7 @@ def _adds(into: Into, answer: Any, state: type[State]) -> bool:
     reducer = known[into].reducer
     if reducer is conversation and fits(answer, str):
         return True
-    if reducer.lists and any(fits(answer, item) for item in typing.get_args(wanted)):
+    if reducer.lists and any(fits(answer, item) for item in item_types(wanted)):
         return True
     if not fits(answer, wanted):
         raise DefinitionError(f"its answer doesn't fit {known[into].place}, which takes {known[into].type_name}.")

@@ -67,7 +67,7 @@ class NodeOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Returned:
-    """What a function came to: its updates by channel, and the tasks it asked for (None: its edges say what follows)."""
+    """What a function came to: its updates by channel, and the tasks it asked for; None: its edges say what follows."""
 
     updates: dict[str, Any]
     goto: tuple[Task, ...] | None = None
@@ -185,7 +185,8 @@ def function_node(place: str, state: type[State], function: Callable[..., Any], 
     timeout = seconds(options.get("timeout", "60s"))
     return FunctionNode(
         place=place, function=function, signature=signature_of(function, state), state=state, retry=retry,
-        timeout=timeout, cache=cache.of(function, state) if cache else None, goto=names("goto", options.get("goto", ())),
+        timeout=timeout, cache=cache.of(function, state) if cache else None,
+        goto=names("goto", options.get("goto", ())),
         deadline=seconds(options["deadline"]) if "deadline" in options else max(_PATIENCE, _room(retry, timeout)),
     )  # fmt: skip
 
@@ -193,12 +194,13 @@ def function_node(place: str, state: type[State], function: Callable[..., Any], 
 def _room(retry: Retry, timeout: float) -> float:
     """Seconds for every attempt and every wait between them; Temporal waits for a minute, or the backoff, at most."""
     first = seconds(retry.backoff)
-    return sum(timeout + min(first * 2**number, max(first, 60.0)) for number in range(min(retry.attempts, 1000)))
+    return sum(timeout + min(first * 2.0**number, max(first, 60.0)) for number in range(min(retry.attempts, 1000)))
 
 
 def model_node(
-    place: str, state: type[State], *, model: str, instructions: str, tools: Sequence[Tool], parameters: dict[str, Json],
-    channel: str, cache: CacheScope, stream: bool, context_tokens: int, timeout: Duration, deadline: Duration,
+    place: str, state: type[State], *, model: str, instructions: str, tools: Sequence[Tool],
+    parameters: dict[str, Json], channel: str, cache: CacheScope, stream: bool, context_tokens: int, timeout: Duration,
+    deadline: Duration,
 ) -> ModelNode:  # fmt: skip
     """A model as a node. Raises DefinitionError."""
     _check_conversation(state, channel)
@@ -214,7 +216,9 @@ def model_node(
     except InvalidInput as error:
         raise DefinitionError(f"`parameters` is no JSON: {error.message}") from error
     except ValidationError as error:
-        raise DefinitionError("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from error
+        raise DefinitionError(
+            "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        ) from error
     return ModelNode(
         place=place, definition=definition, uses=uses, timeout=seconds(timeout), deadline=seconds(deadline)
     )

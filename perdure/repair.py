@@ -30,13 +30,16 @@ class Missed(Value):
 
 
 class Repaired(Value):
-    """What a repair came to. ``whole`` counts the checkpoints that are as the history tells.
+    """What a repair came to.
 
-    ``problem`` is the first row that is still wrong; ``head`` is empty where there is no thread to have one.
+    ``whole`` counts the checkpoints that are as the history tells; ``unneeded`` those that are not there, and nothing
+    that is goes back to them: pruned, or the lost end of a line that a rewind left. ``problem`` is the first row that
+    is still wrong; ``head`` is empty where there is no thread to have one.
     """
 
     thread_id: str
     whole: int = 0
+    unneeded: int = 0
     rebuilt: tuple[str, ...] = ()
     snapshots: tuple[str, ...] = ()
     missed: tuple[Missed, ...] = ()
@@ -45,12 +48,13 @@ class Repaired(Value):
     problem: Problem | None = None
 
 
-async def repair(store: Store, told: Chronicle) -> Repaired:
+async def repair(store: Store, told: Chronicle, *, everything: bool = False) -> Repaired:
     """Make again what the store has lost of a thread, and let its head be the newest of its line.
 
-    Raises ThreadNotFound where neither the store nor the history has the thread, StoreUnreachable.
+    ``everything``: also what nothing in the store needs. Raises ThreadNotFound where neither the store nor the history
+    has the thread, StoreUnreachable.
     """
-    work = _Repair(store, told)
+    work = _Repair(store, told, everything)
     await work.run()
     return await work.report()
 
@@ -58,9 +62,10 @@ async def repair(store: Store, told: Chronicle) -> Repaired:
 class _Repair:
     """One thread. ``_whole`` are checkpoints that are as they were, with the id of the parent that they need."""
 
-    def __init__(self, store: Store, told: Chronicle) -> None:
+    def __init__(self, store: Store, told: Chronicle, everything: bool) -> None:
         self._store = store
         self._told = told
+        self._everything = everything
         self._thread_id = told.thread_id
         self._written = {written.ref.id: written for written in told.written}
         self._loader = Checkpointer(store, cache_bytes=0)
@@ -87,8 +92,9 @@ class _Repair:
         if row is None and not self._missed:
             raise ThreadNotFound(f"Neither the store nor Temporal has a thread {self._thread_id}.")
         problem = (await verify(self._store, self._thread_id)).problem if row else None
+        absent = self._written.keys() - self._whole.keys() - self._missed.keys()
         return Repaired(
-            thread_id=self._thread_id, whole=len(self._whole.keys() & self._written.keys()) - len(self._rebuilt),
+            thread_id=self._thread_id, whole=len(self._whole) - len(self._rebuilt), unneeded=len(absent),
             rebuilt=tuple(self._rebuilt), snapshots=tuple(self._resnapped), missed=tuple(self._missed.values()),
             head=row.head_id if row else "", head_moved=self._head_moved, problem=problem,
         )  # fmt: skip
@@ -160,7 +166,7 @@ class _Repair:
         row = await self._store.thread(self._thread_id)
         open_ends: list[str | None] = [*self._damaged, *self._whole.values()]
         open_ends += [parent async for parent in self._strangers()]
-        open_ends += [row.head_id] if row else list(self._written)
+        open_ends += list(self._written) if self._everything or row is None else [row.head_id]
         needed: set[str] = set()
         while open_ends:
             name = open_ends.pop()
@@ -265,10 +271,10 @@ class _Repair:
             checkpoint = await self._store.checkpoint(self._thread_id, checkpoint_id)
             values = await self._folded(checkpoint_id)
         except (IntegrityError, CheckpointNotFound) as error:
-            self._miss(checkpoint_id, f"The snapshot at it: {error.message}")
+            self._miss_snapshot(checkpoint_id, error.message)
             return
         if checkpoint is None or values is None:
-            self._miss(checkpoint_id, "The snapshot at it stood for ancestors that were removed, or for nothing.")
+            self._miss_snapshot(checkpoint_id, "its checkpoint is gone, or what it was made from was removed.")
             return
         state = canonical(values)
         snapshot = Snapshot(checkpoint_id=checkpoint_id, state=state, digest=snapshot_digest(checkpoint.digest, state))
@@ -281,6 +287,10 @@ class _Repair:
         )
         await self._store.restore(step, head=False)
         self._resnapped.append(checkpoint_id)
+
+    def _miss_snapshot(self, checkpoint_id: str, why: str) -> None:
+        if checkpoint_id not in self._missed:  # else it is said already what is missing there
+            self._miss(checkpoint_id, f"The snapshot at it: {why}")
 
     async def _folded(self, checkpoint_id: str) -> Values | None:
         """The state that the deltas make, from the root or from a cut; None where the checkpoint itself is one."""

@@ -1,7 +1,7 @@
 """Scopes: a graph in its place, at the top or as a node of another, and what its names stand for there.
 
-A subgraph has no step of its own: what leads to it leads to what its START leads to, and what leads to its END leads to
-where the node leads. Only where that can't be said of the single nodes does an empty node stand for its beginning or its
+A subgraph has no step of its own: what leads to it leads to what its START leads to, and what leads to its END leads
+to where the node leads. Only where that can't be said of single nodes does an empty one stand for its beginning or its
 end: it has a router at START, a join leads into it, or a join or a router comes after it.
 """
 
@@ -29,7 +29,7 @@ class Scope:
         self.graph = graph
         self.parent = parent
         self.name = name
-        self.prefix = f"{parent.prefix}{name}/" if parent else ""
+        self.prefix: str = f"{parent.prefix}{name}/" if parent else ""
         self.title: str = parent.title if parent else graph.title
         self.place = f"{self.title}: {self.prefix[:-1]}" if parent else self.title
         if any(outer.graph is graph for outer in self._outside()):

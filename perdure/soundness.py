@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from perdure.compiled import CompiledGraph
     from perdure.graph import Graph
 
-Routes = Mapping[str, Mapping[str, tuple[str, ...]]]
-
-
 # ── one graph by its own names ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -51,7 +48,9 @@ def _check_edges(graph: "Graph", place: str) -> None:
             )
     for source in graph.routers:
         if source != START and graph.outcomes(source)[0] in graph.routes(source):
-            raise DefinitionError(f"{place}: node {source} has a router and an edge.", hint="Let the router choose both.")
+            raise DefinitionError(
+                f"{place}: node {source} has a router and an edge.", hint="Let the router choose both."
+            )
         node = graph.nodes.get(source)
         if isinstance(node, FunctionNode) and node.goto:
             raise DefinitionError(f"{place}: node {source} has a router and `goto`.", hint="One of them can choose.")
@@ -87,42 +86,88 @@ def _check_joins(graph: "Graph", place: str) -> None:
 
 def check_flow(graph: "CompiledGraph") -> None:
     """Every node can be reached and leads to an end, and what one gives the next can take. Raises DefinitionError."""
-    first = graph.chosen_by(START) or graph.start
-    reached = _reachable(graph.specs, first)
-    for name in graph.specs:
+    everywhere = {name: set(spec.chooses).union(*spec.routes.values()) for name, spec in graph.specs.items()}
+    # What only an error leads to is no way to the end: where nothing fails it isn't taken.
+    usually = {name: set(_usual(spec)) for name, spec in graph.specs.items()}
+    reached = _reachable(everywhere, graph.chosen_by(START) or graph.start)
+    for name, spec in graph.specs.items():
         if name not in reached:
             raise DefinitionError(f"{graph.title}: nothing leads to node {name}.")
-    for name, spec in graph.specs.items():
-        usual = "answer" if spec.kind == "model" else "done"
-        if usual not in spec.routes and not spec.chooses:
+        if ("answer" if spec.kind == "model" else "done") not in spec.routes and not spec.chooses:
             raise DefinitionError(
-                f"{graph.title}: node {name} leads nowhere.", hint=f'Where a turn ends there: edge("{name}", END).'
+                f"{graph.title}: node {name} leads nowhere.", hint=f'Where the turn ends there: edge("{name}", END).'
             )
-        if END not in _reachable(graph.specs, [name]):
+        if END not in _reachable(usually, [name]):
             raise DefinitionError(f"{graph.title}: no way leads from node {name} to END.")
     _check_arguments(graph)
-    _check_calls(graph)
+    _check_calls(graph, usually)
 
 
-def _follows(spec: NodeSpec) -> Iterator[str]:
-    """What may follow a node where nothing fails."""
+def _usual(spec: NodeSpec) -> Iterator[str]:
+    """What follows a node where nothing fails."""
     yield from spec.chooses
     for outcome, targets in spec.routes.items():
         if outcome != "error":
             yield from targets
 
 
-def _reachable(specs: Mapping[str, NodeSpec], first: Iterable[str], stops: Collection[str] = ()) -> set[str]:
-    """Everything on the ways from these nodes on; ``stops`` are not passed.
-
-    An error route leads to what it repairs with, but that is no way to an end: where nothing fails it isn't taken.
-    """
+def _reachable(ways: Mapping[str, Collection[str]], first: Iterable[str], stops: Collection[str] = ()) -> set[str]:
+    """Everything on the ways from these nodes on; ``stops`` are reached and not passed."""
     found: set[str] = set()
     ahead = list(first)
     while ahead:
-        name = ahead.pop()
-        if name not in found:
+        if (name := ahead.pop()) not in found:
             found.add(name)
-            if name in specs and name not in stops:
-                ahead += _follows(specs[name])
+            ahead += () if name in stops else ways.get(name, ())
     return found
+
+
+def _check_arguments(graph: "CompiledGraph") -> None:
+    """An edge gives no argument: only a ``Send`` and an error do."""
+    edges = [(START, target) for target in graph.start]
+    for name, spec in graph.specs.items():
+        edges += [(name, to) for outcome, targets in spec.routes.items() if outcome != "error" for to in targets]
+    for source, target in edges:
+        node = graph.nodes.get(target)
+        if isinstance(node, FunctionNode) and node.signature.requires_arg:
+            raise DefinitionError(
+                f"{graph.title}: node {target} needs {node.signature.arg!r}, and the edge from {source} gives none.",
+                hint="Give the parameter a default, or let a router Send to it.",
+            )
+
+
+def _check_calls(graph: "CompiledGraph", ways: Mapping[str, Collection[str]]) -> None:
+    """What a model calls is run, on its own conversation; and who runs calls is given some."""
+    fed: set[str] = set()
+    for name, model in graph.nodes.items():
+        if not isinstance(model, ModelNode):
+            continue
+        first = graph.specs[name].routes.get("tool_calls", ())
+        if bool(first) != bool(model.tools):
+            why = "has tools, and its tool_calls lead nowhere" if model.tools else "has no tools to call"
+            raise DefinitionError(
+                f"{graph.title}: node {name} {why}.", hint=f'edge("{name}", "…", on="tool_calls") goes with its tools.'
+            )
+        runners = _runners(graph, ways, first, model.channel)
+        run = {tool for runner in runners for tool in graph.nodes[runner].tools}
+        if missing := [tool for tool in model.tools if tool not in run]:
+            raise DefinitionError(
+                f"{graph.title}: node {name} may call {missing[0]!r}, and no node that its tool_calls lead to "
+                f"runs that on the channel {model.channel}."
+            )
+        fed |= runners
+    for name, node in graph.nodes.items():
+        if isinstance(node, ToolsNode) and name not in fed:
+            raise DefinitionError(
+                f"{graph.title}: node {name} runs calls, and no model on the channel {node.channel} leads its "
+                "tool_calls there."
+            )
+
+
+def _runners(
+    graph: "CompiledGraph", ways: Mapping[str, Collection[str]], first: Iterable[str], channel: str
+) -> set[str]:
+    """The nodes that run the calls of a conversation on the ways from here, before a model goes on with it."""
+    mine = {name for name, spec in graph.specs.items() if spec.kind in ("model", "tools") and spec.channel == channel}
+    reached = _reachable(ways, first, stops=mine)
+    return {name for name in reached & mine if isinstance(graph.nodes[name], ToolsNode)}

@@ -121,6 +121,7 @@ class _Check:
         for orphan in self._snapshots:
             raise _bad("snapshots", orphan, "Its checkpoint doesn't exist.")
         row = await self._check_head(before)
+        await self._check_ends()
         await self._check_labels()
         for effect in await self._store.effects(self._thread_id):
             await self._check_effect(effect, row)
@@ -222,9 +223,13 @@ class _Check:
             raise _bad("threads", self._thread_id, f"Its head {head} doesn't exist.")
         if head in self._continued and not moved:
             raise _bad("threads", self._thread_id, f"Its head {head} is not the end of a line.")
-        if await self._load(self._thread_id, head) != self._states.get(head) and not moved:
-            raise _bad("checkpoints", head, "What is loaded is not the state that the deltas make.")
         return row
+
+    async def _check_ends(self) -> None:
+        """The state at the end of each line is what everybody gets who loads it: so its snapshots are there too."""
+        for end, values in self._states.items():
+            if await self._load(self._thread_id, end) != values:
+                raise _bad("checkpoints", end, "What is loaded is not the state that the deltas make.")
 
     async def _check_labels(self) -> None:
         """Whoever searches for metadata finds all checkpoints that have it, and no other."""

@@ -1,15 +1,21 @@
 """Threads as the store has them: what can be known of a thread without Temporal, or when Temporal has forgotten it."""
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
 
+from perdure.canonical import Json
 from perdure.canonical import digest as canonical_digest
 from perdure.checkpoint import Checkpoint
-from perdure.contracts import THREAD_ID, Status, StatusAnswer
-from perdure.delta import Values
+from perdure.contracts import THREAD_ID, RewindPlan, Status, StatusAnswer
+from perdure.delta import Values, same
 from perdure.effects import OPEN, Effect
 from perdure.errors import CheckpointNotFound, IntegrityError, InvalidInput, ThreadNotFound
 from perdure.settings import Settings
+from perdure.starters.branches import Branches, Tree
+from perdure.starters.entries import Difference, HistoryEntry, Place, difference, entry
+from perdure.travel import PAGE, line, named, rewind_plan, way_back
 
 if TYPE_CHECKING:
     from perdure.checkpointer import Checkpointer
@@ -17,7 +23,10 @@ if TYPE_CHECKING:
 
 
 class Archive:
-    """Reads the store that the settings name; it is opened at the first question, and must be there."""
+    """Reads the store that the settings name; it is opened at the first question, and must be there.
+
+    Where a checkpoint is asked for, any name that ``perdure.travel.named`` understands will do.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -28,38 +37,14 @@ class Archive:
         if self._opened is not None:
             await self._opened.store.close()
 
+    # ── threads ──────────────────────────────────────────────────────────────────────────────────────────────────
+
     async def thread(self, thread_id: str) -> "ThreadRow":
         """The thread's row. Raises ThreadNotFound, StoreUnreachable."""
         row = await self._store.thread(checked_id(thread_id))
         if row is None:
             raise ThreadNotFound(f"The store has no thread {thread_id}.", hint="Is PERDURE_STORE right?")
         return row
-
-    async def state(self, thread_id: str, checkpoint_id: str = "") -> Values:
-        """The state at a checkpoint (default: the head), checked against its digests.
-
-        Raises ThreadNotFound, CheckpointNotFound, IntegrityError.
-        """
-        row = await self.thread(thread_id)
-        return (await self._checkpointer.load(thread_id, checkpoint_id or row.head_id)).values
-
-    async def history(self, thread_id: str, *, limit: int = 20, before_step: int | None = None) -> list[Checkpoint]:
-        """A page of checkpoints, newest first. Raises ThreadNotFound."""
-        await self.thread(thread_id)
-        return await self._store.history(thread_id, limit=limit, before_step=before_step)
-
-    async def blob(self, digest: str) -> bytes:
-        """A large tool result by the digest that its message names. Raises CheckpointNotFound, IntegrityError."""
-        found = await self._store.blob(digest)
-        if found is None:
-            raise CheckpointNotFound(f"The store has no blob {digest}.")
-        if canonical_digest(found) != digest:
-            raise IntegrityError(f"The blob {digest} doesn't match its digest.", table="blobs", row=digest)
-        return found
-
-    async def effects(self, thread_id: str) -> list[Effect]:
-        """The ledger, oldest first; empty for a thread that the store doesn't have."""
-        return [row.entry for row in await self._store.effects(checked_id(thread_id))]
 
     async def status(self, thread_id: str) -> StatusAnswer:
         """What a thread without a workflow does: it waits for a message, unless a person has to settle something.
@@ -74,6 +59,135 @@ class Archive:
             step=head.step if head else 0,
             attention=tuple(f"{e.key}: {e.label()} ({e.status})" for e in unsettled),
         )  # fmt: skip
+
+    async def effects(self, thread_id: str) -> list[Effect]:
+        """The ledger, oldest first; empty for a thread that the store doesn't have."""
+        return [row.entry for row in await self._store.effects(checked_id(thread_id))]
+
+    async def tree(self, thread_id: str) -> Tree:
+        """The branches of a thread, and the threads that were forked from it. Raises ThreadNotFound."""
+        row, branches = await self.thread(thread_id), Branches()
+        async for checkpoint in self._store.walk(thread_id):
+            branches.add(checkpoint)
+        forks: dict[str, list[str]] = {}
+        for fork in await self._store.forks(thread_id):
+            forks.setdefault(fork.origin_id, []).append(fork.thread_id)
+        return Tree(
+            thread_id=thread_id, origin_thread=row.origin_thread, origin_id=row.origin_id,
+            branches=branches.grow(row.head_id, forks),
+        )  # fmt: skip
+
+    # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def checkpoint(self, thread_id: str, at: str = "") -> Checkpoint:
+        """The checkpoint of this name (default: the head), which may belong to a thread that this one was forked from.
+
+        Raises ThreadNotFound, CheckpointNotFound, AmbiguousCheckpoint.
+        """
+        return await named(self._store, await self.thread(thread_id), at)
+
+    async def state(self, thread_id: str, at: str = "") -> Values:
+        """The state at a checkpoint (default: the head), checked against its digests; sensitive values redacted.
+
+        Raises ThreadNotFound, CheckpointNotFound, AmbiguousCheckpoint, IntegrityError.
+        """
+        return await self._state(await self.checkpoint(thread_id, at))
+
+    async def diff(self, before: tuple[str, str], after: tuple[str, str]) -> Difference:
+        """How the state differs between two checkpoints, each given by its thread and its name. Raises as ``state``."""
+        one, other = await self.checkpoint(*before), await self.checkpoint(*after)
+        return difference(_place(one), await self._state(one), _place(other), await self._state(other))
+
+    async def history(
+        self, thread_id: str, *, limit: int, before: str = "", where: Mapping[str, Json], all_branches: bool = False
+    ) -> list[HistoryEntry]:
+        """A page of the head's line, newest first, across forks; with ``all_branches`` also what rewinds have left.
+
+        ``before`` is a checkpoint; ``where`` are entries of the metadata. Raises ThreadNotFound, CheckpointNotFound,
+        AmbiguousCheckpoint.
+        """
+        row = await self.thread(thread_id)
+        page = PAGE if where else min(limit, PAGE)
+        start = await self._before(row, before) if before else (thread_id, row.head_id)
+        found: list[Checkpoint] = []
+        if start is not None:
+            checkpoints = self._everything(row, start) if all_branches else line(self._store, *start, page=page)
+            async with aclosing(checkpoints):
+                async for checkpoint in checkpoints:
+                    if _has(checkpoint, where):
+                        found.append(checkpoint)
+                    if len(found) == limit:
+                        break
+        return await self._entries(row, found)
+
+    async def find(self, metadata: Mapping[str, Json], *, thread_id: str = "", limit: int = 100) -> list[Checkpoint]:
+        """Checkpoints with all of these entries in their metadata, newest first. Raises ThreadNotFound."""
+        if thread_id:
+            await self.thread(thread_id)
+        found = await self._store.find(metadata, thread_id=thread_id, limit=limit)
+        return [checkpoint.model_copy(update={"delta": _redacted(checkpoint.delta)}) for checkpoint in found]
+
+    async def rewind_plan(self, thread_id: str, to: str) -> RewindPlan:
+        """What a rewind would do. Raises InvalidInput where the checkpoint is not on the way back from the head."""
+        row = await self.thread(thread_id)
+        target = await named(self._store, row, to)
+        way = await way_back(self._store, thread_id, row.head_id, target.id)
+        return rewind_plan(await self.effects(thread_id), way)
+
+    async def blob(self, digest: str) -> bytes:
+        """A large tool result by the digest that its message names. Raises CheckpointNotFound, IntegrityError."""
+        found = await self._store.blob(digest)
+        if found is None:
+            raise CheckpointNotFound(f"The store has no blob {digest}.")
+        if canonical_digest(found) != digest:
+            raise IntegrityError(f"The blob {digest} doesn't match its digest.", table="blobs", row=digest)
+        return found
+
+    # ── how ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _state(self, checkpoint: Checkpoint) -> Values:
+        position = await self._checkpointer.load(checkpoint.thread_id, checkpoint.id)
+        values: Values = _redacted(position.values)
+        return values
+
+    async def _before(self, row: "ThreadRow", name: str) -> tuple[str, str] | None:
+        """The thread and the id of the checkpoint before one; None at the root."""
+        checkpoint = await named(self._store, row, name)
+        if checkpoint.parent_id is None or checkpoint.cut:
+            return None
+        return checkpoint.parent_thread or checkpoint.thread_id, checkpoint.parent_id
+
+    async def _everything(self, row: "ThreadRow", start: tuple[str, str]) -> AsyncIterator[Checkpoint]:
+        """What the thread itself ever was up to a step, by step, then what it was forked from."""
+        newest = await self._store.checkpoint(*start)
+        own = [c async for c in self._store.walk(row.thread_id) if newest is None or c.step <= newest.step]
+        for checkpoint in reversed(own):
+            yield checkpoint
+        if row.origin_id:
+            async for checkpoint in line(self._store, row.origin_thread, row.origin_id):
+                yield checkpoint
+
+    async def _entries(self, row: "ThreadRow", found: list[Checkpoint]) -> list[HistoryEntry]:
+        """The effects of each, with one query for each of their threads, and whether it is still on the head's line."""
+        made: dict[tuple[str, str], list[Effect]] = {}
+        for thread_id in {checkpoint.thread_id for checkpoint in found}:
+            for effect in await self.effects(thread_id):
+                made.setdefault((thread_id, effect.checkpoint_id), []).append(effect)
+        on_line = await self._on_line(row, found)
+        return [
+            entry(
+                checkpoint, made.get((checkpoint.thread_id, checkpoint.id), []), left=checkpoint.id not in on_line,
+                delta=_redacted(checkpoint.delta),
+            )
+            for checkpoint in found
+        ]  # fmt: skip
+
+    async def _on_line(self, row: "ThreadRow", found: list[Checkpoint]) -> set[str]:
+        """Which of them lie on the head's line."""
+        if not found:
+            return set()
+        lowest = min(checkpoint.step for checkpoint in found)
+        return {c.id async for c in line(self._store, row.thread_id, row.head_id, down_to=lowest)}
 
     @property
     def _store(self) -> "Store":
@@ -105,3 +219,19 @@ def _status(row: "ThreadRow", unsettled: list[Effect]) -> Status:
     if any(effect.status == "in_doubt" for effect in unsettled):
         return "in_doubt"
     return "needs_attention" if unsettled else "idle"
+
+
+def _place(checkpoint: Checkpoint) -> Place:
+    return Place(thread_id=checkpoint.thread_id, checkpoint_id=checkpoint.id, step=checkpoint.step)
+
+
+def _has(checkpoint: Checkpoint, where: Mapping[str, Json]) -> bool:
+    metadata = checkpoint.metadata
+    return all(name in metadata and same(metadata[name], value) for name, value in where.items())
+
+
+def _redacted(values: dict[str, Any]) -> dict[str, Any]:
+    from perdure.security.sealing import redact  # and with it the cryptography: only when needed
+
+    shown: dict[str, Any] = redact(values)
+    return shown

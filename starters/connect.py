@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import TypeVar
 
 from temporalio.client import (
@@ -19,6 +20,7 @@ from perdure.failures import from_failure
 T = TypeVar("T")
 
 NOBODY = "Is a worker running? `perdure worker` starts one, `perdure doctor` checks."
+_ONE_TRY = timedelta(seconds=5)  # a worker answers in milliseconds, one that stands still never
 _TIMED_OUT = frozenset({RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED})
 
 
@@ -37,6 +39,19 @@ async def ask(thread_id: str, call: Callable[[], Awaitable[T]], *, patience: flo
         raise TemporalUnreachable(f"Thread {thread_id} can't be asked: {error}.", hint=NOBODY) from error
     except RPCError as error:
         raise rpc_error(thread_id, error) from error
+
+
+async def insist(call: Callable[[timedelta], Awaitable[T]]) -> T:
+    """Ask again and again, with a short time-out for each try; the caller sets the end.
+
+    Only for questions: a worker that was stopped in its tracks may have taken one along; the next goes to another.
+    """
+    while True:
+        try:
+            return await call(_ONE_TRY)
+        except RPCError as error:
+            if error.status not in _TIMED_OUT:
+                raise
 
 
 def rpc_error(thread_id: str, error: RPCError) -> PerdureError:

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from perdure import Agent, App, Approval, Budget, State, ToolContext, ToolError, append, tool
+from perdure.compiled import CompiledGraph
 from perdure.testing import Rule, Script, call, say, together
 from tests.witness import Holds
 
@@ -81,7 +82,7 @@ app = App(
 class Broken(App):
     """An app that is not wrong in any way we know of."""
 
-    def agent(self, name: str) -> Agent:
+    def graph(self, name: str) -> CompiledGraph:
         raise RuntimeError("the app is broken")
 
 

@@ -14,6 +14,7 @@ from perdure.testing import Script
 from perdure.wire import data_converter
 from perdure.workers.embedded import TUNING
 from tests.postgres import databases
+from tests.valkey import stores
 from tests.world import TEMPORAL, World, search_attributes, world
 
 MakeWorld = Callable[..., AbstractAsyncContextManager[World]]
@@ -53,4 +54,11 @@ def make_world(environment: WorkflowEnvironment, tmp_path: Path) -> MakeWorld:
 def postgres_url() -> Iterator[Callable[[], str]]:
     """Makes PostgreSQL databases: each ``postgres_url()`` is the URL of another one, which is empty."""
     with databases() as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[Callable[[], str]]:
+    """Makes Redis stores: each ``redis_url()`` is the URL of another one, which is empty and has not been migrated."""
+    with stores() as fresh:
         yield fresh

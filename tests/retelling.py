@@ -150,7 +150,8 @@ class Retelling:
         return position
 
     async def merges(
-        self, *, next: Frontier, ended: Sequence[Ended] = (), local: bool = True, used: int = 0, delta: Delta | None = None
+        self, *, next: Frontier, ended: Sequence[Ended] = (), local: bool = True, used: int = 0,
+        delta: Delta | None = None,
     ) -> Position:  # fmt: skip
         """Several tasks of a step, merged beside the workflow (``local``) or by an activity."""
         assert self.head is not None

@@ -422,7 +422,10 @@ async def test_graph(make_world: MakeWorld) -> None:
         cli = Cli(world, TEMPORAL_ADDRESS="127.0.0.1:1", PYTHONPATH=str(world.settings.home))
         assert (await cli("graph", "clerk", "--app", "tests.clerk")).out.startswith("flowchart TD\n")
         drawing = await cli.json("graph", "clerk", "--app", "talkative:app")
-        assert (drawing["agent"], drawing["mermaid"].splitlines()[0]) == ("clerk", "flowchart TD")
+        assert (drawing["name"], drawing["mermaid"].splitlines()[0]) == ("clerk", "flowchart TD")
+        assert drawing["nodes"]["tools"]["routes"] == {"done": ["model"]}
+        drawn = (await cli("graph", "clerk", "--app", "tests.clerk", "--format", "terminal")).out
+        assert drawn.splitlines()[1:2] == ["│ start          │─╮"]
 
 
 async def test_db(make_world: MakeWorld, tmp_path: Path) -> None:

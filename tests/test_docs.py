@@ -29,7 +29,7 @@ def test_the_readmes_agent_is_an_app(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "path", [*sys.path])
     app = load_app("my_orders:app")
     assert set(app.tools) == {"price_of", "charge_card", "refund_card"}
-    assert [tool.name for tool in app.agent("orders").tools] == ["price_of", "charge_card"]
+    assert [tool.name for tool in app.graph("orders").tools] == ["price_of", "charge_card"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

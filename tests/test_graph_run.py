@@ -224,7 +224,9 @@ app = App(agents=[diamond, mapped, fragile, clash, review, triage])
 @pytest.fixture
 async def world(make_world: MakeWorld) -> AsyncIterator[World]:
     """These graphs on a worker; the model asks for the weather once."""
-    async with make_world(app, Script(rules=[Rule(replies=[call("weather", city="Bern"), say("It is sunny.")])])) as made:
+    async with make_world(
+        app, Script(rules=[Rule(replies=[call("weather", city="Bern"), say("It is sunny.")])])
+    ) as made:
         yield made
 
 
@@ -330,7 +332,7 @@ async def test_an_answer_by_signal_counts_and_one_that_does_not_fit_is_noted(wor
     )
     assert status.status == "awaiting_input"
     await handle.signal("answer", {"question_id": question, "by": "anna", "value": {"good": False}})
-    await world.ended(thread, accepted.message_id)
+    assert (await world.ended(thread, accepted.message_id)).outcome == "answered"
     assert (await world.client.state(thread))["approved"] is False
 
 
@@ -339,12 +341,11 @@ async def test_of_two_answers_at_once_one_counts_and_the_other_is_refused(world:
     question = await asked(world, thread)
 
     def answered(client: Client, good: bool) -> Any:
-        return client.answer(thread, Answer(question_id=question, by="x", value={"good": good}).value,
-                             question_id=question, by="x")
+        return client.answer(
+            thread, Answer(question_id=question, by="x", value={"good": good}).value, question_id=question, by="x"
+        )
 
-    came = await asyncio.gather(
-        answered(world.client, True), answered(world.client, False), return_exceptions=True
-    )
+    came = await asyncio.gather(answered(world.client, True), answered(world.client, False), return_exceptions=True)
     assert sum(isinstance(one, Refused) for one in came) == 1
     await world.ended(thread, accepted.message_id)
     assert len([c for c in await world.client.history(thread) if c.nodes == ("ask",)]) == 1
@@ -357,7 +358,7 @@ async def test_an_agent_is_a_node_of_a_graph_and_a_router_decides_whether_it_is_
         (), ("classify",), ("helper/model",), ("helper/tools",), ("helper/model",),
     ]  # fmt: skip
     _, state = await run(world, "triage", "Nice day.")
-    assert len(state["messages"]) == 1 and len(world.model.requests) == 2
+    assert len(state["messages"]) == 1 and len(world.model.calls_by_key) == 2
 
 
 async def test_a_cached_node_runs_once_for_the_same_request_of_a_thread(world: World) -> None:

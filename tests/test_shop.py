@@ -320,7 +320,7 @@ async def test_the_desk_tells_refusals_from_failures(shop: Shop, monkeypatch: py
 
 def test_what_the_desk_declares() -> None:
     """Only the four tools are shown to the model; large charges need finance; only the courier rolls back."""
-    (agent,) = desk.app.agents.values()
+    (agent,) = desk.app.graphs.values()
     assert [item.name for item in agent.tools] == [
         "check_stock",
         "reserve_stock",

@@ -80,12 +80,12 @@ def _death(server: EmbeddedServer) -> TemporalUnreachable:
 
 
 def _greeting(app: App, server: EmbeddedServer, settings: Settings) -> list[str]:
-    agent = next(iter(app.agents), "AGENT")
+    agent = next(iter(app.graphs), "AGENT")
     return [
         f"Temporal UI   {server.ui}",
         f"Temporal      {server.address}",
         f"Store         {settings.store_url()}",
-        f"Agents        {', '.join(app.agents) or 'none'}",
+        f"Agents        {', '.join(app.graphs) or 'none'}",
         "",
         "Next, in another terminal, in this folder:",
         f'  perdure start {agent} -m "..." --wait',

@@ -150,7 +150,7 @@ async def _store(settings: Settings) -> str:
 
 async def _app(target: str) -> str:
     app = load_app(target)
-    return f"{target} with {', '.join(app.agents) or 'no agent'}; tools: {len(app.tools)}"
+    return f"{target} with {', '.join(app.graphs) or 'no agent'}; tools: {len(app.tools)}"
 
 
 async def _model() -> str:

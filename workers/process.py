@@ -53,7 +53,7 @@ async def work(
         running = asyncio.create_task(worker.run())
         stopping = asyncio.ensure_future(until())
         health.worker = "running"
-        log.info("worker started", agents=sorted(app.agents), task_queue=settings.task_queue)
+        log.info("worker started", agents=sorted(app.graphs), task_queue=settings.task_queue)
         began()
         try:
             await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)

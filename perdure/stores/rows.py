@@ -1,6 +1,7 @@
 """Between rows of a SQL database and the store's values."""
 
 import json
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,8 +11,8 @@ from uuid import UUID
 
 from perdure.approvals import stamp
 from perdure.budget import Usage
-from perdure.canonical import canonical, digest
-from perdure.checkpoint import Checkpoint
+from perdure.canonical import Json, canonical, digest
+from perdure.checkpoint import Checkpoint, Frontier
 from perdure.effects import Effect
 from perdure.errors import IntegrityError
 from perdure.stores.base import CachedResult, EffectRow, Line, Receipt, Snapshot, Step, ThreadRow
@@ -21,15 +22,25 @@ Row = Mapping[str, Any]
 _COMPRESS_FROM = 256  # bytes; below that zlib saves next to nothing
 _RAW, _ZLIB = b"r", b"z"
 _FOREIGN = b"text:"  # before an id that is no UUID; such a one is never 16 bytes long
+_AWKWARD = re.compile('^"|[\0\ud800-\udfff]')
+_SHORT = 16  # bytes of a digest: enough that nobody finds two inputs with the same ones
 _SEALED = (
-    "checkpoint_id", "parent_id", "step", "source", "nodes", "turn", "schema_version", "metadata", "delta", "size",
-    "digest", "base_id", "since_base", "state_size", "created_at",
+    "checkpoint_id", "parent_thread_id", "parent_id", "step", "based", "cut", "source", "nodes", "turn",
+    "schema_version", "next", "metadata", "facts", "size", "state_size", "created_at", "digest", "delta",
 )  # fmt: skip
 
 
 def now() -> str:
     """The time of a write: ISO 8601, UTC, microseconds, so that completions sort."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def milliseconds(moment: str) -> int:
+    """An ISO 8601 time as milliseconds since 1970."""
+    return round(datetime.fromisoformat(moment).timestamp() * 1000)
+
+
+# ── parts of rows ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def packed(data: bytes) -> bytes:
@@ -60,48 +71,60 @@ def read_id(stored: bytes) -> str:
     return str(UUID(bytes=stored)) if len(stored) == 16 else stored.removeprefix(_FOREIGN).rstrip(b"\0").decode()
 
 
+def _maybe_id(text: str | None) -> bytes | None:
+    return stored_id(text) if text else None
+
+
+def _maybe_read(stored: bytes | None) -> str:
+    return read_id(stored) if stored is not None else ""
+
+
+def stored_text(text: str) -> str:
+    """Any text as a database takes it: PostgreSQL has no NUL in texts, and no database has lone surrogates.
+
+    Text with one of them is kept as a JSON string, and so is text that could be taken for one.
+    """
+    return json.dumps(text) if _AWKWARD.search(text) else text
+
+
+def read_text(stored: str) -> str:
+    """The inverse of ``stored_text``."""
+    return str(json.loads(stored)) if stored.startswith('"') else stored
+
+
+def _short(*parts: bytes | str) -> bytes:
+    return bytes.fromhex(digest(*parts))[:_SHORT]
+
+
+def request(scope: str, key: str) -> bytes:
+    """What a cached result is found by."""
+    return _short(scope, key)
+
+
+def labels(metadata: Mapping[str, Json]) -> list[bytes]:
+    """What a checkpoint with this metadata is found by, one for each entry."""
+    return [_short(name, canonical(value)) for name, value in metadata.items()]
+
+
+def _text(value: Json) -> str:
+    """JSON in a column; nothing where there is nothing to say."""
+    return canonical(value).decode() if value else ""
+
+
 @contextmanager
 def _reading(table: str, thread_id: str, row: str) -> Iterator[None]:
     """Whoever meets a row that can't be decoded learns which one it is."""
     try:
         yield
     except (ValueError, TypeError, zlib.error) as error:
-        raise IntegrityError(
-            f"Thread {thread_id}: the row {row} of {table} can't be read: {error}.",
-            hint="Run `perdure db verify`.", table=table, row=row,
-        ) from error  # fmt: skip
+        raise _unreadable(table, thread_id, row, str(error)) from error
 
 
-def thread(row: Row) -> ThreadRow:
-    """A thread from its row."""
-    fields = {name: row[name] for name in ThreadRow.model_fields}
-    return ThreadRow.model_validate(fields | {"head_id": read_id(row["head_id"])})
-
-
-def checkpoint(thread_id: str, row: Row) -> Checkpoint:
-    """A checkpoint from its row. Raises IntegrityError if any of its columns is not what was written."""
-    name = _name(row["checkpoint_id"])
-    with _reading("checkpoints", thread_id, name):
-        if row["seal"] != _seal(thread_id, row):
-            raise IntegrityError(
-                f"Thread {thread_id}: checkpoint {name} is not what was written.",
-                hint="Run `perdure db verify`.", table="checkpoints", row=name,
-            )  # fmt: skip
-        return Checkpoint(
-            thread_id=thread_id,
-            id=name,
-            parent_id=read_id(row["parent_id"]) if row["parent_id"] is not None else None,
-            step=row["step"],
-            source=row["source"],
-            nodes=tuple(json.loads(row["nodes"])) if row["nodes"] else (),
-            turn=row["turn"],
-            schema_version=row["schema_version"],
-            metadata=json.loads(row["metadata"]),
-            delta=json.loads(unpacked(row["delta"])),
-            created_at=stamp(datetime.fromtimestamp(row["created_at"] / 1000, UTC)),
-            size=row["size"],
-            digest=row["digest"].hex(),
-        )
+def _unreadable(table: str, thread_id: str, row: str, why: str) -> IntegrityError:
+    return IntegrityError(
+        f"Thread {thread_id}: the row {row} of {table} can't be read: {why}.",
+        hint="Run `perdure db verify`.", table=table, row=row,
+    )  # fmt: skip
 
 
 def _name(stored: Any) -> str:
@@ -112,46 +135,107 @@ def _name(stored: Any) -> str:
         return str(stored)
 
 
+# ── threads and checkpoints ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def thread(row: Row) -> ThreadRow:
+    """A thread from its row."""
+    with _reading("threads", row["thread_id"], row["thread_id"]):
+        fields = {name: row[name] for name in ThreadRow.model_fields}
+        ids = {"head_id": read_id(row["head_id"]), "origin_id": _maybe_read(row["origin_id"])}
+        return ThreadRow.model_validate(fields | ids)
+
+
+def checkpoint(row: Row) -> Checkpoint:
+    """A checkpoint from its row. Raises IntegrityError if any of its columns is not what was written."""
+    thread_id, name = row["thread_id"], _name(row["checkpoint_id"])
+    with _reading("checkpoints", thread_id, name):
+        if row["seal"] != _seal(thread_id, row):
+            raise _unreadable("checkpoints", thread_id, name, "it is not what was written")
+        return Checkpoint(
+            thread_id=thread_id,
+            id=name,
+            parent_id=_maybe_read(row["parent_id"]) or None,
+            parent_thread=row["parent_thread_id"] or "",
+            step=row["step"],
+            source=row["source"],
+            nodes=tuple(json.loads(row["nodes"])) if row["nodes"] else (),
+            turn=row["turn"],
+            schema_version=row["schema_version"],
+            next=Frontier.model_validate_json(row["next"]) if row["next"] else Frontier(),
+            metadata=json.loads(row["metadata"]) if row["metadata"] else {},
+            facts=json.loads(row["facts"]) if row["facts"] else {},
+            cut=row["cut"],
+            delta=json.loads(unpacked(row["delta"])),
+            created_at=stamp(datetime.fromtimestamp(row["created_at"] / 1000, UTC)),
+            size=row["size"],
+            digest=row["digest"].hex(),
+        )
+
+
 def _seal(thread_id: str, row: Row) -> bytes:
-    """Sixteen bytes over all columns of a checkpoint: a change in one of them shows when the row is read."""
-    columns = [row[name] for name in _SEALED]
-    plain = [["x", value.hex()] if isinstance(value, bytes) else value for value in columns]
-    return bytes.fromhex(digest(thread_id, canonical(plain)))[:16]
+    """Over all columns of a checkpoint: a change in one of them shows when the row is read."""
+    return _short(thread_id, *(_part(row[name]) for name in _SEALED))
 
 
-def step_values(step: Step) -> dict[str, Any]:
-    """The columns of a checkpoint (and of its thread) from a step."""
+def _part(value: object) -> bytes:
+    """A column's type and value."""
+    if isinstance(value, bytes):
+        return b"b" + value
+    return f"{type(value).__name__}:{value}".encode()
+
+
+def checkpoint_values(step: Step) -> dict[str, Any]:
+    """The columns of a checkpoint from a step. Raises InvalidInput for what JSON can't hold."""
     c = step.checkpoint
     values: dict[str, Any] = {
-        "checkpoint_id": stored_id(c.id), "parent_id": stored_id(c.parent_id) if c.parent_id is not None else None,
-        "step": c.step, "source": c.source, "nodes": canonical(c.nodes).decode() if c.nodes else "", "turn": c.turn,
-        "schema_version": c.schema_version, "metadata": canonical(c.metadata).decode(),
-        "delta": packed(canonical(c.delta)), "size": c.size, "digest": bytes.fromhex(c.digest),
-        "base_id": stored_id(step.base_id) if step.base_id is not None else None, "since_base": step.since_base,
-        "state_size": step.state_size, "created_at": _milliseconds(c.created_at),
+        "checkpoint_id": stored_id(c.id), "parent_thread_id": c.parent_thread or None,
+        "parent_id": _maybe_id(c.parent_id), "step": c.step, "based": int(step.base_id == c.id), "cut": int(c.cut),
+        "source": c.source, "nodes": _text(c.nodes), "turn": c.turn, "schema_version": c.schema_version,
+        "next": _text(c.next.model_dump(mode="json", exclude_defaults=True)), "metadata": _text(c.metadata),
+        "facts": _text(c.facts), "delta": packed(canonical(c.delta)), "size": c.size,
+        "digest": bytes.fromhex(c.digest), "state_size": step.state_size, "created_at": milliseconds(c.created_at),
     }  # fmt: skip
-    more = {
-        "thread_id": c.thread_id, "seal": _seal(c.thread_id, values), "created_ms": values["created_at"],
-        "created_at": c.created_at, "agent": step.agent, "tenant": step.tenant,
+    return values | {"thread_id": c.thread_id, "seal": _seal(c.thread_id, values)}
+
+
+def thread_values(step: Step) -> dict[str, Any]:
+    """The columns of a thread whose head becomes the step's checkpoint."""
+    c = step.checkpoint
+    return {
+        "thread_id": c.thread_id, "agent": step.agent, "tenant": step.tenant, "lineage": step.lineage or c.thread_id,
+        "branch": step.branch, "turn": c.turn, "checkpoint_id": stored_id(c.id), "schema_version": c.schema_version,
+        "origin_thread": c.parent_thread, "origin_id": _maybe_id(c.parent_id) if c.parent_thread else None,
+        "committed_at": c.created_at, "extends": _maybe_id(step.extends),
     }  # fmt: skip
-    return values | more
 
 
-def _milliseconds(moment: str) -> int:
-    return round(datetime.fromisoformat(moment).timestamp() * 1000)
+def in_copy(row: Row, thread_id: str) -> dict[str, Any]:
+    """The columns of the same checkpoint in a copy of its thread. Raises IntegrityError as ``checkpoint``."""
+    checkpoint(row)
+    return dict(row) | {"thread_id": thread_id, "seal": _seal(thread_id, row)}
 
 
-def line(thread_id: str, found: Sequence[Row], snapshot_row: Row | None) -> Line:
+def when_cut(row: Row, state_size: int) -> dict[str, Any]:
+    """The columns of the same checkpoint when its ancestors are gone. Raises IntegrityError as ``checkpoint``."""
+    checkpoint(row)
+    changed = dict(row) | {"based": 1, "cut": 1, "state_size": state_size}
+    return changed | {"seal": _seal(row["thread_id"], changed)}
+
+
+def line(found: Sequence[Row]) -> Line:
     """A line from its rows, oldest first."""
-    checkpoints = tuple(checkpoint(thread_id, row) for row in found)
-    last = found[-1]
+    checkpoints = tuple(checkpoint(row) for row in found)
+    first = found[0]
+    ends = bool(first["based"] or first["cut"])
+    base = None
+    if ends and first["state"] is not None:
+        base = snapshot(first["thread_id"], {**first, "digest": first["state_digest"]})
+    deltas = checkpoints[1:] if ends else checkpoints
     return Line(
-        snapshot=snapshot(thread_id, snapshot_row) if snapshot_row else None,
-        checkpoints=checkpoints,
-        base_id=read_id(last["base_id"]) if last["base_id"] is not None else None,
-        since_base=last["since_base"],
-        state_size=last["state_size"],
-    )
+        snapshot=base, checkpoints=checkpoints, base_id=checkpoints[0].id if ends else None,
+        since_base=sum(c.size for c in deltas) + (len(base.state) if base else 0), state_size=found[-1]["state_size"],
+    )  # fmt: skip
 
 
 def snapshot(thread_id: str, row: Row) -> Snapshot:
@@ -161,49 +245,58 @@ def snapshot(thread_id: str, row: Row) -> Snapshot:
         return Snapshot(checkpoint_id=name, state=unpacked(row["state"]), digest=row["digest"].hex())
 
 
-def snapshot_values(value: Snapshot) -> dict[str, Any]:
-    """The columns of a snapshot, but for the thread's."""
+def snapshot_values(thread_id: str, value: Snapshot) -> dict[str, Any]:
+    """The columns of a snapshot."""
     return {
-        "checkpoint_id": stored_id(value.checkpoint_id), "state": packed(value.state),
+        "thread_id": thread_id, "checkpoint_id": stored_id(value.checkpoint_id), "state": packed(value.state),
         "digest": bytes.fromhex(value.digest),
     }  # fmt: skip
 
 
+# ── results, receipts, effects ───────────────────────────────────────────────────────────────────────────────────────
+
+
 def result(scope: str, key: str, row: Row) -> CachedResult:
     """A cached result from its row."""
-    return CachedResult(
-        scope=scope, key=key, thread_id=row["thread_id"], checkpoint_id=read_id(row["checkpoint_id"]),
-        usage=Usage.model_validate_json(row["usage"]),
-    )  # fmt: skip
-
-
-def request(scope: str, key: str) -> bytes:
-    """What a cached result is found by."""
-    return bytes.fromhex(digest(scope, key))
+    with _reading("results", row["thread_id"], key):
+        return CachedResult(
+            scope=scope, key=key, thread_id=row["thread_id"], checkpoint_id=_maybe_read(row["checkpoint_id"]),
+            usage=Usage.model_validate_json(row["usage"]), expires_at=row["expires_at"],
+            value=unpacked(row["value"]) if row["value"] is not None else None,
+        )  # fmt: skip
 
 
 def result_values(value: CachedResult) -> dict[str, Any]:
     """The columns of a cached result."""
     return {
         "request": request(value.scope, value.key), "thread_id": value.thread_id,
-        "checkpoint_id": stored_id(value.checkpoint_id), "usage": value.usage.model_dump_json(exclude_defaults=True),
+        "checkpoint_id": _maybe_id(value.checkpoint_id), "usage": value.usage.model_dump_json(exclude_defaults=True),
+        "expires_at": value.expires_at, "expires_ms": milliseconds(value.expires_at) if value.expires_at else None,
+        "value": packed(value.value) if value.value is not None else None,
     }  # fmt: skip
 
 
 def receipt_values(thread_id: str, receipt: Receipt) -> dict[str, Any]:
-    """The columns that a receipt fills in the ledger."""
-    return {"thread_id": thread_id, "key": receipt.key, "receipt": packed(receipt.result)}
+    """The columns of a receipt."""
+    return {"thread_id": thread_id, "key": receipt.key.encode(), "receipt": packed(receipt.result)}
 
 
-_ENTRY = tuple(name for name in Effect.model_fields if name != "index")
+_TEXTS = ("tool", "summary", "compensation", "error", "settled_by")  # of an effect; what people and tools say
+_PLAIN = frozenset(Effect.model_fields) - {"index", "key", "checkpoint_id", *_TEXTS}
 
 
 def effect(row: Row) -> EffectRow:
     """A ledger entry from its row."""
-    with _reading("effects", row["thread_id"], row["key"]):
+    key = row["key"].decode(errors="replace")
+    with _reading("effects", row["thread_id"], key):
+        texts = {name: read_text(row[name]) for name in _TEXTS}
+        entry = Effect(
+            key=key, index=row["position"], checkpoint_id=_maybe_read(row["checkpoint_id"]),
+            **texts, **{name: row[name] for name in _PLAIN},
+        )  # fmt: skip
         return EffectRow(
             thread_id=row["thread_id"],
-            entry=Effect(index=row["position"], **{name: row[name] for name in _ENTRY}),
+            entry=entry,
             arguments=unpacked(row["arguments"]),
             arguments_digest=row["arguments_digest"],
             receipt=unpacked(row["receipt"]) if row["receipt"] is not None else None,
@@ -214,7 +307,8 @@ def effect_values(row: EffectRow) -> dict[str, Any]:
     """The columns of a new ledger entry."""
     entry = row.entry
     return {
-        "thread_id": row.thread_id, "key": entry.key, "turn": entry.turn, "step": entry.step, "position": entry.index,
-        "tool": entry.tool, "effect": entry.effect, "summary": entry.summary, "compensation": entry.compensation,
-        "arguments": packed(row.arguments), "arguments_digest": row.arguments_digest,
+        "thread_id": row.thread_id, "key": entry.key.encode(), "branch": entry.branch, "turn": entry.turn,
+        "step": entry.step, "position": entry.index, "checkpoint_id": _maybe_id(entry.checkpoint_id),
+        "effect": entry.effect, "arguments": packed(row.arguments), "arguments_digest": row.arguments_digest,
+        **{name: stored_text(getattr(entry, name)) for name in _TEXTS},
     }  # fmt: skip

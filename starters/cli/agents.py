@@ -1,21 +1,40 @@
 """perdure graph."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from perdure.contracts import Limits
+from perdure.contracts import NodeSpec
 from perdure.errors import UsageError
 from perdure.starters.cli.command import Session, command
+from perdure.starters.cli.output import safe
 from perdure.values import Value
 
-AgentName = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name.", show_default=False)]
+GraphName = Annotated[str, typer.Argument(metavar="NAME", help="The agent's or graph's name.", show_default=False)]
+
+
+class Picture(StrEnum):
+    """How a graph is drawn."""
+
+    mermaid = "mermaid"
+    terminal = "terminal"
+
+
+As = Annotated[
+    Picture | None,
+    typer.Option(
+        "--format", metavar="mermaid|terminal", show_default=False,
+        help="How it is drawn: in characters on a terminal, as a Mermaid flowchart elsewhere.",
+    ),
+]  # fmt: skip
 
 
 class Drawing(Value):
-    """An agent's graph as a Mermaid flowchart."""
+    """A graph: its nodes and where they lead, and the same as a Mermaid flowchart."""
 
-    agent: str
+    name: str
+    nodes: dict[str, NodeSpec]
     mermaid: str
 
 
@@ -25,13 +44,15 @@ def register(app: typer.Typer) -> None:
 
 
 @command
-async def graph(session: Session, agent: AgentName) -> None:
-    """Draw an agent's graph as a Mermaid flowchart."""
+async def graph(session: Session, name: GraphName, form: As = None) -> None:
+    """Draw the graph of an agent."""
     app = session.app()
     if app is None:
         raise UsageError("Which app?", hint="Name it with --app MODULE:ATTR or PERDURE_APP.")
-    from perdure.graph import mermaid
+    from perdure.drawing import mermaid, terminal
 
-    spec = app.agent(agent).definition(app.tools, Limits()).spec
-    drawing = mermaid(spec.nodes, spec.start)
-    session.out.show(Drawing(agent=agent, mermaid=drawing), drawing)
+    found = app.graph(name)
+    flowchart = mermaid(found)
+    seen = session.out.console.is_terminal if form is None else form is Picture.terminal
+    document = Drawing(name=name, nodes=dict(found.specs), mermaid=flowchart)
+    session.out.show(document, safe(terminal(found) if seen else flowchart))

@@ -106,7 +106,7 @@ def _check(session: Session, agent: str, state: dict[str, Any]) -> None:
     app = session.app()
     if app is None:
         return
-    known = app.agent(agent)
+    known = app.graph(agent)
     if state:
         from perdure.state import reduce_updates
 

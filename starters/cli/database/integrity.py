@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 SomeThread = Annotated[
     str, typer.Argument(metavar="THREAD", help="Only this thread.", show_default=False)
 ]  # fmt: skip
+Everything = Annotated[bool, typer.Option("--all", help="Also what nothing goes back to, pruned or lost.")]
 
 
 @command
@@ -28,14 +29,14 @@ async def verify(session: Session, thread: SomeThread = "") -> None:
 
 
 @command
-async def repair(session: Session, thread: Thread) -> None:
+async def repair(session: Session, thread: Thread, everything: Everything = False) -> None:
     """Make lost and damaged checkpoints of a thread again, from what Temporal still has of its history."""
     from perdure.chronicle import chronicle
     from perdure.repair import repair as repaired
     from perdure.starters.histories import read_runs
 
     runs = await read_runs((await session.client()).temporal, thread)
-    done = await repaired(await session.store(), chronicle(thread, runs))
+    done = await repaired(await session.store(), chronicle(thread, runs), everything=everything)
     session.out.show(done, _account(done))
     if done.problem:
         raise _wrong(done.problem)
@@ -61,6 +62,8 @@ def _account(done: "Repaired") -> str:
     for missed in done.missed:
         step = f" (step {missed.step})" if missed.step is not None else ""
         lines.append(f"  could not: {missed.id}{step}: {missed.why}")
+    if done.unneeded:
+        lines.append(f"Not there, and nothing goes back to it: {done.unneeded}, pruned or lost. --all makes it again.")
     if done.head_moved:
         lines.append(f"The head is {done.head} now.")
     return "\n".join(lines)

@@ -1,4 +1,5 @@
--- The spine: threads, checkpoints, snapshots, labels, results, receipts, ledger. Its twin is in ../sqlite, which says what the columns are.
+-- The spine: threads, checkpoints, snapshots, labels, results, receipts, ledger. Its twin in ../sqlite says what the
+-- columns are. Where partitions are asked for, a comment behind a table is none.
 
 CREATE TABLE threads (
     thread_id      TEXT COLLATE "C" PRIMARY KEY,
@@ -26,18 +27,16 @@ CREATE TABLE numbers (
 );
 
 -- An id is the 16 bytes of its UUID. parent_thread: the number of the thread in which the parent is, where that is
--- another one. base_id: the nearest ancestor (or itself) with a snapshot. since_base: bytes of that snapshot and of the
--- deltas after it. state_size: bytes of the whole state. The three serve to decide when to take a snapshot.
+-- another one. based: whether a snapshot stands at it. state_size: bytes of the whole state.
 -- seal: over all the other columns (the digest is over what is the same in every copy of a checkpoint).
 -- The delta comes last, so that whoever needs only what is before it doesn't read its pages.
--- A row may be larger than a quarter of a page. So WITHOUT ROWID, which gives each such row a page of its own, is out.
 CREATE TABLE checkpoints (
     thread         BIGINT NOT NULL,
     checkpoint_id  BYTEA NOT NULL,
     parent_thread  BIGINT,
     parent_id      BYTEA,
     step           INTEGER NOT NULL,
-    base_id        BYTEA,
+    based          INTEGER NOT NULL,
     cut            INTEGER NOT NULL,
     source         TEXT NOT NULL,
     nodes          TEXT NOT NULL,
@@ -47,14 +46,14 @@ CREATE TABLE checkpoints (
     metadata       TEXT NOT NULL,
     facts          TEXT NOT NULL,
     size           BIGINT NOT NULL,
-    since_base     BIGINT NOT NULL,
     state_size     BIGINT NOT NULL,
     created_at     BIGINT NOT NULL, -- milliseconds since 1970
     digest         BYTEA NOT NULL,
     seal           BYTEA NOT NULL,
     delta          BYTEA NOT NULL,
     PRIMARY KEY (thread, checkpoint_id)
-);
+) /* PARTITION BY HASH (thread) */;
+ALTER TABLE checkpoints ALTER delta SET STORAGE EXTERNAL; -- it is compressed already
 CREATE INDEX checkpoints_by_step ON checkpoints (thread, step);
 
 -- A checkpoint with the names of its thread and of its parent's; '' where that thread isn't there.
@@ -69,31 +68,32 @@ CREATE TABLE snapshots (
     digest        BYTEA NOT NULL,
     state         BYTEA NOT NULL,
     PRIMARY KEY (thread, checkpoint_id)
-);
+) /* PARTITION BY HASH (thread) */;
+ALTER TABLE snapshots ALTER state SET STORAGE EXTERNAL;
 
 -- What metadata is searched by, one row an entry. label: 16 bytes of the digest of its name and its value.
 CREATE TABLE labels (
     thread        BIGINT NOT NULL,
     label         BYTEA NOT NULL,
     created_at    BIGINT NOT NULL,
-    step          INTEGER NOT NULL,
     checkpoint_id BYTEA NOT NULL,
-    PRIMARY KEY (thread, label, created_at, step, checkpoint_id)
-);
-CREATE INDEX labels_everywhere ON labels (label, created_at, step, checkpoint_id);
+    PRIMARY KEY (thread, label, created_at, checkpoint_id)
+) /* PARTITION BY HASH (thread) */;
+CREATE INDEX labels_everywhere ON labels (label, created_at, checkpoint_id);
 
 -- request: 16 bytes of the digest of scope and key. A model's answer is kept once, in the checkpoint that is named here;
--- what else is cached is the value, until expires_at ('': for ever).
+-- what else is cached is the value, until expires_at ('': for ever), which is expires_ms as a number.
 CREATE TABLE results (
     request       BYTEA PRIMARY KEY,
     thread        BIGINT,
     checkpoint_id BYTEA,
     usage         TEXT NOT NULL,
     expires_at    TEXT NOT NULL,
+    expires_ms    BIGINT,
     value         BYTEA
-);
+) /* PARTITION BY HASH (request) */;
 CREATE INDEX results_by_thread ON results (thread) WHERE thread IS NOT NULL;
-CREATE INDEX results_by_expiry ON results (expires_at) WHERE expires_at <> '';
+CREATE INDEX results_by_expiry ON results (expires_ms) WHERE expires_ms IS NOT NULL;
 
 -- What calls returned, between their end and the commit of their step. Keys sort by their bytes.
 CREATE TABLE receipts (
@@ -101,7 +101,8 @@ CREATE TABLE receipts (
     key       BYTEA NOT NULL,
     result    BYTEA NOT NULL,
     PRIMARY KEY (thread_id, key)
-);
+) /* PARTITION BY HASH (thread_id) */;
+ALTER TABLE receipts ALTER result SET STORAGE EXTERNAL;
 
 -- claim: which call of the store began the latest attempt.
 CREATE TABLE effects (
@@ -128,7 +129,8 @@ CREATE TABLE effects (
     arguments        BYTEA NOT NULL,
     receipt          BYTEA,
     PRIMARY KEY (thread_id, key)
-);
+) /* PARTITION BY HASH (thread_id) */;
+ALTER TABLE effects ALTER arguments SET STORAGE EXTERNAL, ALTER receipt SET STORAGE EXTERNAL;
 CREATE INDEX effects_by_turn ON effects (thread_id, turn);
 
 CREATE TABLE blobs (
@@ -136,3 +138,4 @@ CREATE TABLE blobs (
     kind   TEXT NOT NULL,
     body   BYTEA NOT NULL
 );
+ALTER TABLE blobs ALTER body SET STORAGE EXTERNAL;

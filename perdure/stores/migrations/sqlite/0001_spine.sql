@@ -26,8 +26,7 @@ CREATE TABLE numbers (
 );
 
 -- An id is the 16 bytes of its UUID. parent_thread: the number of the thread in which the parent is, where that is
--- another one. base_id: the nearest ancestor (or itself) with a snapshot. since_base: bytes of that snapshot and of the
--- deltas after it. state_size: bytes of the whole state. The three serve to decide when to take a snapshot.
+-- another one. based: whether a snapshot stands at it. state_size: bytes of the whole state.
 -- seal: over all the other columns (the digest is over what is the same in every copy of a checkpoint).
 -- The delta comes last, so that whoever needs only what is before it doesn't read its pages.
 -- A row may be larger than a quarter of a page. So WITHOUT ROWID, which gives each such row a page of its own, is out.
@@ -37,7 +36,7 @@ CREATE TABLE checkpoints (
     parent_thread  INTEGER,
     parent_id      BLOB,
     step           INTEGER NOT NULL,
-    base_id        BLOB,
+    based          INTEGER NOT NULL,
     cut            INTEGER NOT NULL,
     source         TEXT NOT NULL,
     nodes          TEXT NOT NULL,
@@ -47,7 +46,6 @@ CREATE TABLE checkpoints (
     metadata       TEXT NOT NULL,
     facts          TEXT NOT NULL,
     size           INTEGER NOT NULL,
-    since_base     INTEGER NOT NULL,
     state_size     INTEGER NOT NULL,
     created_at     INTEGER NOT NULL, -- milliseconds since 1970
     digest         BLOB NOT NULL,
@@ -76,24 +74,24 @@ CREATE TABLE labels (
     thread        INTEGER NOT NULL,
     label         BLOB NOT NULL,
     created_at    INTEGER NOT NULL,
-    step          INTEGER NOT NULL,
     checkpoint_id BLOB NOT NULL,
-    PRIMARY KEY (thread, label, created_at, step, checkpoint_id)
+    PRIMARY KEY (thread, label, created_at, checkpoint_id)
 ) WITHOUT ROWID;
-CREATE INDEX labels_everywhere ON labels (label, created_at, step, checkpoint_id);
+CREATE INDEX labels_everywhere ON labels (label, created_at, checkpoint_id);
 
 -- request: 16 bytes of the digest of scope and key. A model's answer is kept once, in the checkpoint that is named here;
--- what else is cached is the value, until expires_at ('': for ever).
+-- what else is cached is the value, until expires_at ('': for ever), which is expires_ms as a number.
 CREATE TABLE results (
     request       BLOB PRIMARY KEY,
     thread        INTEGER,
     checkpoint_id BLOB,
     usage         TEXT NOT NULL,
     expires_at    TEXT NOT NULL,
+    expires_ms    INTEGER,
     value         BLOB
 );
 CREATE INDEX results_by_thread ON results (thread) WHERE thread IS NOT NULL;
-CREATE INDEX results_by_expiry ON results (expires_at) WHERE expires_at <> '';
+CREATE INDEX results_by_expiry ON results (expires_ms) WHERE expires_ms IS NOT NULL;
 
 -- What calls returned, between their end and the commit of their step. Keys sort by their bytes.
 CREATE TABLE receipts (

@@ -1,0 +1,30 @@
+-- Make a checkpoint the head, with all that becomes true with it.
+-- ARGV: the order, link, body, snapshot, receipt.
+local order = cjson.decode(ARGV[1])
+local stands = head()
+local known = redis.call('HGET', links, order.id)
+if known then
+    return {cjson.decode(known).digest == order.digest and 'known' or 'other', stands}
+end
+if stands ~= order.extends then
+    return {'moved', stands}
+end
+if order.parent and redis.call('HEXISTS', links, order.parent) == 0 then
+    return {'orphan', stands}
+end
+if order.reserved and seconds() - order.reserved > order.patience then
+    return {'late', stands}
+end
+local finished = order.receipt and moved(order.receipt, order.finish) -- whatever may fail comes before the first write
+
+add(order, ARGV[2], ARGV[3], ARGV[4])
+redis.call('HSET', thread, unpack(order.row))
+if order.request then
+    redis.call('HSET', requests, order.request, order.id)
+end
+keep(order.receipt, finished, ARGV[5])
+for _, key in ipairs(order.clears) do
+    redis.call('HDEL', receipts, key)
+    redis.call('ZREM', receipt_keys, key)
+end
+return {'done', order.id}

@@ -1,0 +1,94 @@
+-- What the scripts on one thread share. Their KEYS are all keys of the thread, in the order of perdure.stores.redis.keys.
+
+local thread, checkpoints, links, steps, snapshots, labels, receipts, receipt_keys, effects, arguments, done, turns,
+    claims, requests, forks, counts = unpack(KEYS)
+
+-- The id of the head; empty where the thread has no row.
+local function head()
+    return redis.call('HGET', thread, 'head_id') or ''
+end
+
+local function seconds()
+    return tonumber(redis.call('TIME')[1])
+end
+
+-- How often something was 'written' to the thread, or 'removed' from it.
+local function count(what)
+    return redis.call('HGET', counts, what) or '0'
+end
+
+-- A hash as a table.
+local function whole(key)
+    local flat, out = redis.call('HGETALL', key), {}
+    for i = 1, #flat, 2 do
+        out[flat[i]] = flat[i + 1]
+    end
+    return out
+end
+
+local function set(list)
+    local out = {}
+    for _, name in ipairs(list) do
+        out[name] = true
+    end
+    return out
+end
+
+-- A ledger entry after a move (perdure.stores.ledger.Move); nothing where the move doesn't follow from what is known.
+local function moved(key, move)
+    local written = redis.call('HGET', effects, key)
+    if not written then
+        return nil
+    end
+    local entry = cjson.decode(written)
+    if not set(move.known)[entry.status] then
+        return nil
+    end
+    for name, value in pairs(move.becomes) do
+        entry[name] = value
+    end
+    for name, value in pairs(move.fills) do
+        if (entry[name] or '') == '' then
+            entry[name] = value
+        end
+    end
+    return cjson.encode(entry)
+end
+
+-- Keep an entry that has moved, and the receipt that moved it.
+local function keep(key, entry, receipt)
+    if entry then
+        redis.call('HSET', effects, key, entry)
+        if receipt then
+            redis.call('HSET', done, key, receipt)
+        end
+    end
+end
+
+-- Put in a checkpoint; an empty link or snapshot stands for none.
+local function add(order, link, body, snapshot)
+    if link ~= '' then
+        redis.call('HSET', links, order.id, link)
+        redis.call('HSET', checkpoints, order.id, body)
+        redis.call('ZADD', steps, 0, order.place)
+    end
+    if snapshot ~= '' then
+        redis.call('HSET', snapshots, order.id, snapshot)
+    end
+    for _, label in ipairs(order.labels) do
+        redis.call('ZADD', labels, 0, label)
+    end
+    redis.call('HINCRBY', counts, 'written', 1)
+end
+
+-- What of a fork's parent holds it: fields of other threads that begin at a checkpoint in `where` (nil: at any), but
+-- for those that the caller found to have come to nothing.
+local function held(where, dead)
+    for field, stamp in pairs(whole(forks)) do
+        local fork = cjson.decode(field)
+        if (not where or where[fork[2]]) and dead[field] ~= stamp then
+            return fork[1]
+        end
+    end
+    return nil
+end

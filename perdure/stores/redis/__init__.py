@@ -1,0 +1,1 @@
+"""The parts of the store on Redis or Valkey; ``perdure.stores.redis_store`` puts them together."""

@@ -1,0 +1,92 @@
+"""Under which keys a store on Redis keeps what.
+
+A thread's own keys share a hash tag, so on a cluster they lie on one node and a script changes them in one go. What
+crosses threads has keys of its own; it is written before what makes it true, and checked against that when it is read.
+"""
+
+import re
+
+from perdure.canonical import canonical
+from perdure.errors import InvalidInput
+
+_PREFIX = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_PLACE = 16  # digits of a step, and of a time in milliseconds, so that they sort as text
+
+# In the order of `lua/common.lua`.
+_PARTS = (
+    "thread", "checkpoints", "links", "steps", "snapshots", "labels", "receipts", "receipt-keys", "effects",
+    "arguments", "done", "turns", "claims", "requests", "forks", "counts",
+)  # fmt: skip
+COPIED = ("checkpoints", "links", "steps", "snapshots", "labels", "receipts", "receipt-keys")
+ID_FROM = _PLACE + 2  # where the id begins in a place, as Lua counts
+LABEL_ID_FROM = 64 + 1 + _PLACE + 2  # and in a label
+
+
+class Keys:
+    """The keys of one store. Raises InvalidInput for a prefix that isn't a word."""
+
+    def __init__(self, prefix: str) -> None:
+        if not _PREFIX.fullmatch(prefix):
+            raise InvalidInput(f"{prefix!r} can't be the prefix of a store's keys.", hint="Use letters and digits.")
+        self.prefix = prefix
+        self.schema = f"{prefix}:schema"
+        self.threads = f"{prefix}:threads"
+
+    def thread(self, thread_id: str) -> list[str]:
+        """All keys of a thread."""
+        return [self.part(thread_id, name) for name in _PARTS]
+
+    def part(self, thread_id: str, name: str) -> str:
+        """One of them."""
+        return f"{{{self.prefix}:{thread_id}}}:{name}"
+
+    def laid_out(self, thread_id: str, token: str) -> list[str]:
+        """Where a copy is laid out before it becomes the thread, in the order of ``thread``."""
+        return [self.part(thread_id, f"copy:{token}:{name}") for name in _PARTS]
+
+    def label(self, label: str) -> str:
+        """The checkpoints of all threads that have an entry in their metadata."""
+        return f"{self.prefix}:label:{label}"
+
+    def result(self, request: str) -> str:
+        """A cached result."""
+        return f"{self.prefix}:result:{request}"
+
+    def blob(self, digest: str) -> str:
+        """A blob."""
+        return f"{self.prefix}:blob:{digest}"
+
+    def kind(self, key: bytes) -> str:
+        """What a key holds, by the name of its part; empty where it isn't one of this store's."""
+        text = key.decode(errors="replace")
+        if text.startswith(f"{{{self.prefix}:"):
+            return text.rpartition("}:")[2]
+        return text.split(":")[1] if text.startswith(f"{self.prefix}:") else ""
+
+
+def place(step: int, checkpoint_id: str) -> str:
+    """Where a checkpoint comes among all of its thread."""
+    return f"{step:0{_PLACE}}:{checkpoint_id}"
+
+
+def labelled(label: str, milliseconds: int, checkpoint_id: str) -> str:
+    """Where a checkpoint comes among all of its thread that have an entry in their metadata."""
+    return f"{label}:{max(milliseconds, 0):0{_PLACE}}:{checkpoint_id}"
+
+
+def turn_place(turn: int, step: int, index: int, key: str) -> str:
+    """Where an effect comes in its thread's ledger."""
+    return f"{turn:0{_PLACE}}:{step:0{_PLACE}}:{index:0{_PLACE}}:{key}"
+
+
+def turn_bound(turn: int) -> str:
+    """What comes before all effects of a turn, and after those of the turns before."""
+    return f"{turn:0{_PLACE}}:"
+
+
+KEY_FROM = 3 * (_PLACE + 1) + 1  # where the key begins in the place of an effect, as Lua counts
+
+
+def pair(thread_id: str, checkpoint_id: str) -> str:
+    """A checkpoint of some thread as one string."""
+    return canonical([thread_id, checkpoint_id]).decode()

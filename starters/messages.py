@@ -1,0 +1,96 @@
+"""The client's messages: start a thread, send to it, wait for the answer."""
+
+import asyncio
+import uuid
+from typing import Any
+
+from perdure.canonical import Json
+from perdure.contracts import Accepted, Send, StatusAnswer, ThreadInput, TurnResult
+from perdure.errors import NotFound, ThreadNotFound, TurnFailed
+from perdure.starters.connection import POLL, Connection
+
+_LOOKS = 8  # after so many looks, one whether its workflow is alive at all
+_WAITS_FOR_PEOPLE = frozenset({"awaiting_approval", "awaiting_input", "in_doubt", "out_of_budget"})
+
+
+class Messages(Connection):
+    """What is said to threads."""
+
+    async def start(
+        self, agent: str, message: str = "", *, thread: str = "", state: dict[str, Any] | None = None,
+        sender: str = "", tenant: str = "", message_id: str = "", metadata: dict[str, Json] | None = None,
+    ) -> tuple[str, Accepted]:  # fmt: skip
+        """Start a thread with its first message; its id and the acknowledgement.
+
+        ``metadata`` is kept with the checkpoint that takes the message in, and can be searched. Raises InvalidInput,
+        AgentNotFound, Conflict if the thread exists, TemporalUnreachable.
+        """
+        said = new_message(message, state, sender=sender, id=message_id, metadata=metadata)
+        thread_id = await self._require_free(thread or f"{agent}-{uuid.uuid4().hex[:8]}")
+        given = ThreadInput(agent=agent, tenant=tenant)
+        return thread_id, await self._update_with_start(thread_id, given, said.content, "send", said, Accepted)
+
+    async def send(
+        self, thread_id: str, message: str = "", *, state: dict[str, Any] | None = None, sender: str = "",
+        message_id: str = "", metadata: dict[str, Json] | None = None, token: str = "",
+    ) -> Accepted:  # fmt: skip
+        """Send a message; a thread that had completed is started again from its head checkpoint.
+
+        The same ``message_id`` twice is one message. ``token`` is that of a lease, where it isn't held by this client.
+        Raises ThreadNotFound, ThreadClosed, ThreadBusy, LeaseHeld, InvalidInput.
+        """
+        token = token or self._tokens.get(thread_id, "")
+        said = new_message(message, state, sender=sender, id=message_id, metadata=metadata, token=token)
+        try:
+            return await self._update(thread_id, "send", said, Accepted)
+        except ThreadNotFound:
+            agent, tenant = await self._resumable(thread_id)
+        given = ThreadInput(agent=agent, tenant=tenant, resume=True)
+        return await self._update_with_start(thread_id, given, said.content, "send", said, Accepted)
+
+    async def wait(self, thread_id: str, message_id: str = "", *, for_people: bool = True) -> TurnResult | StatusAnswer:
+        """Wait until the turn of a message (default: whatever runs now) has ended; its result.
+
+        With ``for_people`` also return, with the status, as soon as the thread waits for a person. Raises NotFound
+        where the thread is at rest and doesn't remember the message, TurnFailed where its workflow has ended in the
+        middle of a turn.
+        """
+        looks = 0
+        while True:
+            status = await self._query(thread_id, "status", StatusAnswer)
+            at_rest = not (status.node or status.queued) and status.status not in ("running", "compensating")
+            for result in reversed(status.results):
+                if message_id in result.message_ids or (at_rest and not message_id):
+                    return result
+            if (for_people and status.status in _WAITS_FOR_PEOPLE) or (at_rest and not message_id):
+                return status
+            if at_rest:
+                hint = "It keeps those of its latest turns; `perdure history` shows the others."
+                raise NotFound(f"Thread {thread_id} has no result of message {message_id}.", hint=hint)
+            looks += 1
+            if looks % _LOOKS == 0 and not await self._is_open(thread_id):
+                ended = f"The workflow of thread {thread_id} ended in the middle of a turn."
+                raise TurnFailed(ended, hint="Temporal shows why; the next message takes the thread up again.")
+            await asyncio.sleep(POLL)
+
+    async def run(self, thread_id: str, message: str) -> str:
+        """Send a message and wait for the answer. Raises TurnFailed where there is none."""
+        accepted = await self.send(thread_id, message)
+        result = await self.wait(thread_id, accepted.message_id, for_people=False)
+        if not isinstance(result, TurnResult) or result.outcome != "answered":
+            raise TurnFailed(f"Turn of {thread_id} ended without an answer: {getattr(result, 'error', '')}.")
+        return result.answer
+
+
+def new_message(
+    content: str, state: dict[str, Any] | None = None, *, sender: str = "", id: str = "",
+    metadata: dict[str, Json] | None = None, token: str = "",
+) -> Send:  # fmt: skip
+    """A message that may be sent. Raises InvalidInput."""
+    said = Send(
+        id=id or str(uuid.uuid4()), content=content, state=state or {}, sender=sender, metadata=metadata or {},
+        token=token,
+    )  # fmt: skip
+    if fault := said.fault():
+        raise fault
+    return said
