@@ -72,6 +72,12 @@ class Checkpoint(Value):
         """The reference that a later step carries."""
         return Ref(id=self.id, step=self.step, digest=self.digest)
 
+    def agrees(self, other: "Checkpoint") -> bool:
+        """Whether both are the same in all that the digest covers, their parents included."""
+        beside = {"cut", "metadata", "facts", "created_at"}
+        mine, theirs = (c.model_dump(mode="json", exclude=beside) for c in (self, other))
+        return canonical(mine) == canonical(theirs)
+
 
 def new_id(milliseconds: int, random: Random) -> str:
     """A version 7 UUID (RFC 9562 §5.7), so ids sort by time; deterministic, given a workflow's clock and random."""

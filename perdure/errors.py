@@ -29,6 +29,7 @@
         ├── StoreOutdated          the store's schema is not the one this version needs
         ├── SchemaTooNew           a checkpoint was written by newer code than this
         ├── SchemaTooOld           a checkpoint is older than the upcasters reach
+        ├── UpcastFailed           an upcaster raised, or made a state that doesn't fit
         ├── KeyMissing             a sealed value names a key that the settings don't have
         ├── NotSetUp               the Temporal namespace lacks something that threads need
         ├── ModelError             the model refused the request for good
@@ -200,6 +201,10 @@ class SchemaTooNew(Failed):
 
 class SchemaTooOld(Failed):
     """A checkpoint was written with a version of the state that no upcaster leads away from."""
+
+
+class UpcastFailed(Failed):
+    """An upcaster raised, or made a state that doesn't fit; the message names it, and the checkpoint."""
 
 
 class KeyMissing(Failed):

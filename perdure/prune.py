@@ -83,8 +83,8 @@ async def prune_all(store: Store, rule: Rule, *, dry_run: bool = False) -> Prune
 async def prune(store: Store, thread_id: str, rule: Rule, *, dry_run: bool = False) -> Pruned:
     """Prune one thread. Raises InvalidInput, ThreadNotFound, IntegrityError, StoreUnreachable.
 
-    Raises Conflict where another thread is forked from what would go, and ConcurrentModification where the thread has
-    moved on meanwhile; then nothing was removed.
+    Raises Conflict where another thread is forked from what would go, or somebody has gone on from it meanwhile; then
+    nothing was removed.
     """
     rule.check()
     thread = await store.thread(thread_id)
@@ -98,7 +98,7 @@ async def prune(store: Store, thread_id: str, rule: Rule, *, dry_run: bool = Fal
     await _check_forks(store, thread_id, set(gone))
     if gone and not dry_run:
         roots = [await _snapshot(store, thread_id, root)] if root else []
-        await store.remove(thread_id, gone, roots, head=thread.head_id)
+        await store.remove(thread_id, gone, roots, head="")
     return Pruned(
         thread_id=thread_id, removed=len(gone), bytes=sum(shape[name].size for name in gone), kept=len(kept),
         root=root, dry_run=dry_run,

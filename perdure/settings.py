@@ -1,11 +1,16 @@
 """Settings of a process, from ``PERDURE_*`` environment variables. Read when asked for, never at import."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from perdure.contracts import TASK_QUEUE, Limits
+from perdure.errors import InvalidInput, UsageError
+
+if TYPE_CHECKING:
+    from perdure.security.keyring import Keyring
 
 
 class Settings(BaseSettings):
@@ -17,6 +22,8 @@ class Settings(BaseSettings):
     app: str = ""
     store: str = ""
     home: Path = Path(".perdure")
+    keys: SecretStr = SecretStr("")  # that seal sensitive channels, the current one first: ID:BASE64,ID:BASE64
+    keys_file: Path | None = None  # has them instead, one a line
     task_queue: str = TASK_QUEUE
     log: str = "text"  # text | json
     log_level: str = "INFO"
@@ -38,3 +45,22 @@ class Settings(BaseSettings):
     def limits(self) -> Limits:
         """What of the settings shapes a workflow's commands."""
         return Limits(heartbeat=self.heartbeat, history_events=self.history_events)
+
+    def keyring(self) -> "Keyring | None":
+        """The keys that seal what is sensitive; None where none are set. Raises InvalidInput, UsageError."""
+        text = self.keys.get_secret_value()
+        if self.keys_file is not None:
+            if text:
+                raise UsageError("Both PERDURE_KEYS and PERDURE_KEYS_FILE are set.", hint="Set one of them.")
+            try:
+                text = self.keys_file.read_text("utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise UsageError(f"PERDURE_KEYS_FILE: {self.keys_file} can't be read: {error}.") from error
+        elif not text:
+            return None
+        from perdure.security.keyring import Keyring  # only who has keys pays for the cryptography
+
+        try:
+            return Keyring.parse(text)
+        except InvalidInput as error:
+            raise InvalidInput(f"PERDURE_KEYS: {error.message}", hint=error.hint) from error

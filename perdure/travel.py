@@ -1,7 +1,8 @@
 """Time travel: the way back from a thread's head, what going back would do outside, and what names a checkpoint."""
 
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from perdure.checkpoint import Checkpoint
@@ -24,7 +25,7 @@ _WHAT_NAMES = "An id or the end of one, a step, head~N, turn:N or good; `perdure
 
 async def line(
     store: "Store", thread_id: str, checkpoint_id: str, *, down_to: int = 0, page: int = PAGE
-) -> AsyncIterator[Checkpoint]:
+) -> AsyncGenerator[Checkpoint, None]:
     """A checkpoint and its ancestors down to a step, newest first, across forks; one query for each page."""
     while True:
         found = await store.path(thread_id, checkpoint_id, limit=page)
@@ -140,11 +141,12 @@ async def _good(store: "Store", head: Checkpoint) -> Checkpoint:
     effects = [row.entry for row in await store.effects(head.thread_id)]
     undone = {effect.checkpoint_id for effect in effects if effect.status == "undone"}
     same: Checkpoint | None = None  # the newest of those that have the state of the one that comes next
-    async for checkpoint in line(store, head.thread_id, head.id):
-        if _has_answered(checkpoint) and not await _rests_on(store, checkpoint, undone):
-            return same or checkpoint
-        unchanged = checkpoint.source in ("rewind", "fork") and not checkpoint.delta
-        same = (same or checkpoint) if unchanged else None
+    async with aclosing(line(store, head.thread_id, head.id)) as checkpoints:
+        async for checkpoint in checkpoints:
+            if _has_answered(checkpoint) and not await _rests_on(store, checkpoint, undone):
+                return same or checkpoint
+            unchanged = checkpoint.source in ("rewind", "fork") and not checkpoint.delta
+            same = (same or checkpoint) if unchanged else None
     raise _unknown(head, "good", "No turn of it has ended with an answer that still holds.")
 
 

@@ -1,6 +1,6 @@
 """A bounded view of a thread's state: what a query can answer without asking a database.
 
-It follows the deltas. While the state fits in the bound it is the state; beyond it the oldest list items go
+It follows the deltas as they are stored, so what is sensitive is redacted. While the state fits in the bound it is the state; beyond it the oldest list items go
 first, then whole channels, and ``truncated`` says so.
 """
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from perdure.canonical import canonical
 from perdure.delta import Delta, Values, apply
+from perdure.security.sealing import redact
 
 BOUND = 16_384  # bytes: a query answer stays far below gRPC's limit, and a carried view below a kilobyte-scale input
 
@@ -34,15 +35,18 @@ class StateView(BaseModel):
         if delta is None:
             self.omitted["*"] = self.omitted.get("*", 0) + 1
             return
-        for channel, operation in delta.items():
-            if operation["op"] == "set":
+        for channel, operation in redact(delta).items():
+            if operation["op"] in ("set", "unset"):
                 self.omitted.pop(channel, None)
             self.values = apply(self.values, {channel: operation})
             self._measure(channel)
         self._shrink()
 
     def _measure(self, channel: str) -> None:
-        self.sizes[channel] = len(canonical({channel: self.values[channel]})) - 1
+        if channel in self.values:
+            self.sizes[channel] = len(canonical({channel: self.values[channel]})) - 1
+        else:
+            self.sizes.pop(channel, None)
 
     def _shrink(self) -> None:
         while sum(self.sizes.values()) >= BOUND:

@@ -1,7 +1,7 @@
 """Threads as the store has them: what can be known of a thread without Temporal, or when Temporal has forgotten it."""
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +118,8 @@ class Archive:
                         found.append(checkpoint)
                     if len(found) == limit:
                         break
-        return await self._entries(row, found)
+        left = await self._left(row, found) if all_branches or before else set()
+        return await self._entries(found, left)
 
     async def find(self, metadata: Mapping[str, Json], *, thread_id: str = "", limit: int = 100) -> list[Checkpoint]:
         """Checkpoints with all of these entries in their metadata, newest first. Raises ThreadNotFound."""
@@ -157,7 +158,7 @@ class Archive:
             return None
         return checkpoint.parent_thread or checkpoint.thread_id, checkpoint.parent_id
 
-    async def _everything(self, row: "ThreadRow", start: tuple[str, str]) -> AsyncIterator[Checkpoint]:
+    async def _everything(self, row: "ThreadRow", start: tuple[str, str]) -> AsyncGenerator[Checkpoint, None]:
         """What the thread itself ever was up to a step, by step, then what it was forked from."""
         newest = await self._store.checkpoint(*start)
         own = [c async for c in self._store.walk(row.thread_id) if newest is None or c.step <= newest.step]
@@ -167,27 +168,25 @@ class Archive:
             async for checkpoint in line(self._store, row.origin_thread, row.origin_id):
                 yield checkpoint
 
-    async def _entries(self, row: "ThreadRow", found: list[Checkpoint]) -> list[HistoryEntry]:
-        """The effects of each, with one query for each of their threads, and whether it is still on the head's line."""
+    async def _entries(self, found: list[Checkpoint], left: set[str]) -> list[HistoryEntry]:
+        """Each with the effects that were made on it; one query for each of their threads."""
         made: dict[tuple[str, str], list[Effect]] = {}
         for thread_id in {checkpoint.thread_id for checkpoint in found}:
             for effect in await self.effects(thread_id):
                 made.setdefault((thread_id, effect.checkpoint_id), []).append(effect)
-        on_line = await self._on_line(row, found)
         return [
             entry(
-                checkpoint, made.get((checkpoint.thread_id, checkpoint.id), []), left=checkpoint.id not in on_line,
+                checkpoint, made.get((checkpoint.thread_id, checkpoint.id), []), left=checkpoint.id in left,
                 delta=_redacted(checkpoint.delta),
             )
             for checkpoint in found
         ]  # fmt: skip
 
-    async def _on_line(self, row: "ThreadRow", found: list[Checkpoint]) -> set[str]:
-        """Which of them lie on the head's line."""
-        if not found:
-            return set()
-        lowest = min(checkpoint.step for checkpoint in found)
-        return {c.id async for c in line(self._store, row.thread_id, row.head_id, down_to=lowest)}
+    async def _left(self, row: "ThreadRow", found: list[Checkpoint]) -> set[str]:
+        """Those of them that are not on the head's line."""
+        down_to = min((checkpoint.step for checkpoint in found), default=0)
+        on_line = {c.id async for c in line(self._store, row.thread_id, row.head_id, down_to=down_to)}
+        return {checkpoint.id for checkpoint in found} - on_line
 
     @property
     def _store(self) -> "Store":

@@ -62,7 +62,7 @@ class Branches:
 
     def grow(self, head: str, forks: Mapping[str, Collection[str]]) -> tuple[tuple[Stretch, ...], ...]:
         """The branches from their roots, the head's last. ``forks`` are the threads by where they were forked."""
-        roots = []
+        roots: list[str] = []
         for node in self._nodes.values():
             parent = self._nodes.get(node.parent_id or "")
             (parent.children if parent else roots).append(node.id)

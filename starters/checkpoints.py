@@ -39,7 +39,7 @@ class Checkpoints(Connection):
     ) -> list[HistoryEntry]:  # fmt: skip
         """A page of the head's line, newest first, across forks; with ``all_branches`` also what rewinds have left.
 
-        ``before`` is a checkpoint: only what came before it. ``where``: only those with these entries in their metadata.
+        ``before``: only what came before this checkpoint. ``where``: only those with these entries in their metadata.
         Raises ThreadNotFound, CheckpointNotFound, AmbiguousCheckpoint.
         """
         return await self._archive.history(

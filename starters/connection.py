@@ -37,6 +37,10 @@ class Connection:
         """Let go of the store's connections."""
         await self._archive.close()
 
+    def _token(self, thread_id: str, given: str) -> str:
+        """The token that a write carries: the one that was given, else that of the lease that this client holds."""
+        return given or self._tokens.get(thread_id, "")
+
     # ── a thread that runs ───────────────────────────────────────────────────────────────────────────────────────
 
     def _handle(self, thread_id: str) -> WorkflowHandle[Any, Any]:
@@ -79,7 +83,8 @@ class Connection:
         self, thread_id: str, given: ThreadInput, about: str, name: str, said: Any, gives: type[Answer], *,
         patience: float = 60,
     ) -> Answer:  # fmt: skip
-        start = WithStartWorkflowOperation(WORKFLOW, lean(given), **await self._begin(thread_id, given, about))
+        options = await self._begin(thread_id, given, about)
+        start = WithStartWorkflowOperation[Any, Any](WORKFLOW, lean(given), **options)
         update = self.temporal.execute_update_with_start_workflow
         args = [] if said is None else [said]
         call = lambda: update(name, args=args, start_workflow_operation=start, result_type=gives)  # noqa: E731

@@ -33,7 +33,7 @@ class Place(Value):
 class Difference(Value):
     """How the state at one place differs from that at another.
 
-    ``patch`` is a JSON Patch (RFC 6902) from the first to the second; ``edits`` are its operations, with what was there.
+    ``patch`` is a JSON Patch (RFC 6902) from the first to the second; ``edits`` are its operations with what was there.
     """
 
     before: Place
@@ -50,6 +50,4 @@ def difference(before: Place, one: dict[str, Json], after: Place, other: dict[st
 
 def entry(checkpoint: Checkpoint, effects: list[Effect], *, left: bool, delta: dict[str, Any]) -> HistoryEntry:
     """A checkpoint as an entry of a history, with its delta as it may be shown."""
-    return HistoryEntry.model_validate(
-        {**checkpoint.__dict__, "effects": tuple(effects), "left": left, "delta": delta}
-    )
+    return HistoryEntry.model_validate({**checkpoint.__dict__, "effects": tuple(effects), "left": left, "delta": delta})

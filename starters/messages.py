@@ -39,8 +39,11 @@ class Messages(Connection):
         The same ``message_id`` twice is one message. ``token`` is that of a lease, where it isn't held by this client.
         Raises ThreadNotFound, ThreadClosed, ThreadBusy, LeaseHeld, InvalidInput.
         """
-        token = token or self._tokens.get(thread_id, "")
+        token = self._token(thread_id, token)
         said = new_message(message, state, sender=sender, id=message_id, metadata=metadata, token=token)
+        return await self._deliver(thread_id, said)
+
+    async def _deliver(self, thread_id: str, said: Send) -> Accepted:
         try:
             return await self._update(thread_id, "send", said, Accepted)
         except ThreadNotFound:

@@ -10,6 +10,7 @@ import pytest_asyncio
 from temporalio.testing import TimeSkippingConfig, WorkflowEnvironment
 
 from perdure.app import App
+from perdure.stores import Store, open_store
 from perdure.testing import Script
 from perdure.wire import data_converter
 from perdure.workers.embedded import TUNING
@@ -62,3 +63,18 @@ def redis_url() -> Iterator[Callable[[], str]]:
     """Makes Redis stores: each ``redis_url()`` is the URL of another one, which is empty and has not been migrated."""
     with stores() as fresh:
         yield fresh
+
+
+@pytest_asyncio.fixture(params=["memory", "sqlite", "postgres", "redis"])
+async def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """An empty store of each kind."""
+    if request.param == "memory":
+        url = f"memory://{tmp_path.name}"
+    elif request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'store.db'}"
+    else:
+        url = request.getfixturevalue(f"{request.param}_url")()
+    store = open_store(url)
+    await store.migrate()
+    yield store
+    await store.close()

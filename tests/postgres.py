@@ -26,7 +26,7 @@ _NOBODY = 65534  # PostgreSQL refuses to run as root
 # What a crash of the machine loses is lost with the temporary directory anyway.
 _SETTINGS = {
     "listen_addresses": "", "fsync": "off", "full_page_writes": "off", "max_connections": "100",
-    "shared_buffers": "64MB", "autovacuum": "off", "log_min_messages": "fatal",
+    "shared_buffers": "64MB", "autovacuum": "off", "log_min_messages": "panic",
 }  # fmt: skip
 
 # The shell's standard input is a pipe from us: a line in it is a signal to pass on, and its end is our own end.

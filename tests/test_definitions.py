@@ -262,9 +262,10 @@ class Secretive(State):
         ({"tools": [fine]}, "is no tool"), ({"state": dict}, "is no State"),
         ({"state": Secretive}, r"Secretive\.vault holds a secret"),
         ({"idle": "forever"}, "'forever' is no duration"), ({"model_timeout": "x"}, "'x' is no duration"),
-        ({"model_deadline": -1}, "longer than nothing"), ({"context_tokens": 0}, "at least 1"),
+        ({"model_deadline": -1}, "longer than nothing"), ({"context_tokens": 0}, "context_tokens: .*equal to 1"),
         ({"parameters": {"temperature": object()}}, "`parameters` is no JSON"),
         ({"parameters": {"stream": True, "model": "x"}}, "can't set model, stream"),
+        ({"budget": 3}, "3 is no Budget"),
     ],
 )  # fmt: skip
 def test_a_wrong_agent_says_which(options: dict[str, Any], why: str) -> None:
@@ -275,7 +276,9 @@ def test_a_wrong_agent_says_which(options: dict[str, Any], why: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "two words", "-x", "x" * 65, "ä", "a/b"])
 def test_a_wrong_agent_name_is_refused(name: str) -> None:
-    """Names go into ids and search attributes."""
+    """Names go into ids and search attributes; and there is no model without a name."""
+    with pytest.raises(DefinitionError, match=r"Agent clerk: node model: model: .*at least 1 character"):
+        Agent(name="clerk", model="")
     with pytest.raises(DefinitionError, match="is no agent name"):
         Agent(name=name, model="m")
 
@@ -298,9 +301,9 @@ def agent(*tools: Tool, **options: Any) -> Agent:
 def test_a_whole_app_is_fine() -> None:
     """A compensation may take the receipt and the call's own arguments, and what has a default."""
     app = App(agents=[agent(act)], tools=[tool(name="undo", effect="idempotent", hidden=True)(undo)])
-    assert app.agent("clerk").name == "clerk"
+    assert app.graph("clerk").tools == (act,)
     with pytest.raises(AgentNotFound, match=r"no agent 'nobody'.*Agents: clerk"):
-        app.agent("nobody")
+        app.graph("nobody")
 
 
 @pytest.mark.parametrize(
@@ -311,14 +314,14 @@ def test_a_whole_app_is_fine() -> None:
         (lambda: App(agents=[agent(tool(fine))], tools=[tool(name="fine")(undo)]),
          rf"Two tools are named 'fine': {__name__}\.undo and {__name__}\.fine"),
         (lambda: App(agents=[], tools=[anything]), "is no tool"),
-        (lambda: App(agents=[agent(act, act)], tools=[tool(undo)]), "Agent clerk lists tool 'act' twice"),
+        (lambda: App(agents=[agent(act, act)], tools=[tool(undo)]), "node model: it lists tool 'act' twice"),
         (lambda: App(agents=[agent(act)]), rf"Tool {__name__}\.act: its compensation 'undo' is unknown"),
         (lambda: App(agents=[agent(act)], tools=[tool(name="undo")(undo_more)]),
          rf"Tool {__name__}\.undo_more compensates act but needs colour, reason, .*receipt and amount, to"),
         (lambda: App(agents=[agent(act)], tools=[tool(effect="irreversible")(undo)]),
          rf"Tool {__name__}\.undo compensates act .*not irreversible"),
-        (lambda: App(agents=[agent(cache="everywhere")]), "Agent clerk: cache: .*'lineage', 'global' or 'off'"),
-        (lambda: App(agents=[agent(on_busy="panic")]), "Agent clerk: on_busy: "),
+        (lambda: App(agents=[agent(cache="everywhere")]), "Agent clerk: .*cache: .*'lineage', 'global' or 'off'"),
+        (lambda: App(agents=[agent(on_busy="panic")]), "Agent clerk: on_busy: 'panic' is none of enqueue, reject"),
     ],
 )  # fmt: skip
 def test_a_wrong_app_says_where(build: Callable[[], App], why: str) -> None:
@@ -375,7 +378,7 @@ def test_annotations_may_be_read_later(folder: Path) -> None:
     """A module with ``from __future__ import annotations``, recursive models and all, is an app like any other."""
     (folder / "later.py").write_text(LATER)
     add = load_app("later").tools["add"]
-    assert load_app("later:app").agents.keys() == {"shop"}
+    assert load_app("later:app").graphs.keys() == {"shop"}
     parameters = add.schema()["function"]["parameters"]
     assert parameters["required"] == ["item"]
     assert parameters["properties"]["item"]["description"] == "what to add"
@@ -417,7 +420,8 @@ def test_a_definition_is_named_by_its_content() -> None:
 
     def digest(*tools: Tool, **options: Any) -> str:
         defined = agent(*tools, **options)
-        return defined.definition(App(agents=[defined]).tools, Limits()).spec.digest
+        app = App(agents=[defined])
+        return app.graph("clerk").definition(app.tools, Limits()).spec.digest
 
     one = digest(tool(fine), state=Notes)
     assert one == digest(tool(fine), state=Notes)

@@ -9,10 +9,8 @@ import pytest
 from pydantic import BaseModel
 
 from perdure import END, START, Agent, App, Cache, Command, Graph, Retry, Send, State, append, tool
-from perdure.contracts import Answer
 from perdure.errors import InvalidInput, Refused, RequestNotFound
 from perdure.nodes import NodeContext
-from perdure.starters.client import Client
 from perdure.testing import Rule, Script, call, say
 from tests.conftest import MakeWorld
 from tests.witness import Holds, Witness
@@ -298,11 +296,11 @@ async def test_a_human_node_waits_and_nothing_runs_again_when_the_answer_comes(w
     status = await world.stands(thread, "awaiting_input")
     assert "q1" in status.waiting_for[0] and "Is 'a draft' good?" in status.waiting_for[0]
     with pytest.raises(InvalidInput):
-        await world.client.answer(thread, "perhaps", question_id=question, by="anna")
+        await world.client.answer(thread, question, "perhaps", by="anna")
     with pytest.raises(RequestNotFound):
-        await world.client.answer(thread, {"good": True}, question_id="q9", by="anna")
+        await world.client.answer(thread, "q9", {"good": True}, by="anna")
     before = await world.client.checkpoint(thread)
-    await world.client.answer(thread, {"good": True, "why": "short"}, question_id=question, by="anna")
+    await world.client.answer(thread, question, {"good": True, "why": "short"}, by="anna")
     result = await world.ended(thread, accepted.message_id)
     assert result.outcome == "answered"
     state = await world.client.state(thread)
@@ -310,7 +308,7 @@ async def test_a_human_node_waits_and_nothing_runs_again_when_the_answer_comes(w
     assert witness.of(thread) == ["draft"]
     assert before.head is not None and before.next == ("ask",)
     with pytest.raises(Refused):
-        await world.client.answer(thread, {"good": False}, question_id=question, by="ben")
+        await world.client.answer(thread, question, {"good": False}, by="ben")
 
 
 async def test_a_question_that_nobody_answers_takes_its_own_route(world: World) -> None:
@@ -340,12 +338,10 @@ async def test_of_two_answers_at_once_one_counts_and_the_other_is_refused(world:
     thread, accepted = await world.client.start("review", state={"kind": "x"}, thread=world.thread())
     question = await asked(world, thread)
 
-    def answered(client: Client, good: bool) -> Any:
-        return client.answer(
-            thread, Answer(question_id=question, by="x", value={"good": good}).value, question_id=question, by="x"
-        )
+    def answered(good: bool) -> Any:
+        return world.client.answer(thread, question, {"good": good}, by="x")
 
-    came = await asyncio.gather(answered(world.client, True), answered(world.client, False), return_exceptions=True)
+    came = await asyncio.gather(answered(True), answered(False), return_exceptions=True)
     assert sum(isinstance(one, Refused) for one in came) == 1
     await world.ended(thread, accepted.message_id)
     assert len([c for c in await world.client.history(thread) if c.nodes == ("ask",)]) == 1

@@ -6,7 +6,7 @@ Long: one claim a way to travel.
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 
@@ -22,6 +22,7 @@ from perdure.errors import (
     Refused,
     ThreadBusy,
 )
+from perdure.starters.client import Client
 from perdure.testing import Rule, Script, call, say, together
 from perdure.verify import verify
 from tests.conftest import MakeWorld
@@ -116,6 +117,11 @@ async def at_step(world: World, thread: str, step: int) -> str:
     return found
 
 
+async def forked(world: World, origin: str, at: str, **more: Any) -> str:
+    """A fork; its id."""
+    return (await world.client.fork(origin, at, thread=world.thread(), **more)).thread_id
+
+
 async def labels(world: World, thread: str) -> dict[str, str]:
     """The ledger, as label -> status."""
     return {effect.label(): effect.status for effect in await world.client.effects(thread)}
@@ -162,14 +168,12 @@ async def test_what_follows_a_rewind_pays_for_no_call_again_and_acts_under_new_k
     keys = {effect.key for effect in await world.client.effects(thread)}
     await world.client.rewind(thread, start, go_on=True)
     await eventually(lambda: world.client.history(thread), lambda line: len(line) == 5 and not line[0].next.tasks)
-    assert sorted(witness.of(thread)) == ["book car"] * 2 + ["book tent"] * 2 + ["cancel car", "cancel tent"]  # noqa: RUF005
+    assert sorted(witness.of(thread)) == ["book car"] * 2 + ["book tent"] * 2 + ["cancel car", "cancel tent"]
     assert len(world.model.calls_by_key) == paid
     effects = await world.client.effects(thread)
     assert len({effect.key for effect in effects}) == 4 and {e.key for e in effects if e.branch == 0} == keys
-    assert [c.facts["usage"] for c in await world.client.history(thread) if c.nodes == ("model",)] == [
-        {"calls": 1, "cached": 1, "saved": c["saved"]}
-        for c in [c.facts["usage"] for c in await world.client.history(thread) if c.nodes == ("model",)]
-    ]
+    usages = [c.usage for c in await world.client.history(thread) if c.nodes == ("model",)]
+    assert [(usage.calls, usage.cached, usage.tokens) for usage in usages] == [(1, 1, 0)] * 2
     [left] = (await world.client.status(thread)).results[-1:]
     assert left.outcome == "answered"
     assert (await verify(world.store, thread)).problem is None
@@ -214,7 +218,7 @@ async def test_a_fork_in_the_middle_of_200_steps_pays_only_for_its_own_calls(wor
     middle = await at_step(world, thread, LOOKS)  # after half of the looks
     messages = (await world.client.state(thread, middle))["messages"]
     changed = [*messages[:-1], {**messages[-1], "content": "changed", "note": "error"}]
-    fork = await world.client.fork(thread, middle, state={"messages": changed}, fork=world.thread())
+    fork = await forked(world, thread, middle, state={"messages": changed})
     status = await eventually(lambda: world.client.status(fork), lambda s: bool(s.results) and not s.node)
     assert status.results[-1].answer == "I see that it has changed."
     assert len(world.model.calls_by_key) == paid + 1
@@ -228,7 +232,7 @@ async def test_a_fork_in_the_middle_of_200_steps_pays_only_for_its_own_calls(wor
 async def test_a_fork_that_changes_nothing_pays_nothing_and_leaves_its_origin_alone(world: World) -> None:
     thread = await turn(world, "Both of them.")
     paid, before = len(world.model.calls_by_key), await world.client.history(thread)
-    fork = await world.client.fork(thread, await at_step(world, thread, 1), fork=world.thread())
+    fork = await forked(world, thread, await at_step(world, thread, 1))
     await eventually(lambda: world.client.status(fork), lambda s: bool(s.results) and not s.node)
     assert len(world.model.calls_by_key) == paid
     assert sorted(witness.of(fork)) == ["book car", "book tent"]
@@ -242,7 +246,7 @@ async def test_a_fork_that_changes_nothing_pays_nothing_and_leaves_its_origin_al
 async def test_an_approval_is_never_inherited(world: World) -> None:
     thread, sent = await world.begin("trips", "Pay now.")
     [request] = (await world.opened(thread)).open
-    fork = await world.client.fork(thread, await at_step(world, thread, 1), fork=world.thread())
+    fork = await forked(world, thread, await at_step(world, thread, 1))
     [asked] = (await world.opened(fork)).open
     await world.client.decide(thread, "approve", request, approver="ben")
     await world.ended(thread, sent)
@@ -263,21 +267,21 @@ async def test_a_fork_that_cannot_be_made_says_why_and_leaves_nothing(world: Wor
     ):
         name = world.thread()
         with pytest.raises(error):
-            await world.client.fork(thread, at, state=state, fork=name)
+            await world.client.fork(thread, at, state=state, thread=name)
         assert await world.store.thread(name) is None
     with pytest.raises(Conflict):
-        await world.client.fork(thread, head, fork=thread)
+        await world.client.fork(thread, head, thread=thread)
 
 
 async def test_a_held_fork_stands_still_until_it_is_told_to_go_on_or_gets_a_message(world: World) -> None:
     thread = await turn(world, "Both of them.")
-    one = await world.client.fork(thread, await at_step(world, thread, 1), hold=True, fork=world.thread())
+    one = await forked(world, thread, await at_step(world, thread, 1), hold=True)
     status = await world.stands(one, "idle")
     assert (status.node, witness.of(one)) == ("", [])
     accepted = await world.client.send(one, "Hello.")
     assert (await world.ended(one, accepted.message_id)).answer == "Hello."
     assert witness.of(one) == []  # the calls that were open are answered, not made
-    two = await world.client.fork(thread, await at_step(world, thread, 1), hold=True, fork=world.thread())
+    two = await forked(world, thread, await at_step(world, thread, 1), hold=True)
     await world.stands(two, "idle")
     await world.client.resume(two)
     await eventually(lambda: world.client.status(two), lambda s: bool(s.results) and not s.node)
@@ -337,16 +341,18 @@ async def test_a_turn_and_a_lease_keep_others_from_writing(world: World) -> None
     with pytest.raises(ThreadBusy):
         await world.client.update_state(thread, {"city": "Bern"})
     other = await turn(world, "Hello.")
-    async with world.client.lease(other, holder="anna", seconds=600) as lease:
+    stranger = Client(world.temporal, world.settings)
+    async with world.client.lease(other, holder="anna", seconds=600):
         for refused in (
-            world.client.update_state(other, {"city": "Bern"}),
-            world.client.send(other, "Hello."),
-            world.client.rewind(other, await at_step(world, other, 0)),
+            stranger.update_state(other, {"city": "Bern"}),
+            stranger.send(other, "Hello."),
+            stranger.rewind(other, await at_step(world, other, 0)),
         ):
             with pytest.raises(LeaseHeld, match="anna"):
                 await refused
         row = await world.store.thread(other)
         assert row is not None and "anna" in row.lease
-        await world.client.update_state(other, {"city": "Bern"}, token=lease.token)
+        await world.client.update_state(other, {"city": "Bern"})
+    await stranger.close()
     await world.client.update_state(other, {"city": "Basel"})
     assert (await world.client.state(other))["city"] == "Basel"

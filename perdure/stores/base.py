@@ -169,15 +169,15 @@ class Store(Protocol):
         """
 
     async def restore(self, step: Step, *, head: bool) -> None:
-        """Put back a checkpoint that is missing, as it was, and with ``head`` make it the head (and the thread, where
-        that is missing too). A checkpoint that is there is left as it is."""
+        """Put back a checkpoint that is missing or damaged, with its snapshot; with ``head`` make it the head (and the
+        thread, where that is missing too). One that is there stays, if all is right that its digest covers."""
 
     async def remove(self, thread_id: str, checkpoint_ids: Sequence[str], roots: Sequence[Snapshot], *, head: str) -> None:
         """Remove checkpoints for good, with their snapshots, cached results and receipts.
 
         ``roots`` is the whole state at each remaining checkpoint whose parent goes: that one is ``cut`` from then on.
-        ``head`` is the head afterwards. Raises Conflict where another thread is forked from a removed one; nothing
-        changes.
+        ``head`` is the head afterwards; empty: the one that it is by then. Raises Conflict where another thread is
+        forked from a removed one, or something that stays goes back to it; nothing changes.
         """
 
     async def checkpoint(self, thread_id: str, checkpoint_id: str) -> Checkpoint | None:

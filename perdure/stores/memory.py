@@ -121,7 +121,7 @@ class MemoryStore:
         written = records.record(Entry.of(step))
         thread = self._threads.setdefault(c.thread_id, _Thread())
         there = thread.checkpoints.get(c.id)
-        if there is not None and records.is_whole(c.thread_id, c.id, there, c.digest):
+        if there is not None and records.is_whole(there, c):
             written = there
         self._add(thread, step, written)
         if head:
@@ -135,6 +135,7 @@ class MemoryStore:
         if thread is None:
             return
         gone = set(checkpoint_ids) & thread.checkpoints.keys()
+        head = head or (thread.row.head_id if thread.row else "")
         for fork in self._forks(thread_id):
             if fork.origin_id in gone:
                 raise refusals.forked(thread_id, fork.thread_id)

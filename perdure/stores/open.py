@@ -1,24 +1,27 @@
 """From a URL to a store."""
 
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from perdure.errors import InvalidInput, StoreUnreachable
 from perdure.stores.base import Store
 
+_FORMS = "sqlite:///FILE, postgresql://USER:PASSWORD@HOST/DATABASE, redis://HOST/NUMBER, or memory://NAME"
+
 
 def open_store(url: str) -> Store:
-    """The store at ``sqlite:///relative/file`` or ``sqlite:////absolute/file``. Nothing is touched until its first use.
+    """The store at a URL. Nothing is touched until its first use.
 
-    Raises InvalidInput for another kind of URL.
+    ``sqlite:///relative/file`` or ``sqlite:////absolute/file``; ``postgresql://`` (see ``perdure.stores.postgres``);
+    ``redis://``, ``rediss://`` or ``unix://`` (see ``perdure.stores.redis_store``); ``memory://name``, which is the
+    same one for everybody in this process. Raises InvalidInput for another kind of URL, and where a driver is missing.
     """
-    parts = urlsplit(url)
-    path = parts.path.removeprefix("/")
-    if parts.scheme != "sqlite" or parts.netloc or not path:
-        raise InvalidInput(f"{url!r} names no store.", hint="Use sqlite:///FILE, or sqlite:////ABSOLUTE/FILE.")
-    from perdure.stores.sql_store import SqlStore  # SQLAlchemy is slow to import: only who opens a store pays
-
-    return SqlStore.sqlite(Path(path))
+    opens = _KINDS.get(urlsplit(url).scheme)
+    opened = opens(url) if opens else None
+    if opened is None:
+        raise InvalidInput(f"{_shown(url)!r} names no store.", hint=f"Use {_FORMS}.")
+    return opened
 
 
 def open_existing(url: str) -> Store:
@@ -34,3 +37,50 @@ def open_existing(url: str) -> Store:
             f"There is no store {store.url}.", hint="Is PERDURE_STORE right? `perdure db migrate` makes one."
         )
     return store
+
+
+# Drivers are slow to import, and some are not installed: only who opens such a store needs them.
+
+
+def _sqlite(url: str) -> Store | None:
+    parts = urlsplit(url)
+    path = parts.path.removeprefix("/")
+    if parts.netloc or parts.query or not path:
+        return None
+    from perdure.stores.sql_store import SqlStore
+
+    return SqlStore.sqlite(Path(path))
+
+
+def _postgres(url: str) -> Store | None:
+    from perdure.stores.sql_store import SqlStore
+
+    return SqlStore.postgres(url)
+
+
+def _redis(url: str) -> Store | None:
+    try:
+        from perdure.stores.redis_store import RedisStore
+    except ModuleNotFoundError as error:
+        raise InvalidInput(
+            f"Redis needs a driver that is not installed ({error}).", hint="pip install 'perdure[redis]'."
+        ) from error
+    return RedisStore.from_url(url)
+
+
+def _memory(url: str) -> Store | None:
+    from perdure.stores.memory import MemoryStore
+
+    return MemoryStore.named(urlsplit(url).netloc)
+
+
+_KINDS: dict[str, Callable[[str], Store | None]] = {
+    "sqlite": _sqlite, "postgresql": _postgres, "postgres": _postgres, "redis": _redis, "rediss": _redis,
+    "unix": _redis, "memory": _memory,
+}  # fmt: skip
+
+
+def _shown(url: str) -> str:
+    """A URL without the password that may be in it."""
+    kind, mark, rest = url.partition("://")
+    return f"{kind}{mark}{rest.rpartition('@')[2]}"

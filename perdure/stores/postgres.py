@@ -56,7 +56,7 @@ def _read(url: str) -> tuple[URL, dict[str, float]]:
             f"{_without_password(url)!r} names no database.", hint="Use postgresql://USER:PASSWORD@HOST/DATABASE."
         ) from error
     rest = {name: value for name, value in place.query.items() if name not in _NUMBERS}
-    return place.set(query=_CONNECTION | rest), {**_NUMBERS, **asked}
+    return place.set(query={**_CONNECTION, **rest}), {**_NUMBERS, **asked}
 
 
 def _without_password(url: str) -> str:
@@ -110,6 +110,7 @@ class PostgresDialect:
     async def bytes(self, connection: AsyncConnection, tables: Sequence[str]) -> int:
         total = 0
         for table in tables:
-            size = f"SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('{table}')"
+            partitions = f"SELECT sum(pg_total_relation_size(inhrelid)) FROM pg_inherits WHERE inhparent = '{table}'::regclass"
+            size = f"SELECT pg_total_relation_size('{table}') + coalesce(({partitions}), 0)"
             total += int((await connection.exec_driver_sql(size)).scalar_one())
         return total

@@ -109,10 +109,10 @@ def link(thread_id: str, checkpoint_id: str, stored: bytes) -> Link:
         raise _unreadable(thread_id, checkpoint_id, "its link can't be read") from error
 
 
-def is_whole(thread_id: str, checkpoint_id: str, stored: tuple[bytes | None, bytes | None], digest: str) -> bool:
-    """Whether this is the checkpoint with this digest, as it was written."""
+def is_whole(stored: tuple[bytes | None, bytes | None], checkpoint: Checkpoint) -> bool:
+    """Whether this is the checkpoint, as it was written, in all that its digest covers."""
     try:
-        return entry(thread_id, checkpoint_id, stored).checkpoint.digest == digest
+        return entry(checkpoint.thread_id, checkpoint.id, stored).checkpoint.agrees(checkpoint)
     except IntegrityError:
         return False
 

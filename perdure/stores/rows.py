@@ -289,7 +289,7 @@ def effect(row: Row) -> EffectRow:
     """A ledger entry from its row."""
     key = row["key"].decode(errors="replace")
     with _reading("effects", row["thread_id"], key):
-        texts = {name: read_text(row[name]) for name in _TEXTS}
+        texts: dict[str, Any] = {name: read_text(row[name]) for name in _TEXTS}
         entry = Effect(
             key=key, index=row["position"], checkpoint_id=_maybe_read(row["checkpoint_id"]),
             **texts, **{name: row[name] for name in _PLAIN},

@@ -57,8 +57,8 @@ class SqliteDialect:
 
     async def cautions(self, connection: AsyncConnection) -> list[str]:
         return [
-            "SQLite writes with synchronous=normal: a power cut of its machine can lose the commits of the last moments "
-            "(Temporal's retries write them again), but no claim of an irreversible effect."
+            "SQLite writes with synchronous=normal: a power cut of its machine can lose the commits of the last "
+            "moments (Temporal's retries write them again), but no claim of an irreversible effect."
         ]
 
     async def bytes(self, connection: AsyncConnection, tables: Sequence[str]) -> int:

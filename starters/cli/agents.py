@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from perdure.contracts import NodeSpec
+from perdure.contracts import START, NodeSpec
 from perdure.errors import UsageError
 from perdure.starters.cli.command import Session, command
 from perdure.starters.cli.output import safe
@@ -31,9 +31,10 @@ As = Annotated[
 
 
 class Drawing(Value):
-    """A graph: its nodes and where they lead, and the same as a Mermaid flowchart."""
+    """A graph: what it starts with, its nodes and where they lead; and the same as a Mermaid flowchart."""
 
     name: str
+    start: tuple[str, ...]
     nodes: dict[str, NodeSpec]
     mermaid: str
 
@@ -54,5 +55,6 @@ async def graph(session: Session, name: GraphName, form: As = None) -> None:
     found = app.graph(name)
     flowchart = mermaid(found)
     seen = session.out.console.is_terminal if form is None else form is Picture.terminal
-    document = Drawing(name=name, nodes=dict(found.specs), mermaid=flowchart)
+    start = found.chosen_by(START) or found.start
+    document = Drawing(name=name, start=start, nodes=dict(found.specs), mermaid=flowchart)
     session.out.show(document, safe(terminal(found) if seen else flowchart))

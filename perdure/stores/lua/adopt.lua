@@ -1,4 +1,4 @@
--- Give a thread what was laid out for it. KEYS: those of the thread, then those laid out, in the same order.
+-- Give a thread what was laid out for it. KEYS: those of the thread, then what was laid out. ARGV: the order.
 local order = cjson.decode(ARGV[1])
 if head() ~= '' then
     local ours = redis.call('HGET', thread, 'made_by') == order.token -- said again, because the answer was lost
@@ -7,12 +7,12 @@ end
 if order.reserved and seconds() - order.reserved > order.patience then
     return {'late'}
 end
-local half = #KEYS / 2
-for i = 1, half do
-    local laid_out = KEYS[half + i]
+local places = {checkpoints, links, steps, snapshots, labels, receipts, receipt_keys}
+for i, place in ipairs(places) do
+    local laid_out = KEYS[#KEYS - #places + i]
     if redis.call('EXISTS', laid_out) == 1 then
-        redis.call('RENAME', laid_out, KEYS[i])
-        redis.call('PERSIST', KEYS[i])
+        redis.call('RENAME', laid_out, place)
+        redis.call('PERSIST', place)
     end
 end
 redis.call('HSET', thread, unpack(order.row))

@@ -18,7 +18,7 @@ while #found < limit do
         base = way.base_id or ''
     end
     if way.cut or (to_base and id == base) then
-        return {found, '', '', base, redis.call('HGET', snapshots, id)}
+        return {found, '', '', base, to_base and redis.call('HGET', snapshots, id)}
     end
     if not way.parent_id then
         return {found, '', '', base, false}

@@ -9,7 +9,7 @@ end
 if stands ~= order.extends then
     return {'moved', stands}
 end
-if order.parent and redis.call('HEXISTS', links, order.parent) == 0 then
+if order.orphan or (order.parent and redis.call('HEXISTS', links, order.parent) == 0) then
     return {'orphan', stands}
 end
 if order.reserved and seconds() - order.reserved > order.patience then

@@ -40,7 +40,9 @@ for request, id in pairs(whole(requests)) do
         forgotten[#forgotten + 1] = id
     end
 end
-redis.call('HSET', thread, unpack(order.row))
+if #order.row > 0 then
+    redis.call('HSET', thread, unpack(order.row))
+end
 redis.call('HINCRBY', counts, 'written', 1)
 redis.call('HINCRBY', counts, 'removed', 1)
 return {'done', unlabelled, forgotten}

@@ -9,4 +9,4 @@ local counted = {redis.call('ZCARD', steps), redis.call('HLEN', links), redis.ca
 if #ids == 0 then
     return {{}, {}, {}, counted}
 end
-return {ids, redis.call('HMGET', links, unpack(ids)), redis.call('HMGET', checkpoints, unpack(ids)), counted}
+return {places, redis.call('HMGET', links, unpack(ids)), redis.call('HMGET', checkpoints, unpack(ids)), counted}

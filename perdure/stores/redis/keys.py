@@ -4,6 +4,7 @@ A thread's own keys share a hash tag, so on a cluster they lie on one node and a
 crosses threads has keys of its own; it is written before what makes it true, and checked against that when it is read.
 """
 
+import json
 import re
 
 from perdure.canonical import canonical
@@ -17,6 +18,7 @@ _PARTS = (
     "thread", "checkpoints", "links", "steps", "snapshots", "labels", "receipts", "receipt-keys", "effects",
     "arguments", "done", "turns", "claims", "requests", "forks", "counts",
 )  # fmt: skip
+# What a copy of a thread takes along, in the order of `lua/adopt.lua`.
 COPIED = ("checkpoints", "links", "steps", "snapshots", "labels", "receipts", "receipt-keys")
 ID_FROM = _PLACE + 2  # where the id begins in a place, as Lua counts
 LABEL_ID_FROM = 64 + 1 + _PLACE + 2  # and in a label
@@ -39,10 +41,6 @@ class Keys:
     def part(self, thread_id: str, name: str) -> str:
         """One of them."""
         return f"{{{self.prefix}:{thread_id}}}:{name}"
-
-    def laid_out(self, thread_id: str, token: str) -> list[str]:
-        """Where a copy is laid out before it becomes the thread, in the order of ``thread``."""
-        return [self.part(thread_id, f"copy:{token}:{name}") for name in _PARTS]
 
     def label(self, label: str) -> str:
         """The checkpoints of all threads that have an entry in their metadata."""
@@ -69,9 +67,19 @@ def place(step: int, checkpoint_id: str) -> str:
     return f"{step:0{_PLACE}}:{checkpoint_id}"
 
 
+def id_in(place: bytes) -> str:
+    """The checkpoint's id in its place."""
+    return place[ID_FROM - 1 :].decode()
+
+
 def labelled(label: str, milliseconds: int, checkpoint_id: str) -> str:
     """Where a checkpoint comes among all of its thread that have an entry in their metadata."""
     return f"{label}:{max(milliseconds, 0):0{_PLACE}}:{checkpoint_id}"
+
+
+def read_label(label: bytes) -> tuple[str, str]:
+    """The label and the checkpoint's id in a place among all that have it."""
+    return label[:64].decode(), label[LABEL_ID_FROM - 1 :].decode()
 
 
 def turn_place(turn: int, step: int, index: int, key: str) -> str:
@@ -85,6 +93,12 @@ def turn_bound(turn: int) -> str:
 
 
 KEY_FROM = 3 * (_PLACE + 1) + 1  # where the key begins in the place of an effect, as Lua counts
+
+
+def read_pair(stored: bytes | str) -> tuple[str, str]:
+    """The inverse of ``pair``."""
+    thread_id, checkpoint_id = json.loads(stored)
+    return thread_id, checkpoint_id
 
 
 def pair(thread_id: str, checkpoint_id: str) -> str:

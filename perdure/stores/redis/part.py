@@ -40,7 +40,7 @@ class Part:
         return await (await self._ready()).ask_all(commands)
 
     async def _tell(self, *commands: Command) -> list[Any]:
-        return await (await self._ready()).tell(*commands)
+        return await (await self._ready()).tell_all(commands)
 
     async def _run(self, name: str, thread_id: str, *arguments: Argument) -> Any:
         """Run a script on a thread."""

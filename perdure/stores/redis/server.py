@@ -1,6 +1,5 @@
-"""The connection to a Redis or Valkey server, or to a cluster of them: commands, scripts, patience, and errors as ours."""
+"""The connection to a Redis or Valkey server, or to a cluster: commands, scripts, patience, and errors as ours."""
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -24,9 +23,12 @@ _SECONDS = 10.0  # for an answer, for a connection, and for replicas
 # A server that is started again, or a replica that takes over, is back within seconds: nine attempts last about three.
 # All that a store sends may be sent again, see perdure.stores.redis_store.
 _RETRIES = 8
-_AGAIN = (
+_READS = frozenset(
+    {"ancestor", "back", "effects", "forks", "outline", "receipts", "rows", "snapshots", "walk"}
+)  # the scripts that change nothing: replicas are none of their business
+_AGAIN: tuple[type[exceptions.RedisError], ...] = (
     exceptions.ConnectionError, exceptions.TimeoutError, exceptions.BusyLoadingError, exceptions.ReadOnlyError,
-    exceptions.ClusterDownError, exceptions.MasterDownError, exceptions.TryAgainError, OSError,
+    exceptions.ClusterDownError, exceptions.MasterDownError, exceptions.TryAgainError,
 )  # fmt: skip
 
 
@@ -87,8 +89,8 @@ class Server:
         """Send several that only read, in one round trip."""
         return await self._send(commands) if commands else []
 
-    async def tell(self, *commands: Command) -> list[Any]:
-        """Send commands that write, in one round trip; on a cluster, one round trip to each node."""
+    async def tell_all(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands that write, in one round trip; on a cluster, one to each node."""
         if not commands:
             return []
         if not self._wait:
@@ -100,11 +102,12 @@ class Server:
     async def run(self, name: str, keys: Sequence[str], *arguments: Argument) -> Any:
         """Run a script; its answer."""
         script = _script(name)
+        send = self.ask_all if name in _READS else self.tell_all
         rest = (len(keys), *keys, *arguments)
         try:
-            return (await self.tell(("EVALSHA", script.sha, *rest)))[0]
+            return (await send([("EVALSHA", script.sha, *rest)]))[0]
         except exceptions.NoScriptError:  # a server that was started again has forgotten it
-            return (await self.tell(("EVAL", script.source, *rest)))[0]
+            return (await send([("EVAL", script.source, *rest)]))[0]
 
     async def keys(self, pattern: str) -> "list[bytes]":
         """All keys that match, on all nodes; reads every key there is."""
@@ -133,7 +136,7 @@ class Server:
             yield
         except exceptions.NoScriptError:
             raise
-        except (exceptions.RedisError, exceptions.RedisClusterException, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, exceptions.RedisError, exceptions.RedisClusterException, OSError) as error:
             raise StoreUnreachable(f"The store {self.url} doesn't answer: {error}.") from error
 
 

@@ -107,38 +107,37 @@ SELECT checkpoint_id, parent_thread, parent_id FROM checkpoints
 WHERE thread = (SELECT number FROM numbers WHERE thread_id = :thread_id)
 
 -- name: line
-WITH RECURSIVE line (thread, checkpoint_id, parent_thread, parent_id, step, last) AS (
-    SELECT thread, checkpoint_id, parent_thread, parent_id, step, based + cut FROM checkpoints
+WITH RECURSIVE line AS (
+    SELECT * FROM checkpoints
     WHERE thread = (SELECT number FROM numbers WHERE thread_id = :thread_id) AND checkpoint_id = :checkpoint_id
     UNION ALL
-    SELECT parent.thread, parent.checkpoint_id, parent.parent_thread, parent.parent_id, parent.step,
-        parent.based + parent.cut
-    FROM line JOIN checkpoints AS parent ON parent.thread = coalesce(line.parent_thread, line.thread)
+    SELECT parent.* FROM line JOIN checkpoints AS parent ON parent.thread = coalesce(line.parent_thread, line.thread)
         AND parent.checkpoint_id = line.parent_id AND parent.step < line.step
-    WHERE line.last = 0
+    WHERE line.based = 0 AND line.cut = 0
 )
-SELECT checkpoint_rows.*, snapshots.state, snapshots.digest AS state_digest
-FROM line JOIN checkpoint_rows
-        ON checkpoint_rows.thread = line.thread AND checkpoint_rows.checkpoint_id = line.checkpoint_id
-    LEFT JOIN snapshots
-        ON line.last > 0 AND snapshots.thread = line.thread AND snapshots.checkpoint_id = line.checkpoint_id
-ORDER BY line.step
+SELECT own.thread_id, line.*, snapshots.state, snapshots.digest AS state_digest,
+    CASE WHEN parent_thread IS NOT NULL THEN coalesce(other.thread_id, '') END AS parent_thread_id
+FROM line JOIN numbers AS own ON own.number = line.thread LEFT JOIN numbers AS other ON other.number = parent_thread
+    LEFT JOIN snapshots ON snapshots.thread = line.thread AND snapshots.checkpoint_id = line.checkpoint_id
+        AND line.based + line.cut > 0
+ORDER BY step
 
 -- name: path
-WITH RECURSIVE path (thread, checkpoint_id, parent_thread, parent_id, step, cut, length) AS (
-    SELECT thread, checkpoint_id, parent_thread, parent_id, step, cut, 1 FROM checkpoints
+WITH RECURSIVE path AS (
+    SELECT checkpoints.*, 1 AS length FROM checkpoints
     WHERE thread = (SELECT number FROM numbers WHERE thread_id = :thread_id) AND checkpoint_id = :checkpoint_id
     UNION ALL
-    SELECT parent.thread, parent.checkpoint_id, parent.parent_thread, parent.parent_id, parent.step, parent.cut,
-        path.length + 1
+    SELECT parent.*, length + 1
     FROM path JOIN checkpoints AS parent ON parent.thread = coalesce(path.parent_thread, path.thread)
         AND parent.checkpoint_id = path.parent_id AND parent.step < path.step
-    WHERE path.length < :limit AND path.cut = 0
+    WHERE length < :limit AND path.cut = 0
 )
-SELECT checkpoint_rows.* FROM path JOIN checkpoint_rows
-    ON checkpoint_rows.thread = path.thread AND checkpoint_rows.checkpoint_id = path.checkpoint_id
-ORDER BY path.length
+SELECT own.thread_id, path.*,
+    CASE WHEN parent_thread IS NOT NULL THEN coalesce(other.thread_id, '') END AS parent_thread_id
+FROM path JOIN numbers AS own ON own.number = thread LEFT JOIN numbers AS other ON other.number = parent_thread
+ORDER BY length
 
+-- Unlike the two above it carries no deltas along.
 -- name: ancestor
 WITH RECURSIVE path (thread, checkpoint_id, parent_thread, parent_id, step, cut) AS (
     SELECT thread, checkpoint_id, parent_thread, parent_id, step, cut FROM checkpoints
@@ -192,6 +191,9 @@ WHERE thread = (SELECT number FROM numbers WHERE thread_id = :thread_id) AND che
 INSERT INTO labels (thread, label, created_at, checkpoint_id)
 SELECT number, :label, :created_at, :checkpoint_id FROM numbers WHERE thread_id = :thread_id
 ON CONFLICT (thread, label, created_at, checkpoint_id) DO NOTHING
+
+-- name: count_label
+SELECT count(*) AS count FROM (SELECT 1 FROM labels WHERE label = :label LIMIT 1000) AS some
 
 -- name: find
 SELECT checkpoint_rows.* FROM labels JOIN checkpoint_rows

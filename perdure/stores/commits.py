@@ -1,0 +1,127 @@
+"""What a SQL store does in one transaction for a step and for an attempt of a call: the head is the fence of both.
+
+SQLite lets one writer in at a time. On PostgreSQL the row of the thread is what everybody waits for: a commit changes
+it, and a call that relies on a head locks it against that until its own transaction ends.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from perdure.stores import refusals, rows
+from perdure.stores.base import CachedResult, EffectRow, Receipt, Step
+from perdure.stores.database import Transaction
+from perdure.stores.rows import now
+
+
+async def commit(tx: Transaction, step: Step) -> bool:
+    """See ``perdure.stores.base.Store.commit``."""
+    values = rows.checkpoint_values(step)
+    c = step.checkpoint
+    if not await _move_head(tx, step):
+        if await _is_there(tx, step):
+            return False
+        raise refusals.head_moved(step, await head_of(tx, c.thread_id))
+    orphan = int(c.parent_id is None or c.cut)
+    if not await tx.run("add_checkpoint", **values, orphan=orphan):
+        if await _is_there(tx, step):
+            await tx.connection.rollback()
+            return False
+        raise refusals.no_parent(step)
+    await add_parts(tx, step, values)
+    if step.result:
+        await put_result(tx, step.result)
+    if step.receipt:
+        await tx.run("finish_effect", **rows.receipt_values(c.thread_id, step.receipt), now=now())
+    if step.clears:
+        await tx.run("clear_receipts", thread_id=c.thread_id, keys=[key.encode() for key in step.clears])
+    return True
+
+
+async def _move_head(tx: Transaction, step: Step) -> bool:
+    """Whether the head was what the step extends; then its checkpoint is the head now."""
+    values, origin = rows.thread_values(step), step.checkpoint.parent_thread
+    if step.extends:
+        return bool(await tx.run("move_head", **values))
+    if origin:  # nobody may remove what the fork begins with until it is there
+        await tx.one("thread_to_rely_on", thread_id=origin)
+    await tx.run("add_number", thread_id=step.checkpoint.thread_id)
+    return bool(await tx.run("add_thread", **values))
+
+
+async def _is_there(tx: Transaction, step: Step) -> bool:
+    """Whether this very checkpoint was committed before. Raises ConcurrentModification where it had other content."""
+    c = step.checkpoint
+    found = await tx.one("checkpoint", thread_id=c.thread_id, checkpoint_id=rows.stored_id(c.id))
+    if found is None:
+        return False
+    if found["digest"].hex() != c.digest:
+        raise refusals.other_content(step, await head_of(tx, c.thread_id))
+    return True
+
+
+async def add_parts(tx: Transaction, step: Step, values: Mapping[str, Any]) -> None:
+    """Add what belongs to a checkpoint (with these columns): what it is found by, and its snapshot."""
+    c = step.checkpoint
+    await tx.many("add_label", [{**values, "label": label} for label in rows.labels(c.metadata)])
+    if step.snapshot:
+        await tx.run("put_snapshot", **rows.snapshot_values(c.thread_id, step.snapshot))
+
+
+async def put_result(tx: Transaction, result: CachedResult) -> None:
+    """Keep a result in the place of an older one; those that have expired make room."""
+    values = rows.result_values(result)
+    await tx.run("delete_expired", now_ms=rows.milliseconds(now()))
+    if result.thread_id:
+        await tx.run("add_number", **values)
+    await tx.run("put_result", **values)
+
+
+async def head_of(tx: Transaction, thread_id: str) -> str:
+    """The head; empty where there is no thread."""
+    row = await tx.one("thread", thread_id=thread_id)
+    return rows.thread(row).head_id if row else ""
+
+
+async def check_head(tx: Transaction, thread_id: str, head: str) -> None:
+    """Raise ConcurrentModification unless this is the head, and let it be the head until the transaction ends."""
+    row = await tx.one("thread_to_rely_on", thread_id=thread_id)
+    stands = rows.thread(row).head_id if row else ""
+    if stands != head:
+        raise refusals.too_late(thread_id, head, stands)
+
+
+class Claim:
+    """One claim of an effect. It may be done again when nobody knows whether its transaction ended well.
+
+    It leaves its mark in the row: a claim that meets its own mark has been recorded already, and its answer is the one
+    it had then. So the first attempt stays the first, and is not taken for one of which nobody knows how it ended.
+    """
+
+    def __init__(self, row: EffectRow, head: str, mark: bytes) -> None:
+        self._row = row
+        self._head = head
+        self._mark = mark
+        self._before: EffectRow | None = None
+
+    async def record(self, tx: Transaction) -> EffectRow | None:
+        """See ``perdure.stores.base.Store.claim``."""
+        await check_head(tx, self._row.thread_id, self._head)
+        values = rows.effect_values(self._row) | {"claim": self._mark, "now": now()}
+        if await tx.run("add_effect", **values):
+            return None
+        found = await tx.one("effect_to_change", **values)
+        assert found is not None, "the insert was refused, so the row is there"
+        if found["claim"] != self._mark:
+            self._before = rows.effect(found)
+            await tx.run("attempt_again", **values)
+        return self._before
+
+
+async def put_receipt(tx: Transaction, thread_id: str, receipt: Receipt, *, head: str, keep: bool) -> None:
+    """Record that a call returned; with ``keep`` what it returned can be read by its key. Raises as ``check_head``."""
+    if head:
+        await check_head(tx, thread_id, head)
+    values = rows.receipt_values(thread_id, receipt)
+    await tx.run("finish_effect", **values, now=now())
+    if keep:
+        await tx.run("add_receipt", **values)

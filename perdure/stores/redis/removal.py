@@ -1,0 +1,103 @@
+"""Removing checkpoints and threads for good."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from perdure.canonical import canonical
+from perdure.checkpoint import Checkpoint
+from perdure.errors import StoreUnreachable
+from perdure.stores import records, refusals
+from perdure.stores.base import Snapshot
+from perdure.stores.records import Link
+from perdure.stores.redis import labels, results
+from perdure.stores.redis.checkpoints import Checkpoints, stored_snapshot
+from perdure.stores.redis.keys import LABEL_ID_FROM, id_in, pair, place
+from perdure.stores.redis.part import pairs
+from perdure.stores.redis.server import Command
+from perdure.stores.redis.threads import head_fields
+
+_ATTEMPTS = 20  # one for each commit that comes between looking and removing
+_PAGE = 500  # commands sent at once
+
+
+class Outline(NamedTuple):
+    """The shape of a thread at one moment. ``written`` and ``removed`` count its changes."""
+
+    row: dict[str, bytes]
+    ids: tuple[str, ...]
+    written: str
+    removed: str
+    links: dict[str, Link]
+
+
+class Removal(Checkpoints):
+    """Removing. What other keys know of the removed is taken out last: until then nobody finds it there anyway."""
+
+    async def delete_thread(self, thread_id: str) -> None:
+        row = await self.thread(thread_id)
+        order = {"dead": await self._dead_forks(thread_id)}
+        told, *rest = await self._run("delete", thread_id, canonical(order))
+        if told == b"forked":
+            raise refusals.forked(thread_id, rest[0].decode())
+        commands: list[Command] = [("ZREM", self._keys.threads, thread_id)]
+        if row and row.origin_thread:
+            note = pair(thread_id, row.origin_id)
+            commands.append(("HDEL", self._keys.part(row.origin_thread, "forks"), note))
+        await self._withdraw(thread_id, rest[0], pairs(rest[1]), commands)
+        if await self.thread(thread_id):  # somebody has begun it anew meanwhile
+            await self._announce_thread(thread_id)
+
+    async def remove(
+        self, thread_id: str, checkpoint_ids: Sequence[str], roots: Sequence[Snapshot], *, head: str
+    ) -> None:
+        for _ in range(_ATTEMPTS):
+            outline = await self._outline(thread_id, links=True)
+            if not outline.ids:
+                return
+            gone = [name for name in dict.fromkeys(checkpoint_ids) if name in outline.links]
+            records.check_removal(thread_id, outline.links, set(gone), roots, head)
+            [stands] = await self._entries(thread_id, [head])
+            order = {
+                "gone": gone, "places": [place(outline.links[name].step, name) for name in gone],
+                "written": outline.written, "dead": await self._dead_forks(thread_id),
+                "roots": [root.checkpoint_id for root in roots], "label_id_from": LABEL_ID_FROM,
+                "row": _standing(stands.checkpoint, outline),
+            }  # fmt: skip
+            cut = await self._cut(thread_id, roots)
+            told, *rest = await self._run("remove", thread_id, canonical(order), *cut)
+            if told == b"forked":
+                raise refusals.forked(thread_id, rest[0].decode())
+            if told == b"done":
+                await self._withdraw(thread_id, rest[0], pairs(rest[1]), [])
+                return
+        raise StoreUnreachable(f"So much is written to {thread_id} that nothing of it can be removed now.")
+
+    async def _cut(self, thread_id: str, roots: Sequence[Snapshot]) -> list[bytes]:
+        """Link, body and snapshot of each root, as they are without ancestors."""
+        entries = await self._entries(thread_id, [root.checkpoint_id for root in roots])
+        out: list[bytes] = []
+        for entry, root in zip(entries, roots, strict=True):
+            out += [*records.record(entry.cut(root)), stored_snapshot(root)]
+        return out
+
+    async def _outline(self, thread_id: str, *, links: bool = False) -> Outline:
+        row, places, written, removed, flat = await self._run("outline", thread_id, "links" if links else "")
+        return Outline(
+            row=pairs(row), ids=tuple(map(id_in, places)), written=written.decode(), removed=removed.decode(),
+            links={name: records.link(thread_id, name, stored) for name, stored in pairs(flat).items()},
+        )  # fmt: skip
+
+    async def _withdraw(
+        self, thread_id: str, members: list[bytes], requests: dict[str, bytes], commands: list[Command]
+    ) -> None:
+        commands = [
+            *commands, *labels.withdrawing(self._keys, thread_id, members),
+            *results.withdrawing(self._keys, thread_id, requests),
+        ]  # fmt: skip
+        for at in range(0, len(commands), _PAGE):
+            await self._tell(*commands[at : at + _PAGE])
+
+
+def _standing(head: Checkpoint, outline: Outline) -> list[str]:
+    """The fields of the row that follow the head; a thread without a row doesn't get one by this."""
+    return head_fields(head) if "head_id" in outline.row else []

@@ -1,0 +1,180 @@
+"""Checkpoints as people see them: histories, trees, states, differences."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Group, RenderableType
+from rich.text import Text
+from rich.tree import Tree as Drawing
+
+from perdure.checkpoint import Checkpoint
+from perdure.message import Message
+from perdure.patch import Edit
+from perdure.starters.branches import Stretch, Tree
+from perdure.starters.cli.output import line, safe
+from perdure.starters.cli.render.tables import moment, table
+from perdure.starters.entries import Difference, HistoryEntry
+
+_SHORT = 8  # characters of the end of an id; its beginning is only the time
+_SHOWN = 200  # characters of a value in a difference
+
+
+# ── histories and trees ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def history(thread_id: str, page: Sequence[HistoryEntry]) -> RenderableType:
+    """Checkpoints, newest first. Those of a thread that this one was forked from are named by their thread."""
+    columns = (
+        "checkpoint",
+        "step",
+        "turn",
+        "source",
+        "changes",
+        "tokens",
+        "effects",
+        "metadata",
+        "bytes",
+        "made (UTC)",
+    )
+    rows = [
+        (
+            c.id, c.step, c.turn, _source(thread_id, c), _changes(c), c.usage.tokens or "",
+            ", ".join(f"{effect.tool} {effect.status.replace('_', ' ')}" for effect in c.effects), _metadata(c), c.size,
+            moment(c.created_at),
+        )
+        for c in page
+    ]  # fmt: skip
+    return table(("checkpoint", *columns), rows, empty="No checkpoints.")
+
+
+def found(checkpoints: Sequence[Checkpoint]) -> RenderableType:
+    """Checkpoints of any threads."""
+    rows = [
+        (c.id, c.thread_id, c.step, c.turn, " ".join((c.source, *c.nodes)), _metadata(c), moment(c.created_at))
+        for c in checkpoints
+    ]
+    columns = ("checkpoint", "thread", "step", "turn", "source", "metadata", "made (UTC)")
+    return table(columns, rows, empty="No checkpoint has this in its metadata.")
+
+
+def _source(thread_id: str, c: HistoryEntry) -> str:
+    origin = f"of {c.parent_thread}" if c.parent_thread else ""
+    elsewhere = f"(in {c.thread_id})" if c.thread_id != thread_id else ""
+    return " ".join(filter(None, (c.source, origin, *c.nodes, elsewhere, "(left)" if c.left else "")))
+
+
+def _metadata(c: Checkpoint) -> str:
+    return " ".join(f"{name}={_json(value)}" for name, value in c.metadata.items())
+
+
+def tree(drawn: Tree) -> RenderableType:
+    """The branches of a thread: the head's line downwards, what was left and what was forked beside it."""
+    origin = f" (fork of {drawn.origin_thread} at …{drawn.origin_id[-_SHORT:]})" if drawn.origin_thread else ""
+    root = Drawing(Text(line(drawn.thread_id + origin), style="bold"), guide_style="dim")
+    for branch in drawn.branches:
+        _grow(root, branch)
+    return root
+
+
+def _grow(drawing: Drawing, branch: Sequence[Stretch], *, left: bool = False) -> None:
+    for stretch in branch:
+        here = drawing.add(_stretch(stretch, left=left))
+        for thread in stretch.forks:
+            here.add(Text(line(f"fork: {thread}"), style="cyan"))
+        for side in stretch.left:
+            _grow(here.add(Text("left by a rewind", style="dim")), side, left=True)
+
+
+def _stretch(stretch: Stretch, *, left: bool) -> Text:
+    steps = _range("step", stretch.first_step, stretch.last_step)
+    turns = _range("turn", stretch.first_turn, stretch.last_turn) if stretch.last_turn else ""
+    source = "" if stretch.source in ("input", "step") else stretch.source
+    words = "  ".join(filter(None, (steps, source, turns, f"…{stretch.last[-_SHORT:]}")))
+    return Text(words, style="dim" if left else "").append("  ← head" if stretch.is_head else "", style="green")
+
+
+def _range(word: str, first: int, last: int) -> str:
+    return f"{word} {first}" if first == last else f"{word}s {first}-{last}"
+
+
+def _changes(checkpoint: Checkpoint) -> str:
+    return ", ".join(f"{channel} {_change(operation)}" for channel, operation in checkpoint.delta.items())
+
+
+def _change(operation: dict[str, Any]) -> str:
+    added = len(operation.get("items", operation.get("put", ())))
+    return f"+{added}" if added else str(operation["op"])
+
+
+# ── states ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def state(values: dict[str, Any]) -> RenderableType:
+    """A state: the conversation, then the other channels."""
+    parts = [_message(message) for message in values.get("messages", ())]
+    parts += [_channel(name, value) for name, value in values.items() if name != "messages"]
+    return Group(*parts) if parts else Text("The state is empty.", style="dim")
+
+
+def _message(message: dict[str, Any]) -> Text:
+    text = Text(f"{line(message['role'])}: ", style="bold")
+    calls = [f"{call['name']}({call['arguments']})" for call in message.get("tool_calls") or ()]
+    note = f"[{message['note']}]" if message.get("note") else ""
+    body = " ".join(part for part in (message.get("content") or "", *calls, note) if part)
+    return text.append(safe(body), style="not bold")
+
+
+def _channel(name: str, value: Any) -> Text:
+    body = json.dumps(value, ensure_ascii=False, indent=2 if isinstance(value, dict | list) and value else None)
+    return Text(f"{line(name)}: ", style="bold").append(safe(body), style="not bold")
+
+
+# ── differences ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def difference(found: Difference) -> RenderableType:
+    """How two states differ, channel by channel: what came (+), what went (-), what is another (~)."""
+    one, other = found.before, found.after
+    across = one.thread_id != other.thread_id
+    places = [
+        f"step {place.step} …{place.checkpoint_id[-_SHORT:]}" + (f" of {place.thread_id}" if across else "")
+        for place in (one, other)
+    ]
+    parts: list[Text] = [Text(line(f"from {places[0]} to {places[1]}"), style="dim")]
+    channel = ""
+    for edit in found.edits:
+        if edit.path[0] != channel:
+            channel = edit.path[0]
+            parts.append(Text(line(channel), style="bold"))
+        parts += [Text(f"  {text}", style=style) for text, style in _edit(edit)]
+    return Group(*parts) if found.edits else Text(line(f"{places[0]} and {places[1]} are the same."), style="dim")
+
+
+def _edit(edit: Edit) -> Iterator[tuple[str, str]]:
+    place = "".join(f"[{part}]" if part.isdecimal() else f".{line(part)}" for part in edit.path[1:]).lstrip(".")
+    place += " " if place else ""
+    if edit.op == "add":
+        yield f"+ {place}{_shown(edit.new)}", "green"
+    elif edit.op == "remove":
+        yield f"- {place}{_shown(edit.old)}", "red"
+    else:
+        yield f"~ {place}{_shown(edit.old)} → {_shown(edit.new)}", "yellow"
+
+
+def _shown(value: Any) -> str:
+    """A value on a line: a message as what it says, anything else as JSON."""
+    try:
+        message = Message.model_validate(value)
+    except ValidationError:
+        return _cut(line(_json(value)))
+    return _cut(line(_message(message.model_dump()).plain))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

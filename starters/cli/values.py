@@ -1,0 +1,63 @@
+"""What is typed as KEY=VALUE."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from perdure.canonical import Json
+from perdure.errors import UsageError
+
+Setting = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=JSON", show_default=False,
+        help="A channel of the state and its new value, as JSON. May be given several times.",
+    ),
+]  # fmt: skip
+Adding = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--append", metavar="KEY=JSON", show_default=False,
+        help="A channel of the state and what goes through its reducer, as JSON. May be given several times.",
+    ),
+]  # fmt: skip
+Meta = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--meta", metavar="KEY=VALUE", show_default=False,
+        help="An entry of the checkpoint's metadata, to be found by. May be given several times.",
+    ),
+]  # fmt: skip
+
+
+def channels(given: list[str] | None, option: str) -> dict[str, Any]:
+    """Channels with their values, which are JSON. Raises UsageError."""
+    found: dict[str, Any] = {}
+    for text in given or ():
+        name, value = _split(text, option)
+        try:
+            found[name] = json.loads(value)
+        except ValueError as error:
+            quoted = json.dumps(value, ensure_ascii=False)
+            raise UsageError(f"{option} {text!r}: the value is no JSON.", hint=f"A text is {name}={quoted!r}.") from error
+    return found
+
+
+def entries(given: list[str] | None, option: str) -> dict[str, Json]:
+    """Entries of metadata. What is JSON is taken as that (``n=3``, ``ok=true``), anything else as text. Raises UsageError."""
+    found: dict[str, Json] = {}
+    for text in given or ():
+        name, value = _split(text, option)
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def _split(text: str, option: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise UsageError(f"{option} {text!r} is not of the form KEY=VALUE.")
+    return name, value

@@ -1,0 +1,48 @@
+"""The four backends through the conformance suite; and random work on each of them against the store in memory."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from perdure.stores import open_store
+from perdure.stores.memory import MemoryStore
+from perdure.testing.conformance import MakeStore, StoreConformance
+
+_numbers = itertools.count(1)
+
+
+class TestMemory(StoreConformance):
+    """The store in memory."""
+
+    @pytest.fixture
+    def make_store(self) -> MakeStore:
+        name = f"conformance-{next(_numbers)}"
+        return lambda: MemoryStore.named(name)
+
+
+class TestSqlite(StoreConformance):
+    """A SQLite file."""
+
+    @pytest.fixture
+    def make_store(self, tmp_path: Path) -> MakeStore:
+        return lambda: open_store(f"sqlite:///{tmp_path / 'store.db'}")
+
+
+class TestPostgres(StoreConformance):
+    """A PostgreSQL database."""
+
+    @pytest.fixture
+    def make_store(self, postgres_url: Callable[[], str]) -> MakeStore:
+        url = postgres_url()
+        return lambda: open_store(url)
+
+
+class TestRedis(StoreConformance):
+    """A Valkey server."""
+
+    @pytest.fixture
+    def make_store(self, redis_url: Callable[[], str]) -> MakeStore:
+        url = redis_url()
+        return lambda: open_store(url)
