@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from perdure.nodes import NodeFailure, Retry
     from perdure.starters.client import Client
     from perdure.state import (
+        Ephemeral,
         Overwrite,
+        Sensitive,
         State,
         add,
         append,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         minimum,
         overwrite,
         union,
+        upcast,
     )
     from perdure.tool import Approval, Tool, ToolContext
 
@@ -51,17 +54,18 @@ _HOMES = {
     "perdure.nodes": ("NodeFailure", "Retry"),
     "perdure.starters.client": ("Client",),
     "perdure.state": (
-        "Overwrite", "State", "add", "append", "maximum", "merge", "messages", "minimum", "overwrite", "union",
+        "Ephemeral", "Overwrite", "Sensitive", "State", "add", "append", "maximum", "merge", "messages", "minimum",
+        "overwrite", "union", "upcast",
     ),
     "perdure.tool": ("Approval", "Tool", "ToolContext"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "END", "START", "Agent", "App", "Approval", "Ask", "Budget", "Cache", "Client", "Command", "Graph", "Message",
-    "NodeContext", "NodeFailure", "Overwrite", "PerdureError", "Remove", "Retry", "Send", "State", "Tool",
-    "ToolContext", "ToolError", "add", "append", "maximum", "merge", "messages", "minimum", "overwrite", "tool",
-    "union",
+    "END", "START", "Agent", "App", "Approval", "Ask", "Budget", "Cache", "Client", "Command", "Ephemeral", "Graph",
+    "Message", "NodeContext", "NodeFailure", "Overwrite", "PerdureError", "Remove", "Retry", "Send", "Sensitive",
+    "State", "Tool", "ToolContext", "ToolError", "add", "append", "maximum", "merge", "messages", "minimum",
+    "overwrite", "tool", "union", "upcast",
 ]  # fmt: skip
 
 

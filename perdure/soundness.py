@@ -25,8 +25,8 @@ def check_names(graph: "Graph", place: str) -> None:
                 )
         if source == END or target == START:
             raise DefinitionError(f"{place}: nothing leads away from END, or to START.")
-    _check_edges(graph, place)
     _check_start(graph, place)
+    _check_edges(graph, place)
     _check_joins(graph, place)
 
 
@@ -46,14 +46,16 @@ def _check_edges(graph: "Graph", place: str) -> None:
             raise DefinitionError(
                 f"{place}: node {edge.source} has no outcome {edge.on!r}.", hint=f"Outcomes: {', '.join(known)}."
             )
-    for source in graph.routers:
-        if source != START and graph.outcomes(source)[0] in graph.routes(source):
+    for name, node in graph.nodes.items():
+        leads, asks = graph.outcomes(name)[0] in graph.routes(name), isinstance(node, FunctionNode) and bool(node.goto)
+        if name in graph.routers and leads:
+            raise DefinitionError(f"{place}: node {name} has a router and an edge.", hint="Let the router choose both.")
+        if name in graph.routers and asks:
+            raise DefinitionError(f"{place}: node {name} has a router and `goto`.", hint="One of them can choose.")
+        if not (leads or asks or name in graph.routers):
             raise DefinitionError(
-                f"{place}: node {source} has a router and an edge.", hint="Let the router choose both."
+                f"{place}: node {name} leads nowhere.", hint=f'Where the turn ends there: edge("{name}", END).'
             )
-        node = graph.nodes.get(source)
-        if isinstance(node, FunctionNode) and node.goto:
-            raise DefinitionError(f"{place}: node {source} has a router and `goto`.", hint="One of them can choose.")
 
 
 def _check_start(graph: "Graph", place: str) -> None:
@@ -90,13 +92,9 @@ def check_flow(graph: "CompiledGraph") -> None:
     # What only an error leads to is no way to the end: where nothing fails it isn't taken.
     usually = {name: set(_usual(spec)) for name, spec in graph.specs.items()}
     reached = _reachable(everywhere, graph.chosen_by(START) or graph.start)
-    for name, spec in graph.specs.items():
+    for name in graph.specs:
         if name not in reached:
             raise DefinitionError(f"{graph.title}: nothing leads to node {name}.")
-        if ("answer" if spec.kind == "model" else "done") not in spec.routes and not spec.chooses:
-            raise DefinitionError(
-                f"{graph.title}: node {name} leads nowhere.", hint=f'Where the turn ends there: edge("{name}", END).'
-            )
         if END not in _reachable(usually, [name]):
             raise DefinitionError(f"{graph.title}: no way leads from node {name} to END.")
     _check_arguments(graph)

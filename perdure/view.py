@@ -1,7 +1,7 @@
 """A bounded view of a thread's state: what a query can answer without asking a database.
 
-It follows the deltas as they are stored, so what is sensitive is redacted. While the state fits in the bound it is the state; beyond it the oldest list items go
-first, then whole channels, and ``truncated`` says so.
+It follows the deltas as they are stored; what is sealed in them is shown as ``[sensitive]``. While the state fits in
+the bound it is the state; beyond it the oldest list items go first, then whole channels, and ``truncated`` says so.
 """
 
 from typing import Any

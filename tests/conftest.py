@@ -14,7 +14,8 @@ from perdure.stores import Store, open_store
 from perdure.testing import Script
 from perdure.wire import data_converter
 from perdure.workers.embedded import TUNING
-from tests.postgres import databases
+from tests.places import Place, PostgresPlace, SqlitePlace
+from tests.postgres import Fresh, databases
 from tests.valkey import stores
 from tests.world import TEMPORAL, World, search_attributes, world
 
@@ -52,7 +53,7 @@ def make_world(environment: WorkflowEnvironment, tmp_path: Path) -> MakeWorld:
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[Callable[[], str]]:
+def postgres_url() -> Iterator[Fresh]:
     """Makes PostgreSQL databases: each ``postgres_url()`` is the URL of another one, which is empty."""
     with databases() as fresh:
         yield fresh
@@ -78,3 +79,11 @@ async def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
     await store.migrate()
     yield store
     await store.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """An empty SQL database, of each kind."""
+    if request.param == "sqlite":
+        return SqlitePlace(tmp_path / "store.db")
+    return PostgresPlace(request.getfixturevalue("postgres_url"))

@@ -10,11 +10,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import psycopg
@@ -109,9 +109,15 @@ def server(**settings: str) -> Iterator[Server]:
         shutil.rmtree(folder)
 
 
+class Fresh(Protocol):
+    """Makes a database that nobody uses yet: empty, or a copy of one that is not in use. Its URL."""
+
+    def __call__(self, copy_of: str = "") -> str: ...
+
+
 @contextmanager
-def databases() -> Iterator[Callable[[], str]]:
-    """Makes empty databases, each call another one: its URL. They are dropped in the end."""
+def databases() -> Iterator[Fresh]:
+    """Makes databases, each call another one. They are dropped in the end."""
     given = os.environ.get("PERDURE_TEST_POSTGRES")
     if given:
         with _databases(given) as fresh:
@@ -122,14 +128,14 @@ def databases() -> Iterator[Callable[[], str]]:
 
 
 @contextmanager
-def _databases(url: str) -> Iterator[Callable[[], str]]:
+def _databases(url: str) -> Iterator[Fresh]:
     names = (f"perdure_test_{os.getpid()}_{number}" for number in itertools.count(1))
     made: list[str] = []
     with psycopg.connect(url, autocommit=True) as connection:
 
-        def fresh() -> str:
-            name = next(names)
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+        def fresh(copy_of: str = "") -> str:
+            name, template = next(names), urlsplit(copy_of).path.removeprefix("/") or "template0"
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'")
             made.append(name)
             return urlsplit(url)._replace(path=f"/{name}").geturl()
 

@@ -2,12 +2,20 @@
 
 from typing import Any, Protocol
 
+from sqlalchemy import text
+
 from perdure.canonical import canonical
 from perdure.checkpointer import snapshot_digest
-from perdure.stores import Store
-from perdure.stores.base import Snapshot
+from perdure.stores import Store, rows
+from perdure.stores.base import Snapshot, Step
 from perdure.stores.memory import MemoryStore
 from perdure.stores.records import Entry, Record, entry, record
+from perdure.stores.redis.checkpoints import stored_snapshot
+from perdure.stores.redis.keys import place
+from perdure.stores.redis_store import RedisStore
+from perdure.stores.sql_store import SqlStore
+
+_CALL = canonical({"amount": 5_000})
 
 
 class Hands(Protocol):
@@ -48,13 +56,20 @@ def hands(store: Store, thread_id: str) -> Hands:
     """Hands on a thread."""
     if isinstance(store, MemoryStore):
         return _MemoryHands(store, thread_id)
-    raise NotImplementedError(store)
+    if isinstance(store, SqlStore):
+        return _SqlHands(store, thread_id)
+    assert isinstance(store, RedisStore)
+    return _RedisHands(store, thread_id)
 
 
 def forged_snapshot(checkpoint_id: str, digest: str) -> Snapshot:
     """Another state, bound to the checkpoint of this digest as a right one is."""
     state = canonical({"text": "forged"})
     return Snapshot(checkpoint_id=checkpoint_id, state=state, digest=snapshot_digest(digest, state))
+
+
+def _forged(known: Entry, changes: dict[str, Any]) -> Entry:
+    return known.model_copy(update={"checkpoint": known.checkpoint.model_copy(update=changes)})
 
 
 class _MemoryHands:
@@ -75,8 +90,7 @@ class _MemoryHands:
 
     async def forge(self, checkpoint_id: str, **changes: Any) -> None:
         known = entry(self._thread_id, checkpoint_id, self._thread.checkpoints[checkpoint_id])
-        forged: Entry = known.model_copy(update={"checkpoint": known.checkpoint.model_copy(update=changes)})
-        self._thread.checkpoints[checkpoint_id] = record(forged)
+        self._thread.checkpoints[checkpoint_id] = record(_forged(known, changes))
 
     async def drop_snapshot(self, checkpoint_id: str) -> None:
         del self._thread.snapshots[checkpoint_id]
@@ -95,4 +109,130 @@ class _MemoryHands:
 
     async def change_call(self, key: str) -> None:
         row = self._thread.effects[key]
-        self._thread.effects[key] = row.model_copy(update={"arguments": canonical({"amount": 5_000})})
+        self._thread.effects[key] = row.model_copy(update={"arguments": _CALL})
+
+
+_OF_THREAD = "thread = (SELECT number FROM numbers WHERE thread_id = :thread_id)"
+
+
+class _SqlHands:
+    def __init__(self, store: SqlStore, thread_id: str) -> None:
+        self._store = store
+        self._thread_id = thread_id
+
+    async def run(self, statement: str, **values: Any) -> None:
+        """Run a statement on exactly one row. ``OWN`` in it names the thread."""
+        written = text(statement.replace("OWN", _OF_THREAD))
+        given = {"thread_id": self._thread_id, **values}
+
+        async def work(tx: Any) -> int:
+            changed: int = (await tx.connection.execute(written, given)).rowcount
+            return changed
+
+        assert await self._store.database.write(work) == 1
+
+    async def drop(self, checkpoint_id: str) -> None:
+        await self.run("DELETE FROM checkpoints WHERE OWN AND checkpoint_id = :id", id=rows.stored_id(checkpoint_id))
+
+    async def change(self, checkpoint_id: str) -> None:
+        name = rows.stored_id(checkpoint_id)
+        await self.run("UPDATE checkpoints SET turn = turn + 1 WHERE OWN AND checkpoint_id = :id", id=name)
+
+    async def swap(self, one: str, other: str) -> None:
+        for before, after in ((one, "between"), (other, one), ("between", other)):
+            values = {"before": rows.stored_id(before), "after": rows.stored_id(after)}
+            rename = "UPDATE checkpoints SET checkpoint_id = :after WHERE OWN AND checkpoint_id = :before"
+            await self.run(rename, **values)
+
+    async def forge(self, checkpoint_id: str, **changes: Any) -> None:
+        row = await self._store.database.one(
+            "checkpoint", thread_id=self._thread_id, checkpoint_id=rows.stored_id(checkpoint_id)
+        )
+        assert row is not None
+        forged = rows.checkpoint(row).model_copy(update=changes)
+        base = forged.id if row["based"] else None
+        step = Step(checkpoint=forged, base_id=base, since_base=0, state_size=row["state_size"])
+        await self.drop(checkpoint_id)
+        await self._store.database.run("add_checkpoint", **rows.checkpoint_values(step), orphan=1)
+
+    async def drop_snapshot(self, checkpoint_id: str) -> None:
+        await self.run("DELETE FROM snapshots WHERE OWN AND checkpoint_id = :id", id=rows.stored_id(checkpoint_id))
+
+    async def put_snapshot(self, snapshot: Snapshot) -> None:
+        await self._store.database.run("put_snapshot", **rows.snapshot_values(self._thread_id, snapshot))
+
+    async def move_head(self, checkpoint_id: str) -> None:
+        head = rows.stored_id(checkpoint_id)
+        await self.run("UPDATE threads SET head_id = :id WHERE thread_id = :thread_id", id=head)
+
+    async def move_origin(self, thread_id: str, checkpoint_id: str) -> None:
+        move = "UPDATE threads SET origin_thread = :origin, origin_id = :id WHERE thread_id = :thread_id"
+        await self.run(move, origin=thread_id, id=rows.stored_id(checkpoint_id))
+
+    async def drop_thread(self) -> None:
+        await self.run("DELETE FROM threads WHERE thread_id = :thread_id")
+
+    async def change_call(self, key: str) -> None:
+        change = "UPDATE effects SET arguments = :arguments WHERE thread_id = :thread_id AND key = :key"
+        await self.run(change, arguments=rows.packed(_CALL), key=key.encode())
+
+
+class _RedisHands:
+    def __init__(self, store: RedisStore, thread_id: str) -> None:
+        self._store = store
+        self._thread_id = thread_id
+
+    async def run(self, command: str, part: str, *arguments: Any) -> Any:
+        """A command on one of the thread's keys."""
+        return await self._store._ask(command, self._store._keys.part(self._thread_id, part), *arguments)
+
+    async def _rows(self, checkpoint_id: str) -> tuple[bytes, bytes]:
+        link, body = [await self.run("HGET", part, checkpoint_id) for part in ("links", "checkpoints")]
+        return link, body
+
+    async def _write(self, checkpoint_id: str, link: bytes, body: bytes) -> None:
+        await self.run("HSET", "links", checkpoint_id, link)
+        await self.run("HSET", "checkpoints", checkpoint_id, body)
+
+    async def drop(self, checkpoint_id: str) -> None:
+        link, body = await self._rows(checkpoint_id)
+        step = entry(self._thread_id, checkpoint_id, (link, body)).checkpoint.step
+        for part in ("links", "checkpoints"):
+            await self.run("HDEL", part, checkpoint_id)
+        assert await self.run("ZREM", "steps", place(step, checkpoint_id)) == 1
+
+    async def change(self, checkpoint_id: str) -> None:
+        link, body = await self._rows(checkpoint_id)
+        await self._write(checkpoint_id, link, body[:-1] + bytes([body[-1] ^ 1]))
+
+    async def swap(self, one: str, other: str) -> None:
+        first, second = await self._rows(one), await self._rows(other)
+        await self._write(one, *second)
+        await self._write(other, *first)
+
+    async def forge(self, checkpoint_id: str, **changes: Any) -> None:
+        known = entry(self._thread_id, checkpoint_id, await self._rows(checkpoint_id))
+        forged = _forged(known, changes)
+        await self._write(checkpoint_id, *record(forged))
+        if forged.checkpoint.step != known.checkpoint.step:
+            await self.run("ZREM", "steps", place(known.checkpoint.step, checkpoint_id))
+            await self.run("ZADD", "steps", 0, place(forged.checkpoint.step, checkpoint_id))
+
+    async def drop_snapshot(self, checkpoint_id: str) -> None:
+        assert await self.run("HDEL", "snapshots", checkpoint_id) == 1
+
+    async def put_snapshot(self, snapshot: Snapshot) -> None:
+        await self.run("HSET", "snapshots", snapshot.checkpoint_id, stored_snapshot(snapshot))
+
+    async def move_head(self, checkpoint_id: str) -> None:
+        await self.run("HSET", "thread", "head_id", checkpoint_id)
+
+    async def move_origin(self, thread_id: str, checkpoint_id: str) -> None:
+        await self.run("HSET", "thread", "origin_thread", thread_id, "origin_id", checkpoint_id)
+
+    async def drop_thread(self) -> None:
+        assert await self.run("DEL", "thread") == 1
+
+    async def change_call(self, key: str) -> None:
+        before = await self.run("HGET", "arguments", key)
+        await self.run("HSET", "arguments", key, before[:64] + rows.packed(_CALL))

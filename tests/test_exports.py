@@ -9,9 +9,10 @@ import pytest
 import perdure
 
 NAMES = {
-    "Agent", "App", "Approval", "Budget", "Client", "Message", "Overwrite", "PerdureError", "Remove", "State",
-    "Tool", "ToolContext", "ToolError", "add", "append", "maximum", "merge", "messages", "minimum", "overwrite",
-    "tool", "union",
+    "END", "START", "Agent", "App", "Approval", "Ask", "Budget", "Cache", "Client", "Command", "Ephemeral", "Graph",
+    "Message", "NodeContext", "NodeFailure", "Overwrite", "PerdureError", "Remove", "Retry", "Send", "Sensitive",
+    "State", "Tool", "ToolContext", "ToolError", "add", "append", "maximum", "merge", "messages", "minimum",
+    "overwrite", "tool", "union", "upcast",
 }  # fmt: skip
 TESTING = {
     "Call", "ControlledServer", "Conversation", "LocalServer", "ModelCall", "ModelFault", "ModelServer", "NoAnswer",

@@ -19,7 +19,7 @@ class Twins:
     def __getattr__(self, name: str) -> Any:
         async def call(*args: Any, **kwargs: Any) -> Any:
             one, other = [await _outcome(getattr(store, name), args, kwargs) for store in self._stores]
-            assert plain(one) == plain(other), (name, args, kwargs)
+            assert plain(one) == plain(other), f"{name} {args} {kwargs}:\n{plain(one)}\n{plain(other)}"
             if isinstance(one, PerdureError):
                 raise one
             return one

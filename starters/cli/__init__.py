@@ -17,9 +17,12 @@ from perdure.starters.cli import (
     database,
     demo,
     effects,
+    leases,
     messages,
+    questions,
     servers,
     threads,
+    travel,
 )
 from perdure.starters.cli.output import line
 
@@ -51,7 +54,9 @@ def _root(
     pass
 
 
-for noun in (demo, servers, messages, threads, checkpoints, approvals, effects, agents, database):
+for noun in (
+    demo, servers, messages, threads, leases, checkpoints, travel, approvals, questions, effects, agents, database,
+):  # fmt: skip
     noun.register(app)
 
 

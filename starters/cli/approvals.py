@@ -4,10 +4,13 @@ import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from perdure.approvals import ApprovalRequest, Verdict
 from perdure.contracts import ApprovalsAnswer
 from perdure.errors import DecisionRefused, PerdureError, Refused, TemporalUnreachable
+from perdure.questions import Question
 from perdure.starters.cli import render
 from perdure.starters.cli.command import Session, Thread, command
 from perdure.values import Value
@@ -31,10 +34,11 @@ Why = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is r
 
 
 class OpenRequest(Value):
-    """A request that waits, and whose it is."""
+    """What waits for a person, and whose it is: an approval request, or a question."""
 
     thread_id: str
-    request: ApprovalRequest
+    request: ApprovalRequest | None = None
+    question: Question | None = None
 
 
 def register(app: typer.Typer) -> None:
@@ -45,22 +49,31 @@ def register(app: typer.Typer) -> None:
 
 @command
 async def approvals(session: Session, thread: SomeThread = "") -> None:
-    """Show what waits for an approval: in all threads, or everything about those of one."""
+    """Show what waits for an approval or an answer: in all threads, or everything about those of one."""
     client = await session.client()
     if thread:
         answer = await client.approvals(thread)
         session.out.show(answer, render.approvals(thread, answer))
         return
-    waiting = await client.threads(status="awaiting_approval", limit=_MOST)
+    waiting = [*await client.threads(status="awaiting_approval", limit=_MOST)]
+    waiting += await client.threads(status="awaiting_input", limit=_MOST)
     answers = await _ask_all(client, [summary.thread_id for summary in waiting])
-    found = [
-        OpenRequest(thread_id=name, request=request)
-        for name, answer in answers.items()
-        if isinstance(answer, ApprovalsAnswer)
-        for request in answer.open
-    ]
-    session.out.show_all(found, render.requests([(item.thread_id, item.request) for item in found]))
+    found = [item for name, answer in answers.items() for item in _open(name, answer)]
+    session.out.show_all(found, _shown(found))
     _raise_for({name: answer for name, answer in answers.items() if isinstance(answer, PerdureError)})
+
+
+def _open(thread: str, answer: ApprovalsAnswer | PerdureError) -> list[OpenRequest]:
+    if isinstance(answer, PerdureError):
+        return []
+    requests = [OpenRequest(thread_id=thread, request=request) for request in answer.open]
+    return requests + [OpenRequest(thread_id=thread, question=question) for question in answer.questions]
+
+
+def _shown(found: list[OpenRequest]) -> RenderableType:
+    shown = render.requests([(item.thread_id, item.request) for item in found if item.request])
+    asked = [(item.thread_id, item.question) for item in found if item.question]
+    return Group(shown, Text(), render.questions(asked)) if asked else shown
 
 
 def _raise_for(errors: dict[str, PerdureError]) -> None:

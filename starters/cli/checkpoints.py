@@ -85,7 +85,9 @@ async def state(session: Session, thread: Thread, at: At = "", channel: Channel 
 
 def _only(values: dict[str, Any], channel: str) -> dict[str, Any]:
     if channel not in values:
-        raise InvalidInput(f"The state has no channel {channel!r} there.", hint=f"It has: {', '.join(values) or 'none'}.")
+        raise InvalidInput(
+            f"The state has no channel {channel!r} there.", hint=f"It has: {', '.join(values) or 'none'}."
+        )
     return {channel: values[channel]}
 
 

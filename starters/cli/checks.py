@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from perdure.starters.client import Client
 
 
-def check_state(session: Session, agent: str, state: dict[str, Any], *, overwrites: dict[str, Any] | None = None) -> None:
+def check_state(
+    session: Session, agent: str, state: dict[str, Any], *, overwrites: dict[str, Any] | None = None
+) -> None:
     """Raise AgentNotFound, or InvalidInput where a value doesn't fit its channel."""
     app = session.app()
     if app is None:

@@ -36,6 +36,13 @@ _PANEL = "Common options"
 Thread = Annotated[str, typer.Argument(metavar="THREAD", help="The thread's id.", show_default=False)]
 Who = Annotated[str, typer.Option("--as", metavar="WHO", help="In whose name.", show_default=False)]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is recorded.", show_default=False)]
+Token = Annotated[
+    str,
+    typer.Option(
+        "--lease", metavar="TOKEN", envvar="PERDURE_LEASE", show_envvar=False, show_default=False,
+        help="Of the lease under which this is written (PERDURE_LEASE).",
+    ),
+]  # fmt: skip
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the turn has ended, or a person is needed.")]
 
 

@@ -18,7 +18,7 @@ from perdure.values import Value
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from perdure.starters.client import ThreadSummary
+    from perdure.starters.threads import ThreadSummary
 
 _STATUSES: tuple[str, ...] = get_args(Status)
 

@@ -31,6 +31,15 @@ Meta = Annotated[
 ]  # fmt: skip
 
 
+def parsed(text: str) -> Json:
+    """JSON as it is typed. Raises ValueError, also for NaN and infinities, which are Python's own."""
+
+    def refuse(constant: str) -> Json:
+        raise ValueError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
 def channels(given: list[str] | None, option: str) -> dict[str, Any]:
     """Channels with their values, which are JSON. Raises UsageError."""
     found: dict[str, Any] = {}
@@ -40,17 +49,22 @@ def channels(given: list[str] | None, option: str) -> dict[str, Any]:
             found[name] = json.loads(value)
         except ValueError as error:
             quoted = json.dumps(value, ensure_ascii=False)
-            raise UsageError(f"{option} {text!r}: the value is no JSON.", hint=f"A text is {name}={quoted!r}.") from error
+            raise UsageError(
+                f"{option} {text!r}: the value is no JSON.", hint=f"A text is {name}={quoted!r}."
+            ) from error
     return found
 
 
 def entries(given: list[str] | None, option: str) -> dict[str, Json]:
-    """Entries of metadata. What is JSON is taken as that (``n=3``, ``ok=true``), anything else as text. Raises UsageError."""
+    """Entries of metadata: what is JSON is taken as that (``n=3``, ``ok=true``), anything else as text.
+
+    Raises UsageError.
+    """
     found: dict[str, Json] = {}
     for text in given or ():
         name, value = _split(text, option)
         try:
-            found[name] = json.loads(value)
+            found[name] = parsed(value)
         except ValueError:
             found[name] = value
     return found

@@ -74,12 +74,28 @@ def id_in(place: bytes) -> str:
 
 def labelled(label: str, milliseconds: int, checkpoint_id: str) -> str:
     """Where a checkpoint comes among all of its thread that have an entry in their metadata."""
-    return f"{label}:{max(milliseconds, 0):0{_PLACE}}:{checkpoint_id}"
+    return f"{label}:{_time(milliseconds)}:{checkpoint_id}"
 
 
-def read_label(label: bytes) -> tuple[str, str]:
-    """The label and the checkpoint's id in a place among all that have it."""
-    return label[:64].decode(), label[LABEL_ID_FROM - 1 :].decode()
+def read_labelled(member: str) -> tuple[str, int, str]:
+    """The inverse of ``labelled``."""
+    label, milliseconds, checkpoint_id = member.split(":", 2)
+    return label, int(milliseconds), checkpoint_id
+
+
+def listed(milliseconds: int, checkpoint_id: str, thread_id: str) -> str:
+    """Where a checkpoint comes among those of all threads that have it."""
+    return f"{_time(milliseconds)}:{pair(checkpoint_id, thread_id)}"
+
+
+def read_listed(member: bytes) -> tuple[int, str, str]:
+    """The inverse of ``listed``."""
+    milliseconds, _, rest = member.partition(b":")
+    return int(milliseconds), *read_pair(rest)
+
+
+def _time(milliseconds: int) -> str:
+    return f"{max(milliseconds, 0):0{_PLACE}}"
 
 
 def turn_place(turn: int, step: int, index: int, key: str) -> str:

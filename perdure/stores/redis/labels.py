@@ -1,8 +1,10 @@
 """The labels of a checkpoint: one for each entry of its metadata. See ``perdure.stores.redis.search``."""
 
+from collections.abc import Iterable
+
 from perdure.checkpoint import Checkpoint
 from perdure.stores import records
-from perdure.stores.redis.keys import Keys, labelled, pair, read_label
+from perdure.stores.redis.keys import Keys, labelled, listed, read_labelled
 from perdure.stores.redis.server import Command
 
 
@@ -14,12 +16,13 @@ def own(checkpoint: Checkpoint) -> list[str]:
 
 def announcing(keys: Keys, checkpoint: Checkpoint) -> list[Command]:
     """The commands that make them known to searches over all threads."""
-    at, place = records.moment(checkpoint.created_at), pair(checkpoint.id, checkpoint.thread_id)
-    labels = [records.label(name, value) for name, value in checkpoint.metadata.items()]
-    return [("ZADD", keys.label(label), at, place) for label in labels]
+    return listing(keys, checkpoint.thread_id, own(checkpoint))
 
 
-def withdrawing(keys: Keys, thread_id: str, members: list[bytes]) -> list[Command]:
-    """The commands that undo that, for labels as the thread kept them."""
-    found = [read_label(member) for member in members]
-    return [("ZREM", keys.label(label), pair(checkpoint_id, thread_id)) for label, checkpoint_id in found]
+def listing(keys: Keys, thread_id: str, members: Iterable[str], command: str = "ZADD") -> list[Command]:
+    """The commands that list a thread's labels among those of all threads, or (``ZREM``) take them out."""
+    commands: list[Command] = []
+    for label, at, checkpoint_id in map(read_labelled, members):
+        score = (0,) if command == "ZADD" else ()
+        commands.append((command, keys.label(label), *score, listed(at, checkpoint_id, thread_id)))
+    return commands

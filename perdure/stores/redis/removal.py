@@ -35,7 +35,7 @@ class Removal(Checkpoints):
 
     async def delete_thread(self, thread_id: str) -> None:
         row = await self.thread(thread_id)
-        order = {"dead": await self._dead_forks(thread_id)}
+        order = {"dead": await self._check_forks(thread_id)}
         told, *rest = await self._run("delete", thread_id, canonical(order))
         if told == b"forked":
             raise refusals.forked(thread_id, rest[0].decode())
@@ -55,11 +55,13 @@ class Removal(Checkpoints):
             if not outline.ids:
                 return
             gone = [name for name in dict.fromkeys(checkpoint_ids) if name in outline.links]
-            records.check_removal(thread_id, outline.links, set(gone), roots, head)
-            [stands] = await self._entries(thread_id, [head])
+            dead = await self._check_forks(thread_id, gone)
+            stays = head or outline.row.get("head_id", b"").decode()
+            records.check_removal(thread_id, outline.links, set(gone), roots, stays)
+            [stands] = await self._entries(thread_id, [stays])
             order = {
                 "gone": gone, "places": [place(outline.links[name].step, name) for name in gone],
-                "written": outline.written, "dead": await self._dead_forks(thread_id),
+                "written": outline.written, "dead": dead,
                 "roots": [root.checkpoint_id for root in roots], "label_id_from": LABEL_ID_FROM,
                 "row": _standing(stands.checkpoint, outline),
             }  # fmt: skip
@@ -91,7 +93,7 @@ class Removal(Checkpoints):
         self, thread_id: str, members: list[bytes], requests: dict[str, bytes], commands: list[Command]
     ) -> None:
         commands = [
-            *commands, *labels.withdrawing(self._keys, thread_id, members),
+            *commands, *labels.listing(self._keys, thread_id, (member.decode() for member in members), "ZREM"),
             *results.withdrawing(self._keys, thread_id, requests),
         ]  # fmt: skip
         for at in range(0, len(commands), _PAGE):

@@ -1,10 +1,11 @@
 """Threads: their rows, and which of them were forked from which."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from perdure.checkpoint import Checkpoint
 from perdure.errors import IntegrityError, StoreUnreachable
+from perdure.stores import refusals
 from perdure.stores.base import Step, ThreadRow
 from perdure.stores.redis.keys import pair, read_pair
 from perdure.stores.redis.part import Part, pairs
@@ -61,8 +62,13 @@ class Threads(Part):
         dead = {name: stamps[name] for name, row in noted.items() if not row and now - int(stamps[name]) > _GIVEN_UP}
         return noted, dead
 
-    async def _dead_forks(self, thread_id: str) -> dict[str, str]:
-        _, dead = await self._noted(thread_id)
+    async def _check_forks(self, thread_id: str, gone: Collection[str] | None = None) -> dict[str, str]:
+        """Raise Conflict where a fork begins at one of the checkpoints (None: at any). The forks that were given up: the
+        script that removes looks once more, and takes no note of these."""
+        noted, dead = await self._noted(thread_id)
+        for row in sorted((row for row in noted.values() if row), key=lambda row: row.thread_id):
+            if gone is None or row.origin_id in gone:
+                raise refusals.forked(thread_id, row.thread_id)
         return {field: stamp.decode() for field, stamp in dead.items()}
 
     async def _reserve(self, thread_id: str, checkpoint_id: str, fork: str, *, anyhow: bool = False) -> int | None:
@@ -115,9 +121,10 @@ def moved_fields(step: Step) -> list[str]:
 def new_fields(step: Step) -> list[str]:
     """Those of a thread that a step begins, but for the ones of its head."""
     c = step.checkpoint
+    origin = ["origin_thread", c.parent_thread, "origin_id", c.parent_id or ""] if c.parent_thread else []
     return [
         "agent", step.agent, "tenant", step.tenant, "lineage", step.lineage or c.thread_id, "branch", "0",
-        "closed", "0", "created_at", c.created_at,
+        "closed", "0", "created_at", c.created_at, *origin,
     ]  # fmt: skip
 
 

@@ -193,7 +193,7 @@ SELECT number, :label, :created_at, :checkpoint_id FROM numbers WHERE thread_id 
 ON CONFLICT (thread, label, created_at, checkpoint_id) DO NOTHING
 
 -- name: count_label
-SELECT count(*) AS count FROM (SELECT 1 FROM labels WHERE label = :label LIMIT 1000) AS some
+SELECT count(*) AS count FROM (SELECT 1 FROM labels WHERE label = :label LIMIT 1000) AS first_ones
 
 -- name: find
 SELECT checkpoint_rows.* FROM labels JOIN checkpoint_rows

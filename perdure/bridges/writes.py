@@ -1,0 +1,58 @@
+"""Pending writes: what the tasks of a step wrote before the step's checkpoint was made.
+
+They are receipts, whose keys begin with the checkpoint's id: they are copied and removed with it. One call of
+``put_writes`` is one receipt, and nothing is ever changed in place; reading them decides what counts.
+"""
+
+import json
+import secrets
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from langgraph.checkpoint.base import writes_sort_key
+
+from perdure.canonical import Json, canonical
+from perdure.stores.base import Receipt, Store
+
+
+class Write(NamedTuple):
+    """What a task wrote to a channel, as it is stored. ``index`` is its place among the writes of the task.
+
+    A special channel (error, interrupt, resume) has a place of its own, below zero: there, the latest write counts. In
+    every other place the first one counts: a task that runs again doesn't take back what it wrote.
+    """
+
+    task: str
+    path: str
+    index: int
+    channel: str
+    value: Json
+
+
+async def put_writes(store: Store, name: str, checkpoint_id: str, writes: Sequence[Write]) -> None:
+    """Keep the writes of one task. Those that are there already are left as they are."""
+    if not writes:
+        return
+    task = writes[0].task
+    there = {write.index: write for write in await read_writes(store, name, checkpoint_id, task)}
+    new = [write for write in writes if write.index not in there or write.index < 0 and write != there[write.index]]
+    if not new:
+        return
+    result = {"path": new[0].path, "writes": [[write.index, write.channel, write.value] for write in new]}
+    # Keys sort by time; the last digits keep apart what is written in the same moment.
+    key = f"{checkpoint_id}/{task}/{time.time_ns():016x}{secrets.token_hex(2)}"
+    await store.put_receipt(name, Receipt(key=key, result=canonical(result)))
+
+
+async def read_writes(store: Store, name: str, checkpoint_id: str, task: str = "") -> list[Write]:
+    """The writes that count, of all tasks or of one, in the order in which a step applies them."""
+    prefix = f"{checkpoint_id}/{task}/" if task else f"{checkpoint_id}/"
+    counting: dict[tuple[str, int], Write] = {}
+    for key, result in (await store.receipts_under(name, prefix)).items():
+        of_task = key.removeprefix(f"{checkpoint_id}/").rpartition("/")[0]
+        stored = json.loads(result)
+        for index, channel, value in stored["writes"]:
+            if index < 0 or (of_task, index) not in counting:
+                counting[of_task, index] = Write(of_task, stored["path"], index, channel, value)
+    return sorted(counting.values(), key=lambda write: writes_sort_key(write.path, write.task, write.index))

@@ -1,0 +1,315 @@
+"""The SQL store on both databases: one commit wins, a killed one leaves no trace, a changed row is found."""
+
+import asyncio
+import itertools
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perdure.canonical import canonical
+from perdure.checkpointer import Checkpointer, snapshot_digest
+from perdure.effects import Effect, EffectClass, arguments_digest
+from perdure.errors import CheckpointNotFound, ConcurrentModification, IntegrityError
+from perdure.stores import Store, open_store
+from perdure.stores.base import EffectRow, Receipt, Snapshot
+from perdure.stores.sql_store import SqlStore
+from perdure.verify import verify
+from tests import commit_and_die
+from tests.places import Place, behind, dump, opened, run
+from tests.threads import History, checkpoint_id, name, noise
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+async def store(place: Place) -> AsyncIterator[SqlStore]:
+    """A store with its schema, in a place of its own."""
+    store = await opened(place)
+    yield store
+    await store.close()
+
+
+def effect(thread_id: str, key: str = "k", kind: EffectClass = "idempotent", **more: Any) -> EffectRow:
+    """A ledger entry before its first attempt."""
+    entry = Effect(key=key, tool="pay", effect=kind, turn=1, step=0, index=0, **more)
+    seen = arguments_digest(entry.tool, b"{}")
+    return EffectRow(thread_id=thread_id, entry=entry, arguments=b"{}", arguments_digest=seen)
+
+
+# ── fencing ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_one_of_many_commits_wins(store: Store, place: Place) -> None:
+    """Twelve commits on one head, through four stores at once: one becomes the head, the others learn both versions."""
+    history = History(store)
+    root = await history.commit({})
+    stores = [open_store(place.url) for _ in range(4)]
+    changes = [history.change({"winner": {"op": "set", "value": number}}) for number in range(12)]
+    done = await asyncio.gather(
+        *(Checkpointer(stores[i % 4]).commit(root, change) for i, change in enumerate(changes)), return_exceptions=True
+    )
+    won = [position for position in done if not isinstance(position, BaseException)]
+    lost = [error for error in done if isinstance(error, ConcurrentModification)]
+    assert (len(won), len(lost)) == (1, 11)
+    assert {(error.expected, error.actual) for error in lost} == {(root.ref.id, won[0].ref.id)}
+    assert all(root.ref.id in str(error) and won[0].ref.id in str(error) for error in lost)
+    assert await Checkpointer(stores[0]).load(history.thread_id, won[0].ref.id) == won[0]
+    assert [c.id async for c in store.walk(history.thread_id)] == [root.ref.id, won[0].ref.id]
+    for other in stores:
+        await other.close()
+
+
+async def test_one_commit_by_many_is_done_once(store: Store, place: Place) -> None:
+    """Attempts of one commit that run side by side all succeed, and there is one checkpoint."""
+    history = History(store)
+    root = await history.commit({})
+    stores = [open_store(place.url) for _ in range(4)]
+    change = history.change({"n": {"op": "set", "value": 1}})
+    done = await asyncio.gather(*(Checkpointer(stores[i % 4]).commit(root, change) for i in range(12)))
+    assert {position.ref.id for position in done} == {change.checkpoint_id}
+    assert len(await store.path(history.thread_id, change.checkpoint_id, limit=9)) == 2
+    for other in stores:
+        await other.close()
+
+
+async def test_a_thread_begins_once(store: Store, place: Place) -> None:
+    """Of several first checkpoints under one thread's id, at the same time, one is the root."""
+    stores = [open_store(place.url) for _ in range(4)]
+    firsts = [History(stores[i % 4], "same") for i in range(8)]
+    done = await asyncio.gather(*(first.commit({}) for first in firsts), return_exceptions=True)
+    lost = [error for error in done if isinstance(error, ConcurrentModification)]
+    row = await store.thread("same")
+    assert row is not None and len(lost) == 7
+    assert {(error.expected, error.actual) for error in lost} == {("", row.head_id)}
+    assert [c.id async for c in store.walk("same")] == [row.head_id]
+    for other in stores:
+        await other.close()
+
+
+async def test_a_refused_commit_changes_nothing(store: Store, place: Place) -> None:
+    """Also where it brought a snapshot, a receipt and labels: the database holds what it held."""
+    history = History(store)
+    root = await history.commit({"big": {"op": "set", "value": noise(9_000)}})
+    await history.commit({})
+    before = dump(place)
+    change = history.change({"big": {"op": "set", "value": ""}}, metadata={"a": 1})
+    with pytest.raises(ConcurrentModification):
+        await Checkpointer(store).commit(root, change, receipt=Receipt(key="k", result=b"1"), clears=("k",))
+    assert dump(place) == before
+
+
+async def test_a_commit_without_its_parent_changes_nothing(store: Store, place: Place) -> None:
+    """A rewind to what isn't there, and a fork of what isn't there: nobody would ever load them."""
+    history = History(store)
+    head = await history.commit({})
+    nowhere = head.model_copy(update={"ref": head.ref.model_copy(update={"id": checkpoint_id()})})
+    elsewhere = nowhere.model_copy(update={"thread_id": name()})
+    before = dump(place)
+    with pytest.raises(CheckpointNotFound, match=nowhere.ref.id):
+        await history.checkpointer.commit(nowhere, history.change({}), replaces=head.ref.id)
+    for parent in (nowhere.model_copy(update={"thread_id": history.thread_id}), elsewhere):
+        with pytest.raises(CheckpointNotFound, match=nowhere.ref.id):
+            await Checkpointer(store).commit(parent, History(store).change({}))
+    assert dump(place) == before
+
+
+@pytest.mark.parametrize("what", ["claim", "receipt", "finish"])
+async def test_a_call_waits_for_a_commit_under_way(what: str, store: Store, place: Place) -> None:
+    """Somebody is about to move the head: a call of the step before waits for the outcome, and comes too late."""
+    history = History(store)
+    head = (await history.commit({})).ref.id
+    other = (await History(store).commit({})).ref.id
+    receipt = Receipt(key="k", result=b"1")
+    calls = {
+        "claim": lambda: store.claim(effect(history.thread_id), head=head),
+        "receipt": lambda: store.put_receipt(history.thread_id, receipt, head=head),
+        "finish": lambda: store.finish(history.thread_id, receipt, head=head),
+    }
+    ((moved,),) = run(place, f"SELECT head_id FROM threads WHERE thread_id <> '{history.thread_id}'")
+    with behind(place) as connection:
+        mark = "?" if place.kind == "sqlite" else "%s"
+        connection.execute(
+            f"UPDATE threads SET head_id = {mark} WHERE thread_id = {mark}", (moved, history.thread_id)
+        )
+        call = asyncio.create_task(calls[what]())
+        await asyncio.sleep(0.2)
+        assert not call.done()
+    with pytest.raises(ConcurrentModification, match="too late") as refused:
+        await call
+    assert (refused.value.expected, refused.value.actual) == (head, other)
+    assert (await store.effect(history.thread_id, "k"), await store.receipts(history.thread_id, ["k"])) == (None, {})
+
+
+async def test_one_of_many_first_attempts_is_the_first(store: Store, place: Place) -> None:
+    """Attempts of one call that claim it side by side: one is told that it is the first."""
+    history = History(store)
+    head = (await history.commit({})).ref.id
+    stores = [open_store(place.url) for _ in range(4)]
+    row = effect(history.thread_id, kind="irreversible")
+    told = await asyncio.gather(*(stores[i % 4].claim(row, head=head) for i in range(12)))
+    assert [answer is None for answer in told].count(True) == 1
+    known = await store.effect(history.thread_id, "k")
+    assert known is not None and known.entry.attempts == 1
+    for other in stores:
+        await other.close()
+
+
+# ── a process that is killed ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def picture(place: Place) -> dict[str, Any]:
+    """What a commit changes, but for the time."""
+    store = open_store(place.url)
+    thread = await store.thread(commit_and_die.THREAD)
+    assert thread is not None
+    effect = await store.effect(thread.thread_id, commit_and_die.KEY)
+    assert effect is not None
+    seen = {
+        "head": await Checkpointer(store).load(thread.thread_id, thread.head_id),
+        "path": [c.digest for c in await store.path(thread.thread_id, thread.head_id, limit=100)],
+        "all": [c.digest async for c in store.walk(thread.thread_id)],
+        "snapshots": await store.snapshots(thread.thread_id),
+        "found": [c.digest for c in await store.find(commit_and_die.LABELS)],
+        "result": await store.result("s", "k"),
+        "effect": (effect.entry.status, effect.receipt),
+        "parts": await store.receipts(thread.thread_id, [commit_and_die.PART]),
+    }
+    assert (await verify(store)).problem is None
+    await store.close()
+    return seen
+
+
+async def test_a_killed_commit_leaves_the_old_head_or_the_new(store: Store, place: Place) -> None:
+    """Killed before any of its statements, a commit has happened or it has not; done again, it has.
+
+    The commit carries everything there is: a snapshot, labels, a cached result, an effect's receipt, a part that it
+    merges.
+    """
+    history = History(store, commit_and_die.THREAD)
+    head = (await history.commit({"text": {"op": "set", "value": noise(9_000)}})).ref.id
+    await store.claim(effect(history.thread_id, commit_and_die.KEY), head=head)
+    await store.put_receipt(history.thread_id, Receipt(key=commit_and_die.PART, result=b"1"), head=head)
+    await store.close()
+    old = await picture(place)
+
+    copies = [place.copy() for _ in range(16)]
+    script = [sys.executable, "-m", "tests.commit_and_die", *(copy.url for copy in copies)]
+    ran = await asyncio.to_thread(subprocess.run, script, cwd=ROOT, timeout=120, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    killed = int(ran.stdout)
+    assert killed >= 9, "fewer statements than a whole commit has"
+    new = await picture(copies[killed])
+    assert [new[part] != old[part] for part in new] == [True] * 8
+    for number, copy in enumerate(copies[:killed]):
+        assert await picture(copy) == old, f"killed before statement {number}"
+        await commit_and_die.commit(copy.url)
+        assert await picture(copy) == new, f"killed before statement {number}"
+
+
+# ── a row that is changed ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def changed(value: Any) -> Any:
+    """Another value of the same type."""
+    if value is None:
+        return 1
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, bytes):
+        return value[:-1] + bytes([value[-1] ^ 1])
+    return value[:-1] + ("x" if value[-1:] != "x" else "y")
+
+
+def tamper(place: Place, table: str, key: dict[str, Any], column: str, value: Any) -> dict[str, Any]:
+    """Write a column of a row; the key that the row has afterwards."""
+    where = "thread = ? AND checkpoint_id = ?"
+    if value is None or (place.kind == "postgresql" and column == "parent_id" and value == 1):
+        value = None if value is None else b"1"  # PostgreSQL minds the type
+    run(place, f"UPDATE {table} SET {column} = ? WHERE {where}", value, key["thread"], key["checkpoint_id"])
+    return key | {column: value} if column in key else key
+
+
+@pytest.mark.parametrize("table", ["checkpoints", "snapshots"])
+async def test_a_changed_column_is_found(table: str, store: Store, place: Place) -> None:
+    """Whatever column of whatever row a load reads is changed by whatever hand: it fails with IntegrityError.
+
+    Only a head that is no longer found under its name is reported as missing.
+    """
+    history = History(store)
+    for _ in range(30):
+        await history.commit({"text": {"op": "set", "value": noise(700)}}, metadata={"note": 1}, facts={"by": "ann"})
+    await History(store).commit({})  # so that another thread's number is a thread's number
+    assert history.head is not None
+    line = await store.line(history.thread_id, history.head.ref.id)
+    assert line is not None and line.snapshot is not None and len(line.checkpoints) > 2
+    last = line.checkpoints[-1].step
+    steps = [line.checkpoints[0].step, last - 1, last] if table == "checkpoints" else [line.checkpoints[0].step]
+    columns = place.columns(table)
+    assert len(columns) >= 4
+    for step, column in itertools.product(steps, columns):
+        ((thread, row),) = run(place, "SELECT thread, checkpoint_id FROM checkpoints WHERE step = ? AND thread = 1", step)
+        key = {"thread": thread, "checkpoint_id": row}
+        ((value,),) = run(place, f"SELECT {column} FROM {table} WHERE thread = ? AND checkpoint_id = ?", thread, row)
+        new = tamper(place, table, key, column, changed(value))
+        gone = step == last and column in key
+        with pytest.raises(CheckpointNotFound if gone else IntegrityError):
+            await Checkpointer(store).load(history.thread_id, history.head.ref.id)
+            pytest.fail(f"a changed {column} in step {step} was not found")
+        tamper(place, table, new, column, value)
+        assert await Checkpointer(store).load(history.thread_id, history.head.ref.id) == history.head
+
+
+@pytest.mark.parametrize("step", [0, 1])
+async def test_a_missing_row_is_found(step: int, store: Store, place: Place) -> None:
+    """A state of which a delta is missing isn't the state."""
+    history = History(store)
+    for number in range(3):
+        await history.commit({"n": {"op": "append", "items": [number]}})
+    run(place, "DELETE FROM checkpoints WHERE step = ?", step)
+    assert history.head is not None
+    with pytest.raises(IntegrityError):
+        await Checkpointer(store).load(history.thread_id, history.head.ref.id)
+
+
+async def test_a_lost_thread_is_put_back(store: Store, place: Place) -> None:
+    """A thread whose row is gone still has its checkpoints, and a restored head gives it a row again."""
+    origin = History(store)
+    parent = await origin.commit({"n": {"op": "set", "value": 1}})
+    fork = History(store)
+    fork.positions.append(await fork.checkpointer.commit(parent, fork.change({})))
+    await fork.commit({})
+    before, (_, last) = await store.thread(fork.thread_id), [c async for c in store.walk(fork.thread_id)]
+    step = await as_written(store, last.thread_id, last.id)
+    run(place, "DELETE FROM threads WHERE thread_id = ?", fork.thread_id)
+    assert await store.thread(fork.thread_id) is None
+    assert len([c async for c in store.walk(fork.thread_id)]) == 2
+    await store.restore(step, head=True)
+    row = await store.thread(fork.thread_id)
+    assert row is not None and before is not None
+    assert (row.head_id, row.origin_thread, row.origin_id) == (last.id, origin.thread_id, parent.ref.id)
+    assert (await verify(store)).problem is None
+
+
+async def test_a_damaged_row_is_put_back(store: Store, place: Place) -> None:
+    """A restored checkpoint takes the place of one that is not what was written, with its labels and its snapshot."""
+    history = History(store)
+    for _ in range(30):
+        await history.commit({"text": {"op": "set", "value": noise(700)}}, metadata={"note": 1})
+    before = dump(place)
+    (snapshot, *_) = await store.snapshots(history.thread_id)
+    step = await as_written(store, history.thread_id, snapshot.checkpoint_id)
+    run(place, "UPDATE snapshots SET state = ? WHERE thread = 1", b"r{}")
+    run(place, "UPDATE checkpoints SET turn = 7 WHERE step = ?", step.checkpoint.step)
+    run(place, "DELETE FROM labels WHERE thread = 1")
+    assert (await verify(store)).problem is not None
+    for each in [snapshot.checkpoint_id for snapshot in await store.snapshots(history.thread_id)]:
+        whole = step if each == snapshot.checkpoint_id else None
+        if whole is not None:
+            await store.restore(whole, head=False)
+    after = dump(place)
+    assert after["checkpoints"] == before["checkpoints"]
+    assert after["threads"] == before["threads"]
