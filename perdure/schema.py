@@ -13,7 +13,7 @@ from perdure.delta import Delta, Operation, Values, apply, same
 from perdure.errors import InvalidInput, UpcastFailed
 from perdure.reducers import OVERWRITE, overwrites, overwriting, setting
 from perdure.security.keyring import Keyring
-from perdure.security.sealing import Sealer, finds_its_place, unseal
+from perdure.security.sealing import Sealer, finds_its_place, is_sealed, unseal
 from perdure.state import State, channels, materialise, needs_keys, recorded, reduce_updates
 from perdure.versions import upcast_values, upcasters
 
@@ -136,10 +136,10 @@ def open_position(state: type[State], position: Position | None, keyring: Keyrin
         return Opened(state, keyring, None, stored={}, values={}, stale=frozenset(), salt=salt)
     written = unseal(position.values, keyring)
     values = _present(state, written, position)
-    stale = _changed(written, values) if position.schema_version != state.version else written.keys() - values.keys()
+    changed = _changed(written, values) if position.schema_version != state.version else written.keys() - values.keys()
     return Opened(
-        state, keyring, position, stored=position.values, values=values, stale=frozenset(stale),
-        salt=position.ref.digest,
+        state, keyring, position, stored=position.values, values=values, salt=position.ref.digest,
+        stale=frozenset(changed | _in_the_clear(state, position.values)),
     )  # fmt: skip
 
 
@@ -171,3 +171,12 @@ def _changed(written: Values, values: Values) -> set[str]:
     """The channels that an upcast has changed, added or taken away."""
     kept = written.keys() & values.keys()
     return (written.keys() ^ values.keys()) | {name for name in kept if not same(written[name], values[name])}
+
+
+def _in_the_clear(state: type[State], stored: Values) -> set[str]:
+    """Channels that became Sensitive after they were written."""
+    known = channels(state)
+    return {
+        name for name, value in stored.items()
+        if name in known and known[name].sensitive and not is_sealed(value, known[name].shape)
+    }  # fmt: skip

@@ -101,7 +101,7 @@ async def named(store: "Store", thread: "ThreadRow", name: str) -> Checkpoint:
         return await _end_of_turn(store, head, int(match[1]))
     if match := re.fullmatch(r"head~([0-9]+)", name):
         return await _at_step(store, head, head.step - int(match[1]), name)
-    if re.fullmatch(r"[0-9]+", name) and (int(name) <= head.step or len(name) < MIN_PART):
+    if re.fullmatch(r"0|[1-9][0-9]*", name) and (int(name) <= head.step or len(name) < MIN_PART):
         return await _at_step(store, head, int(name), name)
     return await _of_id(store, thread, head, name.lower())
 

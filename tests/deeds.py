@@ -29,9 +29,9 @@ class Deeds:
         self._random = random.Random(seed)
         self._time = seed
         self._deeds: list[Callable[[], Awaitable[Any]]] = [
-            *[self.go_on] * 8, *[self.begin] * 2, self.fork, self.rewind, self.stale, self.claim, self.claim, self.record,
-            self.record, self.judge, self.judge, self.keep_result, self.ask_result, self.prune, self.drop, self.delete,
-            self.copy, self.lease, self.put_back, self.look,
+            *[self.go_on] * 8, *[self.begin] * 2, self.fork, self.rewind, self.stale, *[self.claim] * 2,
+            *[self.record] * 2, *[self.judge] * 2, self.keep_result, self.ask_result, self.prune, self.drop,
+            self.delete, self.copy, self.lease, self.put_back, self.look,
         ]  # fmt: skip
 
     async def do(self, times: int) -> None:
@@ -54,7 +54,11 @@ class Deeds:
         head = await self._checkpointer.load(row.thread_id, row.head_id)
         change = self._change(row.thread_id)
         result = CachedResult(
-            scope="s", key=self._key(), thread_id=row.thread_id, checkpoint_id=change.checkpoint_id, usage=Usage(calls=1)
+            scope="s",
+            key=change.checkpoint_id[-4:],
+            thread_id=row.thread_id,
+            checkpoint_id=change.checkpoint_id,
+            usage=Usage(calls=1),
         )
         receipt = Receipt(key=self._key(), result=noise(20).encode())
         await self._checkpointer.commit(
@@ -130,7 +134,8 @@ class Deeds:
 
     async def ask_result(self) -> None:
         """Results of both kinds."""
-        await self.store.result("s", self._key())
+        row = await self._row()
+        await self.store.result("s", (await self._some(row))[-4:])
         await self.store.result("v", self._key())
 
     async def prune(self) -> None:

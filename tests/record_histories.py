@@ -12,15 +12,31 @@ import gzip
 import json
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus, WorkflowHistory
 from temporalio.testing import TimeSkippingConfig, WorkflowEnvironment
 
-from perdure import Agent, App, Approval, Budget, ToolContext, ToolError, tool
+from perdure import (
+    END,
+    START,
+    Agent,
+    App,
+    Approval,
+    Budget,
+    Graph,
+    Send,
+    State,
+    ToolContext,
+    ToolError,
+    append,
+    tool,
+)
+from perdure.errors import ConcurrentModification, InvalidInput
 from perdure.testing import Rule, Script, call, say, together
 from perdure.wire import data_converter
 from tests.conftest import SERVER
@@ -68,11 +84,48 @@ async def wire(ctx: ToolContext, amount: int) -> str:
     raise ConnectionError("the line broke")
 
 
+class Board(State):
+    """What the graph writes on."""
+
+    lines: Annotated[list[str], append] = []
+    approved: bool = False
+
+
+async def write(arg: str) -> dict[str, Any]:
+    """Write a line; the third can't be written."""
+    if arg == "c":
+        raise ToolError("There is no room.")
+    return {"lines": [arg]}
+
+
+async def mend(arg: dict[str, str]) -> dict[str, Any]:
+    """Write what went wrong."""
+    return {"lines": [arg["message"]]}
+
+
+def spread(state: Board) -> list[Send]:
+    """One task a line, and a person beside them."""
+    return [*(Send("write", line) for line in state.lines), Send("review")]
+
+
+board = Graph("board", state=Board)
+board.node("write", write)
+board.node("mend", mend)
+board.human("review", lambda state: f"Are {len(state.lines)} lines enough?", answer=bool, into="approved")
+board.node("helper", Agent(name="helper", model="m", tools=[look], state=Board))
+board.router(START, spread, ["write", "review"])
+board.edge("write", END)
+board.edge("write", "mend", on="error")
+board.edge("mend", END)
+board.edge("review", "helper")
+board.edge("helper", END)
+
 _TOOLS = [look, pay, ship, wire]
 _APP = App(
     agents=[
         Agent(name="desk", model="m", tools=_TOOLS),
         Agent(name="frugal", model="m", tools=_TOOLS, budget=Budget(steps=1)),
+        board,
     ],
     tools=[refund, recall],
 )
@@ -85,6 +138,7 @@ _SCRIPT = Script(
         Rule(when="pay and ship", replies=[call("pay", amount=5), call("ship", to="atlantis")]),
         Rule(when="pay twice", replies=[call("pay", amount=5), call("pay", amount=500)]),
         Rule(when="wire", replies=[call("wire", amount=7), say("Settled.")]),
+        Rule(when="board", replies=[call("look", what=1), say("Looked.")]),
         Rule(when="look around", replies=[*(call("look", what=n) for n in range(_LOOKS)), say("Seen.")]),
     ]
 )  # fmt: skip
@@ -186,9 +240,53 @@ async def continued(world: World, thread: str) -> None:
     await _ended(world, thread, await _begin(world, thread, "look around"))
 
 
+async def graph(world: World, thread: str) -> None:
+    """Tasks side by side, one of which fails, and a person; a question is answered wrongly first."""
+    _, accepted = await world.client.start("board", "board", state={"lines": ["a", "b", "c"]}, thread=thread)
+    asked = await eventually(lambda: world.client.approvals(thread), lambda found: len(found.questions) == 1)
+    await world.handle(thread).signal("answer", "yes?")
+    with suppress(InvalidInput):
+        await world.client.answer(thread, asked.questions[0].id, "perhaps", by="ann")
+    await world.client.answer(thread, asked.questions[0].id, True, by="ann")
+    await _ended(world, thread, accepted.message_id)
+    assert (await world.client.state(thread))["lines"][3:] == ["a", "b", "There is no room."]
+
+
+async def forked(world: World, thread: str) -> None:
+    await _ended(world, f"{thread}-from", await _begin(world, f"{thread}-from", "at once"))
+    middle = (await world.client.history(f"{thread}-from"))[-2].id
+    await world.client.fork(f"{thread}-from", middle, thread=thread)
+    await _at_rest(world, thread)
+
+
+async def rewound(world: World, thread: str) -> None:
+    """Refused, then done while a turn runs, then taken up again."""
+    await _ended(world, thread, await _begin(world, thread, "pay little"))
+    start = (await world.client.history(thread))[-1].id
+    await _begin_again(world, thread, "pay much")
+    await world.opened(thread)
+    with suppress(ConcurrentModification):
+        await world.client.rewind(thread, start, expected_version=start)
+    await world.client.rewind(thread, start, by="ann")
+    await world.client.resume(thread)
+    await _at_rest(world, thread)
+    assert [effect.status for effect in await world.client.effects(thread)] == ["undone", "done"]
+
+
+async def updated(world: World, thread: str) -> None:
+    """Between turns, under a lease, in the place of a node; then it goes on."""
+    await _ended(world, thread, await _begin(world, thread, "hello"))
+    wanted = {"id": "x1", "name": "look", "arguments": '{"what": 9}'}
+    async with world.client.lease(thread, holder="ann", seconds=3600):
+        said = {"role": "assistant", "tool_calls": [wanted]}
+        await world.client.update_state(thread, {"messages": [said]}, as_node="model", by="ann")
+    await world.client.resume(thread)
+    await _at_rest(world, thread)
+
+
 _SCENES: Sequence[Scene] = (
     answered, approved, rejected, expired, refused_decisions, parallel, rolled_back, cancelled, compensated, in_doubt,
-    out_of_budget, closed,
+    out_of_budget, closed, graph, forked, rewound, updated,
 )  # fmt: skip
 # How many runs a thread has at least.
 RUNS = {scene.__name__: 1 for scene in _SCENES} | {"resumed": 2, "continued": 2}
@@ -197,6 +295,17 @@ RUNS = {scene.__name__: 1 for scene in _SCENES} | {"resumed": 2, "continued": 2}
 async def _begin(world: World, thread: str, message: str, agent: str = "desk") -> str:
     _, accepted = await world.client.start(agent, message, thread=thread)
     return accepted.message_id
+
+
+async def _begin_again(world: World, thread: str, message: str) -> None:
+    await world.client.send(thread, message)
+
+
+async def _at_rest(world: World, thread: str) -> None:
+    """Wait for the end of a turn that no message began."""
+    await eventually(
+        lambda: world.client.status(thread), lambda s: bool(s.results) and not s.node and s.status == "idle"
+    )
 
 
 async def _ended(world: World, thread: str, message_id: str, outcome: str = "answered") -> None:

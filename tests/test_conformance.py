@@ -4,13 +4,21 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from perdure.stores import open_store
 from perdure.stores.memory import MemoryStore
 from perdure.testing.conformance import MakeStore, StoreConformance
 
 _numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def shared_postgres(postgres_url: Callable[[], str]) -> str:
+    """One database for all tests: to make one and its schema takes longer than most of them."""
+    return postgres_url()
 
 
 class TestMemory(StoreConformance):
@@ -34,7 +42,16 @@ class TestPostgres(StoreConformance):
     """A PostgreSQL database."""
 
     @pytest.fixture
-    def make_store(self, postgres_url: Callable[[], str]) -> MakeStore:
+    def make_store(self, shared_postgres: str) -> MakeStore:
+        with psycopg.connect(shared_postgres) as connection:
+            tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+            for (table,) in tables:
+                if table != "schema_migrations":
+                    connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
+        return lambda: open_store(shared_postgres)
+
+    @pytest.fixture
+    def make_bare_store(self, postgres_url: Callable[[], str]) -> MakeStore:
         url = postgres_url()
         return lambda: open_store(url)
 

@@ -266,8 +266,8 @@ class Desk:
 
     def task(self, thread: str, head: Ref, **more: Any) -> CallModel:
         """A call of the model on this head."""
-        commit = Commit(thread_id=thread, checkpoint_id=checkpoint_id(), head=head, turn=1, node="model")
-        return CallModel(commit=commit, agent="clerk", spec=self.spec, **more)
+        commit = Commit(thread_id=thread, checkpoint_id=checkpoint_id(), head=head, turn=1)
+        return CallModel(commit=commit, agent="clerk", spec=self.spec, node="model", **more)
 
     async def answer(self, content: str) -> ModelDone:
         """The answer to a message in a new thread."""
@@ -294,7 +294,7 @@ async def desk(folder: Path, server: ModelServer, **agent: Any) -> AsyncIterator
 
 
 async def test_the_answer_is_committed_with_what_it_used(server: ModelServer, tmp_path: Path) -> None:
-    """The message in the state, the usage in the checkpoint's metadata, and both in what the workflow is told."""
+    """The message in the state, the usage among the facts of the checkpoint, and both in what the workflow is told."""
     async with desk(tmp_path, server, instructions="Be brief.") as worker:
         thread, head = await worker.say("hello")
         done = await worker.models.call_model(worker.task(thread, head))
@@ -302,7 +302,7 @@ async def test_the_answer_is_committed_with_what_it_used(server: ModelServer, tm
         assert done.usage.calls == 1 and done.usage.prompt > 0 and done.usage.completion > 0
         stored = await worker.runtime.store.checkpoint(thread, done.committed.head.id)
         assert stored is not None and stored.parent_id == head.id
-        assert Usage.model_validate(stored.metadata["usage"]) == done.usage
+        assert Usage.model_validate(stored.facts["usage"]) == done.usage
         state = await worker.runtime.checkpointer.load(thread, stored.id, expect=done.committed.head.digest)
         assert [m["content"] for m in state.values["messages"]] == ["hello", "Hi."]
         assert done.committed.delta == stored.delta

@@ -18,7 +18,9 @@ from perdure.wire import data_converter
 from perdure.workflows.batch import Batch
 from perdure.workflows.display import Display
 from perdure.workflows.record import Record, Turn
+from perdure.workflows.step import Step
 from perdure.workflows.thread import AgentThread
+from perdure.workflows.travel import Travels
 from perdure.workflows.turn import TurnRunner
 from tests.impure import Impure
 from tests.record_histories import FOLDER, RUNS, unpack
@@ -119,9 +121,18 @@ async def _slow_room(runner: TurnRunner) -> None:
 
 
 class _Backwards(Batch):
-    def __init__(self, record: Record, turn: Turn, display: Display, node: str) -> None:
-        turn.planned = turn.planned[::-1]
-        super().__init__(record, turn, display, node)
+    def __init__(self, *place: Any, alone: bool) -> None:
+        super().__init__(*place[:-1], place[-1][::-1], alone=alone)
+
+
+class _BackwardsStep(Step):
+    def __init__(self, record: Record, turn: Turn, display: Display) -> None:
+        record.next = record.next[::-1]
+        super().__init__(record, turn, display)
+
+
+async def _no_look_at_the_plan(self: Travels, *_: Any) -> None:
+    pass
 
 
 @pytest.mark.parametrize(
@@ -129,7 +140,9 @@ class _Backwards(Batch):
     [
         ("approved", "perdure.workflows.batch.Batch._gate", _no_gate),
         ("answered", "perdure.workflows.turn.TurnRunner._room", _slow_room),
-        ("parallel", "perdure.workflows.turn.Batch", _Backwards),
+        ("parallel", "perdure.workflows.step.Batch", _Backwards),
+        ("graph", "perdure.workflows.turn.Step", _BackwardsStep),
+        ("rewound", "perdure.workflows.travel.Travels._undo", _no_look_at_the_plan),
     ],
 )
 async def test_a_change_of_commands_is_noticed(

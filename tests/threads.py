@@ -12,10 +12,11 @@ from perdure.budget import Usage
 from perdure.checkpoint import new_id
 from perdure.checkpointer import Change, Checkpointer, Position
 from perdure.delta import Delta
+from perdure.effects import Effect, EffectClass, arguments_digest
 from perdure.message import ToolCall
 from perdure.state import reduce_updates
 from perdure.stores import Store, open_store
-from perdure.stores.base import CachedResult, Receipt
+from perdure.stores.base import CachedResult, EffectRow, Receipt
 
 _NOISE = [c for c in string.printable[:94] if c not in '"\\']  # JSON writes each of them as one byte
 _numbers = itertools.count(1)
@@ -42,6 +43,13 @@ async def store_in(folder: Path, file: str = "store.db") -> Store:
     store = open_store(f"sqlite:///{folder / file}")
     await store.migrate()
     return store
+
+
+def effect(thread_id: str, key: str = "k", kind: EffectClass = "idempotent", **more: Any) -> EffectRow:
+    """A ledger entry before its first attempt."""
+    entry = Effect(**{"key": key, "tool": "pay", "effect": kind, "turn": 1, "step": 0, "index": 0, **more})
+    seen = arguments_digest(entry.tool, b"{}")
+    return EffectRow(thread_id=thread_id, entry=entry, arguments=b"{}", arguments_digest=seen)
 
 
 class History:

@@ -108,6 +108,14 @@ def looks_sealed(value: Json) -> bool:
     return isinstance(value, list) and any(map(looks_sealed, value))
 
 
+def is_sealed(value: Json, shape: Shape) -> bool:
+    """Whether a stored value of this shape leaves nothing in the clear; not where the channel was not always sensitive."""
+    if isinstance(value, dict) and (shape != "leaves" or SEALED in value):
+        return SEALED in value
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return shape != "whole" and inside is not None and all(is_sealed(item, shape) for item in inside)
+
+
 def finds_its_place(operation: Operation, stored: Json) -> bool:
     """Whether an operation does to a stored value what it would do to the value that is sealed in it.
 

@@ -169,9 +169,9 @@ def moment(created_at: str) -> int:
     return round(datetime.fromisoformat(created_at).timestamp() * 1000)
 
 
-def age(checkpoint: Checkpoint) -> tuple[int, str]:
+def age(checkpoint: Checkpoint) -> tuple[int, str, str]:
     """What checkpoints are sorted by: time, and where that is the same the id, since ids sort by time too."""
-    return moment(checkpoint.created_at), checkpoint.id
+    return moment(checkpoint.created_at), checkpoint.id, checkpoint.thread_id
 
 
 def belongs(key: str, checkpoint_id: str) -> bool:

@@ -4,7 +4,7 @@ if head() ~= '' then
     local ours = redis.call('HGET', thread, 'made_by') == order.token -- said again, because the answer was lost
     return {ours and 'done' or 'exists'}
 end
-if order.reserved and seconds() - order.reserved > order.patience then
+if order.noted and seconds() - order.noted > order.patience then
     return {'late'}
 end
 local places = {checkpoints, links, steps, snapshots, labels, receipts, receipt_keys}

@@ -12,7 +12,7 @@ end
 if order.orphan or (order.parent and redis.call('HEXISTS', links, order.parent) == 0) then
     return {'orphan', stands}
 end
-if order.reserved and seconds() - order.reserved > order.patience then
+if order.noted and seconds() - order.noted > order.patience then
     return {'late', stands}
 end
 local finished = order.receipt and moved(order.receipt, order.finish) -- whatever may fail comes before the first write

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import AsyncIterator, Sequence
+from secrets import token_hex
 from typing import Any, Literal
 
 from perdure.canonical import Json, canonical
@@ -12,7 +13,7 @@ from perdure.stores.base import Line, Snapshot, Step
 from perdure.stores.records import Entry
 from perdure.stores.redis import labels, results
 from perdure.stores.redis.keys import ID_FROM, id_in, place
-from perdure.stores.redis.threads import PATIENCE, Threads, moved_fields, new_fields, too_slow
+from perdure.stores.redis.threads import PATIENCE, RESTORED, Threads, moved_fields, new_fields, too_slow
 from perdure.stores.rows import now, packed, unpacked
 
 PAGE = 500  # checkpoints that one script reads: a few hundred kilobytes, some milliseconds of the server
@@ -25,7 +26,7 @@ class Checkpoints(Threads):
 
     async def commit(self, step: Step) -> bool:
         c = step.checkpoint
-        order = _order(step) | {
+        order = _order(c) | {
             "extends": step.extends or "", "digest": c.digest, "clears": list(step.clears), "patience": PATIENCE,
             "row": [*(new_fields(step) if step.extends is None else ()), *moved_fields(step)],
         }  # fmt: skip
@@ -35,31 +36,39 @@ class Checkpoints(Threads):
             order["request"] = results.request(step.result)
         if step.receipt:
             order |= {"receipt": step.receipt.key, "finish": ledger.finish(now()).model_dump()}
-        stored = records.record(Entry.of(step))
-        order |= await self._announce(step)
-        receipt = packed(step.receipt.result) if step.receipt else b""
-        told, stands = await self._run(
-            "commit", c.thread_id, canonical(order), *stored, stored_snapshot(step.snapshot), receipt
-        )
-        return _outcome(step, told.decode(), stands.decode())
+        stored = *records.record(Entry.of(step)), stored_snapshot(step.snapshot)
+        await self._announce(step)
+        commit = self._commit_fork if c.parent_thread else self._commit
+        told, stands = await commit(step, order, *stored)
+        return _outcome(step, told, stands)
 
-    async def _announce(self, step: Step) -> dict[str, Json]:
-        """Write what crosses threads before the commit that makes it true; what the commit has to know of it.
+    async def _commit(self, step: Step, order: dict[str, Json], *stored: bytes) -> tuple[str, str]:
+        receipt = packed(step.receipt.result) if step.receipt else b""
+        told, stands = await self._run("commit", step.checkpoint.thread_id, canonical(order), *stored, receipt)
+        return told.decode(), stands.decode()
+
+    async def _commit_fork(self, step: Step, order: dict[str, Json], *stored: bytes) -> tuple[str, str]:
+        """Note the fork at its parent, which can't go away from then on; then commit."""
+        c, token = step.checkpoint, token_hex(8)
+        origin = c.parent_thread, c.parent_id or ""
+        noted = await self._note(origin, c.thread_id, token)
+        order["row"] += ["made_by", token]
+        told = await self._commit(step, order | ({"orphan": True} if noted is None else {"noted": noted}), *stored)
+        if told[0] != "done":
+            await self._unnote(origin, c.thread_id, token)
+        return told
+
+    async def _announce(self, step: Step) -> None:
+        """Write what crosses threads before the commit that makes it true.
 
         A commit that doesn't come leaves names behind that nobody finds: who reads them looks whether they are true.
         """
-        c = step.checkpoint
-        commands = labels.announcing(self._keys, c)
+        commands = labels.announcing(self._keys, step.checkpoint)
         if step.extends is None:
-            commands.append(("ZADD", self._keys.threads, 0, c.thread_id))
+            commands.append(("ZADD", self._keys.threads, 0, step.checkpoint.thread_id))
         if step.result:
-            commands += results.announcing(self._keys, step.result, c)
+            commands += results.announcing(self._keys, step.result, step.checkpoint)
         await self._tell(*commands)
-        if not c.parent_thread:
-            return {}
-        assert c.parent_id is not None, "a fork begins with a parent"
-        reserved = await self._reserve(c.parent_thread, c.parent_id, c.thread_id)
-        return {"reserved": reserved} if reserved is not None else {"orphan": True}
 
     async def restore(self, step: Step, *, head: bool) -> None:
         c = step.checkpoint
@@ -67,14 +76,16 @@ class Checkpoints(Threads):
         _, links, bodies, _ = await self._stored_rows(c.thread_id, [c.id])
         if records.is_whole((links[0], bodies[0]), c):
             stored = (b"", b"")
-        order = _order(step)
+            c = records.entry(c.thread_id, c.id, (links[0], bodies[0])).checkpoint
+        order = _order(c)
         if head:
             order |= {"row": moved_fields(step), "new": new_fields(step), "id_from": ID_FROM}
             await self._announce_thread(c.thread_id)
         await self._tell(*labels.announcing(self._keys, c))
-        if c.parent_thread and c.parent_id:
-            await self._reserve(c.parent_thread, c.parent_id, c.thread_id, anyhow=True)
         await self._run("restore", c.thread_id, canonical(order), *stored, stored_snapshot(step.snapshot))
+        row = await self.thread(c.thread_id) if head else None
+        if row and row.origin_thread and await self._maker(c.thread_id) == RESTORED:
+            await self._note((row.origin_thread, row.origin_id), c.thread_id, RESTORED, anyhow=True)
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -163,9 +174,8 @@ class Checkpoints(Threads):
         return checkpoint_ids, links, bodies, snapshots
 
 
-def _order(step: Step) -> dict[str, Json]:
+def _order(c: Checkpoint) -> dict[str, Json]:
     """What a script has to know to put in a checkpoint."""
-    c = step.checkpoint
     return {"id": c.id, "place": place(c.step, c.id), "labels": labels.own(c)}
 
 

@@ -60,11 +60,14 @@ class Copying(Removal):
     async def _adopt(self, row: ThreadRow, target: str, token: str) -> None:
         copy = row.model_copy(update={"thread_id": target, "lineage": target, "lease": ""})
         order: dict[str, Json] = {"token": token, "row": row_fields(copy), "patience": PATIENCE}
+        origin = row.origin_thread, row.origin_id
         if row.origin_thread:  # the copy of a fork is a fork
-            order["reserved"] = await self._reserve(row.origin_thread, row.origin_id, target, anyhow=True)
+            order["noted"] = await self._note(origin, target, token, anyhow=True)
         await self._announce_thread(target)
         keys = [*self._keys.thread(target), *self._laid_out(target, token)]
         [told] = await (await self._ready()).run("adopt", keys, canonical(order))
+        if told != b"done" and row.origin_thread:
+            await self._unnote(origin, target, token)
         if told == b"late":
             raise too_slow(target)
         if told == b"exists":

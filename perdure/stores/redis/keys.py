@@ -120,3 +120,14 @@ def read_pair(stored: bytes | str) -> tuple[str, str]:
 def pair(thread_id: str, checkpoint_id: str) -> str:
     """A checkpoint of some thread as one string."""
     return canonical([thread_id, checkpoint_id]).decode()
+
+
+def note(fork: str, checkpoint_id: str, token: str) -> str:
+    """A fork as its parent notes it: which thread begins at which checkpoint, and who says so."""
+    return canonical([fork, checkpoint_id, token]).decode()
+
+
+def read_note(stored: str) -> tuple[str, str]:
+    """The thread and the checkpoint of a note."""
+    fork, checkpoint_id, _ = json.loads(stored)
+    return fork, checkpoint_id

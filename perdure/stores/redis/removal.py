@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from perdure.canonical import canonical
+from perdure.canonical import Json, canonical
 from perdure.checkpoint import Checkpoint
 from perdure.errors import StoreUnreachable
 from perdure.stores import records, refusals
@@ -11,7 +11,7 @@ from perdure.stores.base import Snapshot
 from perdure.stores.records import Link
 from perdure.stores.redis import labels, results
 from perdure.stores.redis.checkpoints import Checkpoints, stored_snapshot
-from perdure.stores.redis.keys import LABEL_ID_FROM, id_in, pair, place
+from perdure.stores.redis.keys import LABEL_ID_FROM, id_in, place
 from perdure.stores.redis.part import pairs
 from perdure.stores.redis.server import Command
 from perdure.stores.redis.threads import head_fields
@@ -34,15 +34,14 @@ class Removal(Checkpoints):
     """Removing. What other keys know of the removed is taken out last: until then nobody finds it there anyway."""
 
     async def delete_thread(self, thread_id: str) -> None:
-        row = await self.thread(thread_id)
+        row, maker = await self.thread(thread_id), await self._maker(thread_id)
         order = {"dead": await self._check_forks(thread_id)}
         told, *rest = await self._run("delete", thread_id, canonical(order))
         if told == b"forked":
             raise refusals.forked(thread_id, rest[0].decode())
-        commands: list[Command] = [("ZREM", self._keys.threads, thread_id)]
         if row and row.origin_thread:
-            note = pair(thread_id, row.origin_id)
-            commands.append(("HDEL", self._keys.part(row.origin_thread, "forks"), note))
+            await self._drop_note((row.origin_thread, row.origin_id), thread_id, maker)
+        commands: list[Command] = [("ZREM", self._keys.threads, thread_id)]
         await self._withdraw(thread_id, rest[0], pairs(rest[1]), commands)
         if await self.thread(thread_id):  # somebody has begun it anew meanwhile
             await self._announce_thread(thread_id)
@@ -54,17 +53,7 @@ class Removal(Checkpoints):
             outline = await self._outline(thread_id, links=True)
             if not outline.ids:
                 return
-            gone = [name for name in dict.fromkeys(checkpoint_ids) if name in outline.links]
-            dead = await self._check_forks(thread_id, gone)
-            stays = head or outline.row.get("head_id", b"").decode()
-            records.check_removal(thread_id, outline.links, set(gone), roots, stays)
-            [stands] = await self._entries(thread_id, [stays])
-            order = {
-                "gone": gone, "places": [place(outline.links[name].step, name) for name in gone],
-                "written": outline.written, "dead": dead,
-                "roots": [root.checkpoint_id for root in roots], "label_id_from": LABEL_ID_FROM,
-                "row": _standing(stands.checkpoint, outline),
-            }  # fmt: skip
+            order = await self._removal(thread_id, outline, checkpoint_ids, roots, head)
             cut = await self._cut(thread_id, roots)
             told, *rest = await self._run("remove", thread_id, canonical(order), *cut)
             if told == b"forked":
@@ -73,6 +62,21 @@ class Removal(Checkpoints):
                 await self._withdraw(thread_id, rest[0], pairs(rest[1]), [])
                 return
         raise StoreUnreachable(f"So much is written to {thread_id} that nothing of it can be removed now.")
+
+    async def _removal(
+        self, thread_id: str, outline: Outline, asked: Sequence[str], roots: Sequence[Snapshot], head: str
+    ) -> dict[str, Json]:
+        """What the script has to know, if the thread is whole afterwards. Raises Conflict, CheckpointNotFound."""
+        gone = [name for name in dict.fromkeys(asked) if name in outline.links]
+        dead = await self._check_forks(thread_id, gone)
+        stays = head or outline.row.get("head_id", b"").decode()
+        records.check_removal(thread_id, outline.links, set(gone), roots, stays)
+        [stands] = await self._entries(thread_id, [stays])
+        return {
+            "gone": gone, "places": [place(outline.links[name].step, name) for name in gone],
+            "written": outline.written, "dead": dead, "roots": [root.checkpoint_id for root in roots],
+            "label_id_from": LABEL_ID_FROM, "row": _standing(stands.checkpoint, outline),
+        }  # fmt: skip
 
     async def _cut(self, thread_id: str, roots: Sequence[Snapshot]) -> list[bytes]:
         """Link, body and snapshot of each root, as they are without ancestors."""

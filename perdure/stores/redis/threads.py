@@ -7,13 +7,14 @@ from perdure.checkpoint import Checkpoint
 from perdure.errors import IntegrityError, StoreUnreachable
 from perdure.stores import refusals
 from perdure.stores.base import Step, ThreadRow
-from perdure.stores.redis.keys import pair, read_pair
+from perdure.stores.redis.keys import note, read_note
 from perdure.stores.redis.part import Part, pairs
 
 # A fork is noted at its parent before it is committed. The server refuses a commit that comes too long after that, and
 # only takes a note for one that came to nothing when it is older still: so no parent goes away under a fork.
 PATIENCE = 60  # seconds
 _GIVEN_UP = 120
+RESTORED = "restored"  # the token of a fork that was put back
 
 
 class Threads(Part):
@@ -34,9 +35,8 @@ class Threads(Part):
         return found[:limit]
 
     async def forks(self, thread_id: str) -> list[ThreadRow]:
-        noted, _ = await self._noted(thread_id)
-        rows = {row.thread_id: row for row in noted.values() if row}
-        return [rows[name] for name in sorted(rows)]
+        forks, _ = await self._noted(thread_id)
+        return forks
 
     async def close_thread(self, thread_id: str) -> None:
         await self._run("change", thread_id, "closed", 1)
@@ -50,32 +50,51 @@ class Threads(Part):
 
     # ── forks ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _noted(self, thread_id: str) -> tuple[dict[str, ThreadRow | None], dict[str, bytes]]:
-        """The forks noted at a thread, each with its row if it came to be; and those that were given up, with the time
-        at which they were noted."""
+    async def _noted(self, thread_id: str) -> tuple[list[ThreadRow], dict[str, str]]:
+        """The forks of a thread; and the notes of those that were given up, with the time at which they were made."""
         flat, now = await self._run("forks", thread_id)
-        stamps = pairs(flat)
-        noted: dict[str, ThreadRow | None] = {}
-        for field, row in zip(stamps, await self._rows([read_pair(field)[0] for field in stamps]), strict=True):
-            begins = row is not None and (row.origin_thread, row.origin_id) == (thread_id, read_pair(field)[1])
-            noted[field] = row if begins else None
-        dead = {name: stamps[name] for name, row in noted.items() if not row and now - int(stamps[name]) > _GIVEN_UP}
-        return noted, dead
+        stamps = {name: stamp.decode() for name, stamp in pairs(flat).items()}
+        forks: dict[str, ThreadRow] = {}
+        dead: dict[str, str] = {}
+        rows = await self._rows([read_note(field)[0] for field in stamps])
+        for (field, stamp), row in zip(stamps.items(), rows, strict=True):
+            if row is not None and (row.origin_thread, row.origin_id) == (thread_id, read_note(field)[1]):
+                forks[row.thread_id] = row
+            elif now - int(stamp) > _GIVEN_UP:
+                dead[field] = stamp
+        return [forks[name] for name in sorted(forks)], dead
 
     async def _check_forks(self, thread_id: str, gone: Collection[str] | None = None) -> dict[str, str]:
-        """Raise Conflict where a fork begins at one of the checkpoints (None: at any). The forks that were given up: the
-        script that removes looks once more, and takes no note of these."""
-        noted, dead = await self._noted(thread_id)
-        for row in sorted((row for row in noted.values() if row), key=lambda row: row.thread_id):
+        """Raise Conflict where a fork begins at one of the checkpoints (None: at any).
+
+        Returns the notes of forks that were given up: the script that removes looks once more, but not at them.
+        """
+        forks, dead = await self._noted(thread_id)
+        for row in forks:
             if gone is None or row.origin_id in gone:
                 raise refusals.forked(thread_id, row.thread_id)
-        return {field: stamp.decode() for field, stamp in dead.items()}
+        return dead
 
-    async def _reserve(self, thread_id: str, checkpoint_id: str, fork: str, *, anyhow: bool = False) -> int | None:
-        """Note a fork at its parent: the time of that, or None where there is no such checkpoint."""
+    async def _note(self, origin: tuple[str, str], fork: str, token: str, *, anyhow: bool = False) -> int | None:
+        """Note a fork at its parent (thread, checkpoint): when that was, or None where there is no such checkpoint."""
+        thread_id, checkpoint_id = origin
         checked = "" if anyhow else checkpoint_id
-        stamp: int | None = await self._run("reserve", thread_id, checked, pair(fork, checkpoint_id))
+        stamp: int | None = await self._run("note", thread_id, checked, note(fork, checkpoint_id, token))
         return stamp
+
+    async def _unnote(self, origin: tuple[str, str], fork: str, token: str) -> None:
+        """Take a note back, unless it is the one with which the fork began: that is known when its answer was lost."""
+        if await self._maker(fork) != token:
+            await self._drop_note(origin, fork, token)
+
+    async def _drop_note(self, origin: tuple[str, str], fork: str, token: str) -> None:
+        thread_id, checkpoint_id = origin
+        await self._tell(("HDEL", self._keys.part(thread_id, "forks"), note(fork, checkpoint_id, token)))
+
+    async def _maker(self, thread_id: str) -> str:
+        """The token of the note with which a fork began."""
+        token = await self._ask("HGET", self._keys.part(thread_id, "thread"), "made_by")
+        return token.decode() if token else RESTORED
 
     async def _announce_thread(self, thread_id: str) -> None:
         await self._tell(("ZADD", self._keys.threads, 0, thread_id))

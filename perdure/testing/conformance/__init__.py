@@ -8,7 +8,8 @@ A store is one that threads can be trusted to when this passes::
             return lambda: MyStore(tmp_path / "store")
 
 Each call of ``make_store()`` gives another store object on one database, which is empty when a test begins. The suite
-migrates it, closes every store that it was given, and verifies the database after each test.
+migrates it, closes every store that it was given, and verifies the database after each test. ``make_bare_store`` is
+for databases that take long to make: see ``suite``.
 """
 
 import pytest

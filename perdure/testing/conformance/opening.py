@@ -13,27 +13,27 @@ from perdure.verify import verify
 class Opening(Suite):
     """Schema, opening again, cautions, sizes."""
 
-    async def test_migrations_run_once(self, another: MakeStore) -> None:
+    async def test_migrations_run_once(self, another_bare: MakeStore) -> None:
         """What is missing is what runs, in its order; then nothing is missing, for whoever opens the database."""
-        store = another()
+        store = another_bare()
         missing = await store.missing_migrations()
         assert await store.migrate() == missing
-        assert await store.missing_migrations() == await store.migrate() == await another().missing_migrations() == []
+        assert await store.missing_migrations() == await store.migrate() == await another_bare().missing_migrations() == []
 
-    async def test_workers_that_migrate_at_once_do_it_once(self, another: MakeStore) -> None:
+    async def test_workers_that_migrate_at_once_do_it_once(self, another_bare: MakeStore) -> None:
         """Several workers start on an empty database: each migration is run by one of them, and none fails."""
-        stores = [another() for _ in range(4)]
+        stores = [another_bare() for _ in range(4)]
         missing = await stores[0].missing_migrations()
         ran = await asyncio.gather(*(store.migrate() for store in stores))
         assert sorted(name for names in ran for name in names) == sorted(missing)
         assert await stores[0].missing_migrations() == []
         await Writer(stores[-1]).grow(1)
 
-    async def test_partitions_change_nothing_that_is_read(self, another: MakeStore) -> None:
+    async def test_partitions_change_nothing_that_is_read(self, another_bare: MakeStore) -> None:
         """A store that spreads its tables, or can't, holds threads like any other."""
-        store = another()
+        store = another_bare()
         await store.migrate(partitions=3)
-        assert await another().missing_migrations() == []
+        assert await another_bare().missing_migrations() == []
         threads = [Writer(store) for _ in range(5)]
         for thread in threads:
             await thread.grow(2)
