@@ -166,6 +166,7 @@ class _Repair:
         row = await self._store.thread(self._thread_id)
         open_ends: list[str | None] = [*self._damaged, *self._whole.values()]
         open_ends += [parent async for parent in self._strangers()]
+        open_ends += await self._store.stray_results(self._thread_id)
         open_ends += list(self._written) if self._everything or row is None else [row.head_id]
         needed: set[str] = set()
         while open_ends:

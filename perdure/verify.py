@@ -123,6 +123,8 @@ class _Check:
         row = await self._check_head(before)
         await self._check_ends()
         await self._check_labels()
+        for stray in await self._store.stray_results(self._thread_id):
+            raise _bad("results", stray, "A cached result names it, and it doesn't exist.")
         for effect in await self._store.effects(self._thread_id):
             await self._check_effect(effect, row)
 

@@ -107,17 +107,15 @@ class Archive:
         AmbiguousCheckpoint.
         """
         row = await self.thread(thread_id)
-        page = PAGE if where else min(limit, PAGE)
-        start = await self._before(row, before) if before else (thread_id, row.head_id)
+        end = await named(self._store, row, before) if before else None
         found: list[Checkpoint] = []
-        if start is not None:
-            checkpoints = self._everything(row, start) if all_branches else line(self._store, *start, page=page)
-            async with aclosing(checkpoints):
-                async for checkpoint in checkpoints:
-                    if _has(checkpoint, where):
-                        found.append(checkpoint)
-                    if len(found) == limit:
-                        break
+        page = PAGE if where else min(limit, PAGE)
+        async with aclosing(self._everything(row, end) if all_branches else self._back(row, end, page)) as checkpoints:
+            async for checkpoint in checkpoints:
+                if _has(checkpoint, where):
+                    found.append(checkpoint)
+                if len(found) == limit:
+                    break
         left = await self._left(row, found) if all_branches or before else set()
         return await self._entries(found, left)
 
@@ -151,22 +149,26 @@ class Archive:
         values: Values = _redacted(position.values)
         return values
 
-    async def _before(self, row: "ThreadRow", name: str) -> tuple[str, str] | None:
-        """The thread and the id of the checkpoint before one; None at the root."""
-        checkpoint = await named(self._store, row, name)
-        if checkpoint.parent_id is None or checkpoint.cut:
-            return None
-        return checkpoint.parent_thread or checkpoint.thread_id, checkpoint.parent_id
-
-    async def _everything(self, row: "ThreadRow", start: tuple[str, str]) -> AsyncGenerator[Checkpoint, None]:
-        """What the thread itself ever was up to a step, by step, then what it was forked from."""
-        newest = await self._store.checkpoint(*start)
-        own = [c async for c in self._store.walk(row.thread_id) if newest is None or c.step <= newest.step]
-        for checkpoint in reversed(own):
+    async def _back(self, row: "ThreadRow", end: Checkpoint | None, page: int) -> AsyncGenerator[Checkpoint, None]:
+        """The line back from the head, or from before a checkpoint."""
+        if end is None:
+            start = (row.thread_id, row.head_id)
+        elif end.parent_id is not None and not end.cut:
+            start = (end.parent_thread or end.thread_id, end.parent_id)
+        else:
+            return
+        async for checkpoint in line(self._store, *start, page=page):
             yield checkpoint
+
+    async def _everything(self, row: "ThreadRow", end: Checkpoint | None) -> AsyncGenerator[Checkpoint, None]:
+        """What the thread itself ever was, the highest step first, then what it was forked from; before a step."""
+        for checkpoint in reversed([c async for c in self._store.walk(row.thread_id)]):
+            if end is None or checkpoint.step < end.step:
+                yield checkpoint
         if row.origin_id:
             async for checkpoint in line(self._store, row.origin_thread, row.origin_id):
-                yield checkpoint
+                if end is None or checkpoint.step < end.step:
+                    yield checkpoint
 
     async def _entries(self, found: list[Checkpoint], left: set[str]) -> list[HistoryEntry]:
         """Each with the effects that were made on it; one query for each of their threads."""

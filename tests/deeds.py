@@ -97,8 +97,9 @@ class Deeds:
         row = await self._row()
         head = row.head_id if self._random.random() < 0.8 else "elsewhere"
         key = self._key()
+        step = (await self._checkpointer.load(row.thread_id, row.head_id)).ref.step
         entry = Effect(
-            key=key, tool="pay", effect=_CLASSES[int(key[1:]) % 4], turn=int(key[1:]) % 3, step=int(key[1:]), index=0,
+            key=key, tool="pay", effect=_CLASSES[int(key[1:]) % 4], turn=int(key[1:]) % 3, step=step, index=0,
             branch=row.branch, checkpoint_id=row.head_id, summary="Sümmary\0/",
         )  # fmt: skip
         arguments = canonical({"amount": key})

@@ -117,18 +117,17 @@ class Fresh(Protocol):
 
 @contextmanager
 def databases() -> Iterator[Fresh]:
-    """Makes databases, each call another one. They are dropped in the end."""
-    given = os.environ.get("PERDURE_TEST_POSTGRES")
-    if given:
-        with _databases(given) as fresh:
+    """Makes databases, each call another one. In the end they are gone."""
+    if given := os.environ.get("PERDURE_TEST_POSTGRES"):
+        with _databases(given, drop=True) as fresh:
             yield fresh
-        return
-    with server() as own, _databases(own.url) as fresh:
-        yield fresh
+    else:
+        with server() as own, _databases(own.url, drop=False) as fresh:
+            yield fresh
 
 
 @contextmanager
-def _databases(url: str) -> Iterator[Fresh]:
+def _databases(url: str, *, drop: bool) -> Iterator[Fresh]:
     names = (f"perdure_test_{os.getpid()}_{number}" for number in itertools.count(1))
     made: list[str] = []
     with psycopg.connect(url, autocommit=True) as connection:
@@ -142,7 +141,7 @@ def _databases(url: str) -> Iterator[Fresh]:
         try:
             yield fresh
         finally:
-            for name in made:
+            for name in made if drop else ():
                 connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 

@@ -29,7 +29,7 @@ from perdure.starters.cli.checkpoints import Blob
 from perdure.starters.cli.database import Migrated
 from perdure.starters.cli.messages import Sent
 from perdure.starters.cli.threads import Cancelled, Closed
-from perdure.starters.client import ThreadSummary
+from perdure.starters.threads import ThreadSummary
 from perdure.verify import Problem, Report
 from perdure.workers.doctor import Check
 from tests.clerk import REPORT, app, holds, script

@@ -62,7 +62,33 @@ USAGE = [
     Case(2, "Give a message", "send", "{idle}"),
     Case(2, "'asleep' is no status. There are: idle, running", "list", "--status", "asleep"),
     Case(2, "--limit", "list", "--limit", "0"),
-    Case(2, "not both", "state", "{idle}", "--at", "x", "--blob", "y"),
+    Case(2, "stands alone", "state", "{idle}", "--at", "x", "--blob", "y"),
+    Case(2, "no channel 'nope'", "state", "{idle}", "--channel", "nope"),
+    Case(2, "not of the form KEY=VALUE", "history", "{idle}", "--where", "nope"),
+    Case(2, "not of the form KEY=VALUE", "find", "=nope"),
+    Case(2, "Which checkpoints?", "diff", "{idle}"),
+    Case(2, "three checkpoints", "diff", "one@1", "two@2", "3"),
+    Case(2, "the value is no JSON", "fork", "{idle}", "--set", "title=Tea"),
+    Case(2, "the value is no JSON", "update", "{idle}", "--set", "title=NaN"),
+    Case(2, "not of the form KEY=VALUE", "update", "{idle}", "--set", "title"),
+    Case(2, "both set and appended to", "update", "{idle}", "--set", "notes=[]", "--append", "notes=[]"),
+    Case(2, "nothing to write", "update", "{idle}"),
+    Case(2, "Desk.nope, which doesn't exist", "fork", "{idle}", "--set", "nope=1", *APP),
+    Case(2, "Desk.title takes str, not this int", "fork", "{idle}", "--set", "title=5", *APP),
+    Case(2, "Desk.title takes str, not this int", "update", "{idle}", "--set", "title=5", *APP),
+    Case(2, "Desk.notes takes", "update", "{idle}", "--append", 'notes="x"', *APP),
+    Case(2, "goes nowhere", "fork", "{idle}", "--hold", "-m", "hello"),
+    Case(2, "'two words' is no thread id", "fork", "{idle}", "-t", "two words"),
+    Case(2, "is the head already", "rewind", "{idle}", "--to", "head", "-y"),
+    Case(2, "is the head already", "rewind", "{idle}", "--to", "1", "--plan"),
+    Case(2, "'--to'", "rewind", "{idle}"),
+    Case(2, "text or as JSON", "answer", "{idle}", "--as", "ann"),
+    Case(2, "The answer is no JSON", "answer", "{idle}", "--as", "ann", "--input", "yes"),
+    Case(2, "'--as'", "answer", "{idle}", "-m", "yes"),
+    Case(2, "Who holds it?", "lease", "{idle}", "acquire"),
+    Case(2, "Which lease?", "lease", "{idle}", "renew"),
+    Case(2, "up to 86,400 seconds", "lease", "{idle}", "acquire", "--as", "ann", "--seconds", "0"),
+    Case(2, "'steal'", "lease", "{idle}", "steal", "--as", "ann"),
     Case(2, "more --steps or more --tokens", "extend", "{idle}"),
     Case(2, "stream", "watch", "{idle}", "-o", "json"),
     Case(2, "Which app?", "graph", "clerk"),
@@ -92,7 +118,27 @@ NOT_FOUND = [
     Case(3, "The store has no thread nobody", "state", "nobody"),
     Case(3, "The store has no thread nobody", "history", "nobody"),
     Case(3, "The store has no thread nobody", "db", "verify", "nobody"),
-    Case(3, "has no checkpoint gone", "state", "{idle}", "--at", "gone"),
+    *(
+        Case(3, "The store has no thread nobody", *command)
+        for command in (
+            ("tree", "nobody"), ("diff", "nobody", "0"), ("find", "a=1", "-t", "nobody"), ("restore", "nobody", "-y"),
+            ("fork", "nobody", "--at", "0"), ("rewind", "nobody", "--to", "0", "-y"),
+        )
+    ),
+    *(
+        Case(3, "There is no thread nobody", *command)
+        for command in (
+            ("update", "nobody", "--set", "title=1"), ("resume", "nobody"), ("answer", "nobody", "-m", "x", "--as", "ann"),
+            ("lease", "nobody", "acquire", "--as", "ann"),
+        )
+    ),
+    Case(3, "has no checkpoint 'gone'", "state", "{idle}", "--at", "gone"),
+    Case(3, "has no checkpoint '7'. Its head is step 1.", "fork", "{idle}", "--at", "7"),
+    Case(3, "has no checkpoint 'turn:2'", "rewind", "{idle}", "--to", "turn:2", "-y"),
+    Case(3, "has no checkpoint 'head~9'", "history", "{idle}", "--before", "head~9"),
+    Case(3, "has no checkpoint 'gone'", "update", "{idle}", "--set", 'title="x"', "--expect", "gone"),
+    Case(3, "has no open question. Open: none", "answer", "{idle}", "-m", "x", "--as", "ann"),
+    Case(3, "has no open question 'q1'", "answer", "{idle}", "q1", "-m", "x", "--as", "ann"),
     Case(3, "has no blob gone", "state", "{idle}", "--blob", "gone"),
     Case(3, "has no open request. Open: none", "approve", "{idle}", "--as", "ann"),
     Case(3, "has no request 'a9'. Open: a1", "approve", "{twice}", "a9", "--as", "ann"),
@@ -105,6 +151,8 @@ CONFLICT = [
     Case(4, "already", "start", "clerk", "-m", "hello", "-t", "{idle}"),
     Case(4, 'a1 (pay(to="x", amount=250.0)), a2 (pay(to="y"', "approve", "{twice}", "--as", "ann"),
     Case(4, "Name one", "reject", "{twice}", "--as", "ann", "--reason", "no"),
+    Case(4, "There is a thread", "fork", "{idle}", "-t", "{once}"),
+    Case(4, "is the head of", "update", "{idle}", "--set", 'title="x"', "--expect", "0"),
 ]
 REFUSED = [
     Case(5, "is closed. Start a new one.", "send", "{closed}", "-m", "hello"),
@@ -117,6 +165,13 @@ REFUSED = [
     Case(5, "No turn of", "cancel", "{idle}"),
     Case(5, "No turn is running", "extend", "{idle}", "--steps", "1"),
     Case(5, "is running", "send", "{strict}", "-m", "hello"),
+    Case(5, "Pass -y", "rewind", "{idle}", "--to", "0"),
+    Case(5, "Pass -y", "restore", "{once}"),
+    Case(5, "A turn of", "update", "{strict}", "--set", 'title="x"'),
+    Case(5, "A turn of", "resume", "{strict}"),
+    Case(5, "Nothing follows the head", "resume", "{idle}"),
+    Case(5, "is closed", "rewind", "{closed}", "--to", "0", "-y"),
+    Case(5, "is closed", "update", "{closed}", "--set", 'title="x"'),
 ]
 
 

@@ -157,7 +157,7 @@ def test_upcasting_commutes_with_loading(history: list[dict[str, Any]], update: 
 
 
 async def test_a_thread_goes_on_under_newer_code() -> None:
-    """Parked under version 1, taken up under version 3: a cold load runs no upcaster any more, and the digests agree."""
+    """Parked under version 1, taken up under version 3: a cold load reads the upcast, which is data by then."""
     store = MemoryStore()
     checkpointer = Checkpointer(store)
     history: list[Any] = [(First, {"name": "Ada Lovelace", "lines": ["a"]}), (First, {"price": "3"})]

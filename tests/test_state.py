@@ -19,12 +19,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
-from perdure import Message, Overwrite, Remove, State, add, append, maximum, merge, messages, minimum, overwrite, union
+from perdure import (
+    Ephemeral,
+    Message,
+    Overwrite,
+    Remove,
+    Sensitive,
+    State,
+    add,
+    append,
+    maximum,
+    merge,
+    messages,
+    minimum,
+    overwrite,
+    union,
+)
 from perdure import messages as by_id
 from perdure.canonical import canonical
 from perdure.delta import Delta, Values, apply, fold, growth
 from perdure.errors import DefinitionError, InvalidInput
-from perdure.state import Reducer, channels, materialise, recorded, reduce_updates
+from perdure.state import Reducer, channels, conversations, materialise, recorded, reduce_updates
 from tests.properties import integers, texts, thorough, values, words
 
 
@@ -100,6 +115,29 @@ def test_messages_are_removed() -> None:
     both: dict[str, Any] = {"one": {"messages": update}, "two": {"messages": [{"remove": "c"}, {"remove": "1.0"}]}}
     assert [m["content"] for m in apply(before, reduce_updates(Desk, before, both, step=1))["messages"]] == ["b"]
     assert reduce_updates(Desk, before, {"one": {"messages": [Remove(remove="x")]}}, step=1) == {}
+
+
+class Note(Message):
+    """A message that knows more."""
+
+    stars: int = 0
+
+
+def test_every_conversation_is_one() -> None:
+    """The reducer makes it, not the name: its messages are kept without what says nothing, whatever they are."""
+
+    class Review(State):
+        remarks: Annotated[list[Note], messages] = []
+        plain: list[Message] = []
+
+    said = {"remarks": [Note(role="user", stars=5), {"role": "user", "content": "b"}], "plain": [Message(role="user")]}
+    after = reduced(Review, {}, **said)
+    assert after["remarks"] == [
+        {"role": "user", "stars": 5, "id": "1.0"},
+        {"role": "user", "content": "b", "id": "1.1"},
+    ]
+    assert after["plain"][0]["content"] == ""
+    assert conversations(Review) == ("messages", "remarks")
 
 
 def test_an_id_is_never_given_twice() -> None:
@@ -436,6 +474,18 @@ class Wallet:
     cards: dict[str, Card]
 
 
+class Account(BaseModel):
+    """What is sensitive is a whole channel, never a part of one."""
+
+    number: Annotated[str, Sensitive] = ""
+
+
+class Purse(typing.TypedDict):
+    """The same, as another kind of class."""
+
+    number: Annotated[str, Sensitive]
+
+
 Alias = typing.NewType("Alias", list[Wallet])
 
 
@@ -462,6 +512,16 @@ def state_with(annotation: Any, *default: Any) -> type[State]:
         (Annotated[int, append], [0], "append is for lists"),
         (Annotated[dict[str, int], union], [{}], "union is for lists"),
         (Annotated[list[int], append] | None, [None], "outermost"),
+        (list[Annotated[str, Sensitive]], [[]], "outermost"),
+        (Annotated[str, Sensitive] | None, [None], "outermost"),
+        (dict[str, Annotated[str, Ephemeral()]], [{}], "outermost"),
+        (list[Account], [[]], "outermost"),
+        (dict[str, Purse], [{}], "outermost"),
+        (Annotated[list[int], append, Ephemeral], [[]], "Ephemeral"),
+        (Annotated[int, Sensitive, Ephemeral], [0], "Ephemeral"),
+        (Annotated[list[int], append, union], [[]], "two reducers: append and union"),
+        (Annotated[list[dict[str, Any]], messages], [[]], "messages is for lists of Message"),
+        (Annotated[list[Message] | None, messages], [None], "messages is for lists of Message"),
     ],
 )
 def test_a_wrong_definition_names_its_place(annotation: Any, default: list[Any], why: str) -> None:

@@ -24,9 +24,10 @@ messages = st.builds(
 )  # fmt: skip
 merges = st.builds(lambda value: {"op": "merge", "value": value}, st.dictionaries(words, strings, max_size=2))
 one_of_each: dict[str, st.SearchStrategy[dict[str, Any]]] = {
-    "title": st.builds(lambda value: {"op": "set", "value": value}, strings),
+    "title": st.builds(lambda value: {"op": "set", "value": value}, strings) | st.just({"op": "unset"}),
     "list": st.builds(lambda items: {"op": "append", "items": items}, lists)
-    | st.builds(lambda value: {"op": "set", "value": value}, lists),
+    | st.builds(lambda value: {"op": "set", "value": value}, lists)
+    | st.just({"op": "unset"}),
     "messages": messages,
     "profile": merges,
 }
@@ -76,6 +77,35 @@ def test_the_view_of_a_state_is_what_following_it_makes(state: Values) -> None:
     assert len(canonical(view.values)) <= BOUND
     assert view.truncated == (len(canonical(state)) > BOUND)
     assert view.truncated or view.values == state
+
+
+def test_a_channel_that_goes_leaves_nothing_behind() -> None:
+    """Also where it was too large to be shown, and where it was never there."""
+    view = StateView()
+    view.follow({"a": {"op": "set", "value": 1}, "large": {"op": "set", "value": "x" * 2 * BOUND}})
+    assert view.truncated
+    view.follow({"large": {"op": "unset"}, "never": {"op": "unset"}})
+    assert (view.values, view.truncated, view.sizes) == ({"a": 1}, False, {"a": 6})
+    view.follow({"a": {"op": "unset"}})
+    assert view == StateView()
+
+
+def test_what_is_sealed_is_redacted() -> None:
+    """A view goes into histories and answers queries: it has no keys, and not even the sealed text."""
+    view = StateView()
+    sealed = {"$sealed": "k1:AAAA"}
+    message = {"id": "1", "role": "user", **sealed}
+    view.follow({"pin": {"op": "set", "value": sealed}, "messages": {"op": "messages", "put": [message]}})
+    view.follow({"notes": {"op": "append", "items": [sealed]}, "facts": {"op": "merge", "value": {"a": sealed}}})
+    view.follow({"notes": {"op": "append", "items": [sealed]}, "messages": {"op": "messages", "put": [message]}})
+    assert view.values == {
+        "pin": "[sensitive]",
+        "messages": [{"id": "1", "role": "user", "content": "[sensitive]"}],
+        "notes": ["[sensitive]", "[sensitive]"],
+        "facts": {"a": "[sensitive]"},
+    }
+    assert view_of(view.values) == view
+    assert view_of({"pin": sealed}).values == {"pin": "[sensitive]"}
 
 
 def test_a_delta_that_was_not_carried_is_missing() -> None:

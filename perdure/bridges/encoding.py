@@ -169,7 +169,7 @@ def _is_key(key: Any) -> bool:
     kind = type(key)
     if kind is tuple:
         return all(_is_key(part) for part in key)
-    return kind is bytes or kind in _SCALARS and (kind is not float or isfinite(key))
+    return kind is bytes or (kind in _SCALARS and (kind is not float or isfinite(key)))
 
 
 def _are_names(fields: dict[Any, Any]) -> bool:
@@ -203,7 +203,7 @@ def _tree(stored: Json) -> Any:
     if not isinstance(stored, dict):
         return stored
     mark = next((key for key in stored if key.startswith("$")), None)
-    content = stored[mark] if mark else None
+    content: Any = stored[mark] if mark else None
     match mark:
         case None | "$order":
             return {key: _tree(stored[key]) for key in _keys(stored)}

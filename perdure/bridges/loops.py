@@ -12,7 +12,7 @@ class OwnLoop:
     """Runs coroutines one beside the other, for callers in any thread and any event loop. It begins with the first."""
 
     def __init__(self) -> None:
-        self._starting = threading.Lock()
+        self._changing = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -25,27 +25,33 @@ class OwnLoop:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._running()))
 
     def close(self, last: Coroutine[Any, Any, None]) -> None:
-        """Run the last thing there is to do, and end; the next call begins anew. Nothing happens where none began."""
-        with self._starting:
+        """Run the last thing there is to do, and end; the next call begins anew. Where none began, nothing happens."""
+        with self._changing:
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None
         if loop is None or thread is None:
             last.close()
             return
-        try:
-            asyncio.run_coroutine_threadsafe(last, loop).result()
-        finally:
-            loop.call_soon_threadsafe(loop.stop)
+        done = asyncio.run_coroutine_threadsafe(last, loop)
+        done.add_done_callback(lambda _: loop.call_soon_threadsafe(loop.stop))
+        if thread is not threading.current_thread():  # it may be the collector of garbage that closes
             thread.join()
-            loop.close()
+            done.result()
 
     def _running(self) -> asyncio.AbstractEventLoop:
-        with self._starting:
+        with self._changing:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 # A daemon: a program that never closes its saver can end all the same.
-                self._thread = threading.Thread(
-                    target=self._loop.run_forever, name="perdure-bridge", daemon=True
-                )
+                self._thread = threading.Thread(target=_serve, args=(self._loop,), name="perdure-bridge", daemon=True)
                 self._thread.start()
             return self._loop
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()

@@ -27,6 +27,7 @@ from perdure.errors import CheckpointNotFound, ConcurrentModification, Conflict
 from perdure.stores.base import Snapshot, Store, ThreadRow
 
 PAGE = 50  # checkpoints read at once
+_ALL = 2**31 - 1
 _TRIES = 100  # of a commit: each refused one means that another has succeeded
 
 
@@ -56,9 +57,9 @@ class Put(NamedTuple):
 class SavedThread:
     """One thread of ours, which is one namespace of one of LangGraph's. Ids are LangGraph's.
 
-    A thread of ours is a tree whose checkpoints stay as they are. LangGraph's is a set that is sorted by id. So what it
-    puts goes under its parent, or where that is nowhere, under the head; and what it puts under an id that is taken is a
-    checkpoint of its own, which stands for the earlier one.
+    A thread of ours is a tree whose checkpoints stay as they are; LangGraph's is a set that is sorted by id. So what it
+    puts goes under its parent, or under the head where that is nowhere. What it puts under an id that is taken becomes
+    a checkpoint of its own, which stands for the earlier one.
     """
 
     def __init__(self, checkpointer: Checkpointer, name: str) -> None:
@@ -85,7 +86,9 @@ class SavedThread:
         """The checkpoint of this id. ``page``: how many before it are going to be asked for next, and are read too."""
         if (ready := self._ready.pop(checkpoint_id, None)) is not None:
             return ready
-        return await self._read(await self._standing_for(checkpoint_id), page)
+        if page > 1 and (row := await self.row()) and await self._is_line(row):
+            return await self._read(checkpoint_id, page)
+        return await self._read(await self._standing_for(checkpoint_id))
 
     async def newest_first(self, before: str = "") -> AsyncIterator[Checkpoint]:
         """The checkpoints by id, the highest first, a page at a time; only those below ``before``."""
@@ -99,9 +102,11 @@ class SavedThread:
 
     async def find(self, metadata: Mapping[str, Json], before: str = "") -> list[Checkpoint]:
         """The same, but only those that have these entries in their metadata."""
-        found = await self._store.find(metadata, thread_id=self.name, limit=2**31 - 1)
-        current = [c for c in _current(found) if await self._standing_for(their_id(c)) == c.id]
-        return [c for c in current if not before or their_id(c) < before]
+        row = await self.row()
+        found = _current(await self._store.find(metadata, thread_id=self.name, limit=_ALL)) if row else []
+        if row and not await self._is_line(row):
+            found = [c for c in found if await self._standing_for(their_id(c)) == c.id]
+        return [c for c in found if not before or their_id(c) < before]
 
     async def parent_of(self, checkpoint: Checkpoint) -> str:
         """The id of its parent; empty where it has none, or none any more."""
@@ -184,7 +189,7 @@ class SavedThread:
         base = head
         if put.parent and put.parent != their_id(head):
             base = await self._store.checkpoint(self.name, await self._standing_for(put.parent)) or head
-        return await self._checkpointer.load(self.name, base.id)
+        return await self._load(base)
 
     async def remove(self, ids: Collection[str]) -> None:
         """Remove checkpoints with their pending writes; the others stay as they are.
@@ -197,7 +202,7 @@ class SavedThread:
         if not rest:
             await self._store.delete_thread(self.name)
         elif gone:
-            roots = [await self._snapshot(c.id) for c in rest if c.parent_id in gone and not c.parent_thread]
+            roots = [await self._snapshot(c) for c in rest if c.parent_id in gone and not c.parent_thread]
             await self._store.remove(self.name, sorted(gone), roots, head=_head_of(rest))
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -228,7 +233,7 @@ class SavedThread:
         if not found:
             return None
         *later, first = found
-        position = await self._checkpointer.load(first.thread_id, first.id)
+        position = await self._load(first)
         saved = Saved(first, position.values)
         self._ready = {}
         for checkpoint in reversed(later):
@@ -255,10 +260,18 @@ class SavedThread:
         for checkpoint in _current(everything):
             yield checkpoint
 
-    async def _snapshot(self, our_id: str) -> Snapshot:
-        position = await self._checkpointer.load(self.name, our_id)
+    async def _load(self, checkpoint: Checkpoint) -> Position:
+        """The state at a checkpoint."""
+        position = await self._checkpointer.load(checkpoint.thread_id, checkpoint.id)
+        if position.ref.digest == checkpoint.digest:
+            return position
+        # What is remembered under this id is of a thread that was deleted since.
+        return await Checkpointer(self._store, cache_bytes=0).load(checkpoint.thread_id, checkpoint.id)
+
+    async def _snapshot(self, checkpoint: Checkpoint) -> Snapshot:
+        position = await self._load(checkpoint)
         state = canonical(position.values)
-        return Snapshot(checkpoint_id=our_id, state=state, digest=snapshot_digest(position.ref.digest, state))
+        return Snapshot(checkpoint_id=checkpoint.id, state=state, digest=snapshot_digest(position.ref.digest, state))
 
 
 def _is_same(known: Saved, values: Values, facts: Facts, put: Put) -> bool:

@@ -31,8 +31,8 @@ _PLAIN = Codec(JsonPlusSerializer())  # what is around the values is no secret: 
 class Facts(Value):
     """What a checkpoint of ours knows besides, in its facts.
 
-    ``metadata``: LangGraph's own part of it. ``id``: LangGraph's, where ours is another. ``parent``: the parent's id for
-    LangGraph (empty: none), where ours is another. ``latest``: the highest id of the thread, once ids and time disagree.
+    ``metadata``: LangGraph's own part of it. ``id``: LangGraph's, where ours is another. ``parent``: LangGraph's parent
+    (empty: none), where ours is another. ``latest``: the highest id of the thread, once ids and time disagree.
     ``namespace``: where our thread's id doesn't tell.
     """
 
@@ -106,6 +106,11 @@ def checkpoint_of(codec: Codec, saved: Checkpoint, values: Values) -> TheirCheck
 def has_channels(values: Values, channels: Collection[str]) -> set[str]:
     """Those of the channels that have a value."""
     return {channel for channel in channels if _name(channel) in values}
+
+
+def has_version(values: Values, channels: Collection[str]) -> set[str]:
+    """Those of the channels that were written to at any time."""
+    return {channel for channel in channels if channel in values[_VERSIONS]}
 
 
 def channel_value(codec: Codec, values: Values, channel: str) -> Any:

@@ -17,7 +17,7 @@ from perdure.stores.base import Receipt, Store
 
 
 class Write(NamedTuple):
-    """What a task wrote to a channel, as it is stored. ``index`` is its place among the writes of the task.
+    """What a task wrote to a channel, as it is stored. ``place`` is where it stands among those of the task.
 
     A special channel (error, interrupt, resume) has a place of its own, below zero: there, the latest write counts. In
     every other place the first one counts: a task that runs again doesn't take back what it wrote.
@@ -25,7 +25,7 @@ class Write(NamedTuple):
 
     task: str
     path: str
-    index: int
+    place: int
     channel: str
     value: Json
 
@@ -35,11 +35,11 @@ async def put_writes(store: Store, name: str, checkpoint_id: str, writes: Sequen
     if not writes:
         return
     task = writes[0].task
-    there = {write.index: write for write in await read_writes(store, name, checkpoint_id, task)}
-    new = [write for write in writes if write.index not in there or write.index < 0 and write != there[write.index]]
+    there = {write.place: write for write in await read_writes(store, name, checkpoint_id, task)}
+    new = [write for write in writes if write.place not in there or (write.place < 0 and write != there[write.place])]
     if not new:
         return
-    result = {"path": new[0].path, "writes": [[write.index, write.channel, write.value] for write in new]}
+    result = {"path": new[0].path, "writes": [[write.place, write.channel, write.value] for write in new]}
     # Keys sort by time; the last digits keep apart what is written in the same moment.
     key = f"{checkpoint_id}/{task}/{time.time_ns():016x}{secrets.token_hex(2)}"
     await store.put_receipt(name, Receipt(key=key, result=canonical(result)))
@@ -52,7 +52,7 @@ async def read_writes(store: Store, name: str, checkpoint_id: str, task: str = "
     for key, result in (await store.receipts_under(name, prefix)).items():
         of_task = key.removeprefix(f"{checkpoint_id}/").rpartition("/")[0]
         stored = json.loads(result)
-        for index, channel, value in stored["writes"]:
-            if index < 0 or (of_task, index) not in counting:
-                counting[of_task, index] = Write(of_task, stored["path"], index, channel, value)
-    return sorted(counting.values(), key=lambda write: writes_sort_key(write.path, write.task, write.index))
+        for place, channel, value in stored["writes"]:
+            if place < 0 or (of_task, place) not in counting:
+                counting[of_task, place] = Write(of_task, stored["path"], place, channel, value)
+    return sorted(counting.values(), key=lambda write: writes_sort_key(write.path, write.task, write.place))

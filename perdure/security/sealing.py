@@ -109,11 +109,12 @@ def looks_sealed(value: Json) -> bool:
 
 
 def is_sealed(value: Json, shape: Shape) -> bool:
-    """Whether a stored value of this shape leaves nothing in the clear; not where the channel was not always sensitive."""
-    if isinstance(value, dict) and (shape != "leaves" or SEALED in value):
-        return SEALED in value
-    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    return shape != "whole" and inside is not None and all(is_sealed(item, shape) for item in inside)
+    """Whether a stored value of this shape leaves nothing in the clear; a channel may become sensitive later."""
+    if isinstance(value, dict) and SEALED in value:
+        return True
+    if shape == "leaves":
+        return isinstance(value, dict) and all(is_sealed(item, shape) for item in value.values())
+    return shape != "whole" and isinstance(value, list) and all(isinstance(i, dict) and SEALED in i for i in value)
 
 
 def finds_its_place(operation: Operation, stored: Json) -> bool:

@@ -213,6 +213,9 @@ class Store(Protocol):
     async def put_result(self, result: CachedResult) -> None:
         """Keep a result that belongs to no commit; it takes the place of an older one."""
 
+    async def stray_results(self, thread_id: str) -> list[str]:
+        """Checkpoints of the thread, by id, that cached results name though they aren't there: they were lost."""
+
     async def claim(self, row: EffectRow, *, head: str) -> EffectRow | None:
         """Record that an attempt begins. None for the first attempt, else the row as it was before.
 

@@ -5,12 +5,12 @@ it, and a call that relies on a head locks it against that until its own transac
 """
 
 from collections.abc import Mapping
-from typing import Any
 
+from perdure.canonical import Json
 from perdure.stores import refusals, rows
 from perdure.stores.base import CachedResult, EffectRow, Receipt, Step
 from perdure.stores.database import Transaction
-from perdure.stores.rows import now
+from perdure.stores.rows import Row, now
 
 
 async def commit(tx: Transaction, step: Step) -> bool:
@@ -27,7 +27,8 @@ async def commit(tx: Transaction, step: Step) -> bool:
             await tx.connection.rollback()
             return False
         raise refusals.no_parent(step)
-    await add_parts(tx, step, values)
+    await add_labels(tx, values, c.metadata)
+    await put_snapshot(tx, step)
     if step.result:
         await put_result(tx, step.result)
     if step.receipt:
@@ -59,12 +60,15 @@ async def _is_there(tx: Transaction, step: Step) -> bool:
     return True
 
 
-async def add_parts(tx: Transaction, step: Step, values: Mapping[str, Any]) -> None:
-    """Add what belongs to a checkpoint (with these columns): what it is found by, and its snapshot."""
-    c = step.checkpoint
-    await tx.many("add_label", [{**values, "label": label} for label in rows.labels(c.metadata)])
+async def add_labels(tx: Transaction, row: Row, metadata: Mapping[str, Json]) -> None:
+    """Let the checkpoint in this row be found by its metadata."""
+    await tx.many("add_label", [{**row, "label": label} for label in rows.labels(metadata)])
+
+
+async def put_snapshot(tx: Transaction, step: Step) -> None:
+    """Keep the step's snapshot, if it has one."""
     if step.snapshot:
-        await tx.run("put_snapshot", **rows.snapshot_values(c.thread_id, step.snapshot))
+        await tx.run("put_snapshot", **rows.snapshot_values(step.checkpoint.thread_id, step.snapshot))
 
 
 async def put_result(tx: Transaction, result: CachedResult) -> None:

@@ -206,6 +206,11 @@ class MemoryStore:
     async def put_result(self, result: CachedResult) -> None:
         self._results[result.scope, result.key] = result
 
+    async def stray_results(self, thread_id: str) -> list[str]:
+        there = self._threads.get(thread_id, _Thread()).checkpoints
+        named = {result.checkpoint_id for result in self._results.values() if result.thread_id == thread_id}
+        return sorted(named - there.keys() - {""})
+
     async def claim(self, row: EffectRow, *, head: str) -> EffectRow | None:
         self._check_head(row.thread_id, head)
         effects = self._threads[row.thread_id].effects
@@ -267,7 +272,7 @@ class MemoryStore:
             "checkpoints": len(checkpoints),
             "snapshots": sum(len(thread.snapshots) for thread in threads),
             "labels": sum(len(checkpoint.metadata) for checkpoint in checkpoints),
-            "results": len(self._results),
+            "results": sum(map(records.is_fresh, self._results.values())),
             "receipts": sum(len(thread.receipts) for thread in threads),
             "effects": sum(len(thread.effects) for thread in threads),
             "blobs": len(self._blobs),

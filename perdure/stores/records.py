@@ -143,7 +143,7 @@ def check_removal(
     for name in [head, *rooted]:
         if name not in links or name in gone:
             raise refusals.no_checkpoint(thread_id, name)
-    for name, way in links.items():
+    for name, way in sorted(links.items(), key=lambda item: (item[1].step, item[0])):
         if name not in gone and name not in rooted and not way.parent_thread and way.parent_id in gone:
             raise refusals.still_needed(thread_id, way.parent_id, name)
 

@@ -15,7 +15,7 @@ from perdure.stores.redis.cautions import cautions
 from perdure.stores.redis.copying import Copying
 from perdure.stores.redis.ledger import Ledger
 from perdure.stores.redis.part import SCHEMA
-from perdure.stores.redis.results import Results
+from perdure.stores.redis.results import ALONE, Results
 from perdure.stores.redis.search import Search
 from perdure.stores.redis.server import Command, Server
 from perdure.stores.rows import now
@@ -85,8 +85,8 @@ def _counting(key: bytes, kind: str) -> list[tuple[str, Command]]:
         return [(kind, (_COUNTED[kind], key))]
     counting: dict[str, list[tuple[str, Command]]] = {
         "thread": [("threads", ("HEXISTS", key, "head_id"))],
-        "requests": [("results", ("HLEN", key))],
-        "result": [("results", ("HEXISTS", key, '["",""]'))],
+        "requests": [("results", ("SCARD", key))],
+        "result": [("results", ("HEXISTS", key, ALONE))],
         "blob": [("blobs", ("EXISTS", key))],
     }
     return counting.get(kind, [])

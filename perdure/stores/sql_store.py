@@ -140,6 +140,10 @@ class SqlStore:
     async def put_result(self, result: CachedResult) -> None:
         await self.database.write(lambda tx: commits.put_result(tx, result))
 
+    async def stray_results(self, thread_id: str) -> list[str]:
+        found = await self.database.all("stray_results", thread_id=thread_id)
+        return sorted(rows.read_id(row["checkpoint_id"]) for row in found)
+
     async def claim(self, row: EffectRow, *, head: str) -> EffectRow | None:
         claim = commits.Claim(row, head, uuid4().bytes)
         return await self.database.write(claim.record, durable=row.entry.effect == "irreversible")

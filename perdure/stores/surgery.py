@@ -9,7 +9,7 @@ from perdure.checkpoint import Checkpoint
 from perdure.errors import IntegrityError
 from perdure.stores import records, refusals, rows
 from perdure.stores.base import Snapshot, Step
-from perdure.stores.commits import add_parts
+from perdure.stores.commits import add_labels, put_snapshot
 from perdure.stores.database import Transaction
 from perdure.stores.records import Link
 from perdure.stores.rows import Row
@@ -29,10 +29,13 @@ async def restore(tx: Transaction, step: Step, *, head: bool) -> None:
     values = rows.checkpoint_values(step)
     await tx.run("add_number", thread_id=c.thread_id)
     found = await tx.one("checkpoint", **values)
-    if found is None or not _is_whole(found, c):
+    if found is not None and _is_whole(found, c):
+        await add_labels(tx, found, rows.checkpoint(found).metadata)
+    else:
         await tx.run("delete_damaged", **values)
         await tx.run("add_checkpoint", **values, orphan=1)
-    await add_parts(tx, step, values)
+        await add_labels(tx, values, c.metadata)
+    await put_snapshot(tx, step)
     if head:
         await _set_head(tx, step)
 

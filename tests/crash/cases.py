@@ -144,7 +144,7 @@ CASES: list[Case] = [
     *_at(FANNED, "before task node:note 1", "before task merge_step 1", "before activity node:note 1"),
     *_at(FANNED, "after store put_receipt 1", "after store put_receipt 2", "after activity call_model 1"),
     *_at(FANNED, "before activity merge_step 1", "before store commit 2", "after store commit 2"),
-    *_at(FANNED, "before activity node:tell 1", "after store commit 5", "after activity node:tell 1"),
+    *_at(FANNED, "before activity node:tell 1", "after store commit 6", "after activity node:tell 1"),
     # While the turn is taken back: before, inside, between and after its compensations.
     *_at(TAKEN_BACK, "after store fail 1", "after activity tool:book_courier 1"),
     *_at(TAKEN_BACK, "before activity load_saga 1", "after activity load_saga 1"),

@@ -151,7 +151,7 @@ FANNED = Story(
     ledger=(("reserve", "mouse", "done"),),
     effects=("done",),
     notes=(f"Asked: {FAN}", "Reserved 1 of mouse as reservation-1.", "2 notes were taken."),
-    sources=("input", *["step"] * 4),
+    sources=("input", *["step"] * 5),
     calls=2,
 )
 

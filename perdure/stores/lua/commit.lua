@@ -20,7 +20,7 @@ local finished = order.receipt and moved(order.receipt, order.finish) -- whateve
 add(order, ARGV[2], ARGV[3], ARGV[4])
 redis.call('HSET', thread, unpack(order.row))
 if order.request then
-    redis.call('HSET', requests, order.request, order.id)
+    redis.call('SADD', requests, order.request .. ':' .. order.id)
 end
 keep(order.receipt, finished, ARGV[5])
 for _, key in ipairs(order.clears) do

@@ -55,6 +55,21 @@ local function moved(key, move)
     return cjson.encode(entry)
 end
 
+-- The cached results of the thread, or of the checkpoints in `where`: request, checkpoint and its digest, one after the
+-- other; with that they are forgotten.
+local function forget(where)
+    local out = {}
+    for _, member in ipairs(redis.call('SMEMBERS', requests)) do
+        local request, id = string.sub(member, 1, 64), string.sub(member, 66)
+        if not where or where[id] then
+            local link = redis.call('HGET', links, id)
+            out[#out + 1] = {request, id, link and cjson.decode(link).digest or ''}
+            redis.call('SREM', requests, member)
+        end
+    end
+    return out
+end
+
 -- Keep an entry that has moved, and the receipt that moved it.
 local function keep(key, entry, receipt)
     if entry then

@@ -4,7 +4,7 @@ local fork = held(nil, order.dead)
 if fork then
     return {'forked', fork}
 end
-local answer = {'done', redis.call('ZRANGE', labels, 0, -1), redis.call('HGETALL', requests)}
+local answer = {'done', redis.call('ZRANGE', labels, 0, -1), forget()}
 for _, key in ipairs(KEYS) do
     redis.call('UNLINK', key)
 end

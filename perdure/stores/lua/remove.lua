@@ -9,6 +9,7 @@ local fork = held(gone, order.dead)
 if fork then
     return {'forked', fork}
 end
+local forgotten = forget(gone)
 for i, id in ipairs(order.roots) do
     redis.call('HSET', links, id, ARGV[3 * i - 1])
     redis.call('HSET', checkpoints, id, ARGV[3 * i])
@@ -26,18 +27,11 @@ for i, id in ipairs(order.gone) do
         end
     end
 end
-local unlabelled, forgotten = {}, {}
+local unlabelled = {}
 for _, label in ipairs(redis.call('ZRANGE', labels, 0, -1)) do
     if gone[string.sub(label, order.label_id_from)] then
         redis.call('ZREM', labels, label)
         unlabelled[#unlabelled + 1] = label
-    end
-end
-for request, id in pairs(whole(requests)) do
-    if gone[id] then
-        redis.call('HDEL', requests, request)
-        forgotten[#forgotten + 1] = request
-        forgotten[#forgotten + 1] = id
     end
 end
 if #order.row > 0 then

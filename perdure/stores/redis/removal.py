@@ -42,7 +42,7 @@ class Removal(Checkpoints):
         if row and row.origin_thread:
             await self._drop_note((row.origin_thread, row.origin_id), thread_id, maker)
         commands: list[Command] = [("ZREM", self._keys.threads, thread_id)]
-        await self._withdraw(thread_id, rest[0], pairs(rest[1]), commands)
+        await self._withdraw(thread_id, rest[0], rest[1], commands)
         if await self.thread(thread_id):  # somebody has begun it anew meanwhile
             await self._announce_thread(thread_id)
 
@@ -59,7 +59,7 @@ class Removal(Checkpoints):
             if told == b"forked":
                 raise refusals.forked(thread_id, rest[0].decode())
             if told == b"done":
-                await self._withdraw(thread_id, rest[0], pairs(rest[1]), [])
+                await self._withdraw(thread_id, rest[0], rest[1], [])
                 return
         raise StoreUnreachable(f"So much is written to {thread_id} that nothing of it can be removed now.")
 
@@ -94,11 +94,11 @@ class Removal(Checkpoints):
         )  # fmt: skip
 
     async def _withdraw(
-        self, thread_id: str, members: list[bytes], requests: dict[str, bytes], commands: list[Command]
+        self, thread_id: str, members: list[bytes], forgotten: list[list[bytes]], commands: list[Command]
     ) -> None:
         commands = [
             *commands, *labels.listing(self._keys, thread_id, (member.decode() for member in members), "ZREM"),
-            *results.withdrawing(self._keys, thread_id, requests),
+            *results.withdrawing(self._keys, thread_id, forgotten),
         ]  # fmt: skip
         for at in range(0, len(commands), _PAGE):
             await self._tell(*commands[at : at + _PAGE])

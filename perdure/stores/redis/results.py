@@ -7,7 +7,7 @@ commit is without its result, and no result without its commit.
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 
 from perdure.budget import Usage
 from perdure.canonical import canonical, digest
@@ -15,7 +15,7 @@ from perdure.checkpoint import Checkpoint
 from perdure.errors import IntegrityError
 from perdure.stores import records
 from perdure.stores.base import CachedResult
-from perdure.stores.redis.keys import Keys, pair, read_pair
+from perdure.stores.redis.keys import Keys
 from perdure.stores.redis.part import Part, pairs
 from perdure.stores.redis.server import Command
 from perdure.stores.rows import packed, unpacked
@@ -28,26 +28,34 @@ class Results(Part):
         name = digest(scope, key)
         stored = pairs(await self._ask("HGETALL", self._keys.result(name)))
         # Ids sort by time: the newest comes first.
-        for field in sorted(stored, key=lambda field: read_pair(field)[::-1], reverse=True):
-            found, committed_as = _read(scope, key, field, stored)
-            if records.is_fresh(found) and await self._counts(found, committed_as):
+        for field in sorted(stored, key=lambda field: field.rpartition('","')[0].rpartition('","')[2], reverse=True):
+            found, digest = _read(scope, key, field, stored[field])
+            if records.is_fresh(found) and (not digest or await self._counts(found, name, digest)):
                 return found
         return None
 
-    async def _counts(self, found: CachedResult, committed_as: str) -> bool:
-        """Whether its checkpoint was committed; what was put without one counts at once."""
-        if not committed_as:
-            return True
-        link = await self._ask("HGET", self._keys.part(found.thread_id, "links"), found.checkpoint_id)
-        return link is not None and records.link(found.thread_id, found.checkpoint_id, link).digest == committed_as
+    async def _counts(self, found: CachedResult, name: str, digest: str) -> bool:
+        """Whether it was committed, with a checkpoint of this digest."""
+        part = self._keys.part
+        link, is_kept = await self._ask_all(
+            [
+                ("HGET", part(found.thread_id, "links"), found.checkpoint_id),
+                ("SISMEMBER", part(found.thread_id, "requests"), _member(name, found.checkpoint_id)),
+            ]
+        )
+        return bool(is_kept) and records.link(found.thread_id, found.checkpoint_id, link or b"").digest == digest
 
     async def put_result(self, result: CachedResult) -> None:
         server, name = await self._ready(), request(result)
         if result.thread_id:
-            await server.tell_all([("HSET", self._keys.part(result.thread_id, "requests"), name, result.checkpoint_id)])
-        field, value = pair(result.thread_id, result.checkpoint_id), _written(result, "")
+            mine = self._keys.part(result.thread_id, "requests")
+            await server.tell_all([("SADD", mine, _member(name, result.checkpoint_id))])
+        field, value = _field(result.thread_id, result.checkpoint_id, ""), _written(result)
         expires = records.moment(result.expires_at) if result.expires_at else ""
         await server.run("remember", [self._keys.result(name)], field, value, expires)
+
+    async def stray_results(self, thread_id: str) -> list[str]:
+        return sorted(id.decode() for id in await self._run("strays", thread_id))
 
     async def put_blob(self, kind: str, blob: bytes) -> str:
         name = digest(blob)
@@ -66,35 +74,52 @@ def request(result: CachedResult) -> str:
 
 def announcing(keys: Keys, result: CachedResult, checkpoint: Checkpoint) -> list[Command]:
     """The commands that write a result before the commit that makes it true."""
-    key, field = keys.result(request(result)), pair(checkpoint.thread_id, checkpoint.id)
+    key, field = keys.result(request(result)), _field(checkpoint.thread_id, checkpoint.id, checkpoint.digest)
     lasting: Command = ("PEXPIREAT", key, records.moment(result.expires_at)) if result.expires_at else ("PERSIST", key)
-    return [("HSET", key, field, _written(result, checkpoint.digest)), lasting]
+    return [("HSETNX", key, field, _written(result)), lasting]
 
 
-def withdrawing(keys: Keys, thread_id: str, requests: Mapping[str, bytes]) -> list[Command]:
-    """The commands that remove the results of a thread's checkpoints, given as request -> checkpoint."""
-    return [("HDEL", keys.result(name), pair(thread_id, id.decode())) for name, id in requests.items()]
+def withdrawing(keys: Keys, thread_id: str, forgotten: Iterable[Sequence[bytes]]) -> list[Command]:
+    """The commands that remove the results of a thread's checkpoints, given as request, checkpoint and its digest."""
+    commands: list[Command] = []
+    for name, checkpoint_id, digest in forgotten:
+        fields = [_field(thread_id, checkpoint_id.decode(), of) for of in (digest.decode(), "")]
+        commands.append(("HDEL", keys.result(name.decode()), *fields))
+    return commands
 
 
-def _written(result: CachedResult, committed_as: str) -> bytes:
+def _member(name: str, checkpoint_id: str) -> str:
+    """A result as the thread of its checkpoint keeps it."""
+    return f"{name}:{checkpoint_id}"
+
+
+def _field(thread_id: str, checkpoint_id: str, digest: str) -> str:
+    """Where a result stands: with which checkpoint of which digest it counts (without a digest: at once)."""
+    return canonical([thread_id, checkpoint_id, digest]).decode()
+
+
+ALONE = _field("", "", "")  # where a result stands that belongs to no checkpoint
+
+
+def _written(result: CachedResult) -> bytes:
     about = {
-        "usage": result.usage.model_dump(exclude_defaults=True), "expires": result.expires_at, "digest": committed_as,
+        "usage": result.usage.model_dump(exclude_defaults=True), "expires": result.expires_at,
         "valued": result.value is not None,
     }  # fmt: skip
     return canonical(about) + b"\0" + packed(result.value or b"")
 
 
-def _read(scope: str, key: str, field: str, stored: Mapping[str, bytes]) -> tuple[CachedResult, str]:
-    """A result, and the digest of the checkpoint with which it counts."""
-    thread_id, checkpoint_id = read_pair(field)
+def _read(scope: str, key: str, field: str, stored: bytes) -> tuple[CachedResult, str]:
+    """A result, and the digest of the checkpoint with which it counts. Raises IntegrityError."""
     try:
-        about, _, value = stored[field].partition(b"\0")
+        thread_id, checkpoint_id, committed_as = json.loads(field)
+        about, _, value = stored.partition(b"\0")
         told = json.loads(about)
         found = CachedResult(
             scope=scope, key=key, thread_id=thread_id, checkpoint_id=checkpoint_id, usage=Usage(**told["usage"]),
             value=unpacked(value) if told["valued"] else None, expires_at=told["expires"],
         )  # fmt: skip
-        return found, told["digest"]
+        return found, committed_as
     except (ValueError, KeyError, TypeError, zlib.error) as error:
         raise IntegrityError(
             f"The cached result {key[:12]}… can't be read: {error}.", table="results", row=digest(scope, key)

@@ -232,6 +232,12 @@ SELECT coalesce(thread_id, '') AS thread_id, checkpoint_id, usage, expires_at, v
 FROM results LEFT JOIN numbers ON number = thread
 WHERE request = :request AND (expires_ms IS NULL OR expires_ms > :now_ms)
 
+-- name: stray_results
+SELECT DISTINCT checkpoint_id FROM results
+WHERE thread = (SELECT number FROM numbers WHERE thread_id = :thread_id) AND checkpoint_id IS NOT NULL
+    AND NOT EXISTS (SELECT 1 FROM checkpoints
+        WHERE checkpoints.thread = results.thread AND checkpoints.checkpoint_id = results.checkpoint_id)
+
 -- name: delete_expired
 DELETE FROM results WHERE expires_ms <= :now_ms
 

@@ -15,8 +15,8 @@ for databases that take long to make: see ``suite``.
 import pytest
 
 _CHECKS = (
-    "commits", "contents", "endurance", "forks", "ledger", "lines", "opening", "picture", "races", "removals", "results",
-    "search", "suite", "threads", "writer",
+    "commits", "contents", "endurance", "forks", "ledger", "lines", "opening", "picture", "races", "removals",
+    "results", "search", "suite", "threads", "writer",
 )  # fmt: skip
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _CHECKS))  # so that a failure shows both sides
 

@@ -4,16 +4,15 @@ import pytest
 
 from perdure.canonical import Json, canonical
 from perdure.checkpointer import Checkpointer
-from perdure.effects import Effect
 from perdure.stores.base import CachedResult, Receipt, Store
 from perdure.testing.conformance.ledger import effect_row
 from perdure.testing.conformance.suite import Suite
 from perdure.testing.conformance.writer import Writer, put
 
 _IDS = (
-    "1", "c1", "0" * 16, "x" * 11, "x" * 16, "x" * 200, "é" * 8, "é" * 40, "a b", "a/b", "a:b", "a|b", "50%", "a_b", "*?[x]",
-    "{slot}:x", "'; --", '"', "\\", "text:x", "019AA5E3-0000-7000-8000-0000000000AB", "019aa5e3000070008000000000000000",
-    "日本", "\U0001f600",
+    "1", "c1", "0" * 16, "x" * 11, "x" * 16, "x" * 200, "é" * 8, "é" * 40, "a b", "a/b", "a:b", "a|b", "50%", "a_b",
+    "*?[x]", "{slot}:x", "'; --", '"', "\\", "text:x", "019AA5E3-0000-7000-8000-0000000000AB",
+    "019aa5e3000070008000000000000000", "日本", "\U0001f600",
 )  # fmt: skip
 
 _VALUES: dict[str, Json] = {
@@ -23,6 +22,7 @@ _VALUES: dict[str, Json] = {
     "controls": ["\0", "a\0b", "\x01\x1f\t\r\n", "\\u0000", "\\"], "keys": {"\0": 1, "a.b": {"$": 2}, "": 3},
     "deep": [[[[[[[[[[{"a": [{"b": {}}]}]]]]]]]]]], "likely": ["<b>", "%s", "{}", "'; DROP TABLE threads; --", "NaN"],
 }  # fmt: skip
+_ODD = "é'\"%s:x\\\n\t\U0001f600 \u202e"
 
 
 class Contents(Suite):
@@ -82,28 +82,30 @@ class Contents(Suite):
         assert await store.find({"value": value}) == thread.checkpoints[:1]
 
     async def test_any_text_is_kept(self, store: Store) -> None:
-        """In the names of nodes, of agents and tenants, in the ledger, in a lease."""
-        odd = "é\0'\"%s\\\n\U0001f600 \u202e"
+        """In the names of nodes, of agents and tenants, in a lease."""
         thread = Writer(store)
-        await thread.commit(nodes=(odd, ""), agent=odd, tenant=odd, lineage=odd)
+        await thread.commit(nodes=(f"{_ODD}\0", ""), agent=_ODD, tenant=_ODD, lineage=_ODD)
+        await store.set_lease(thread.thread_id, _ODD)
         assert await store.checkpoint(thread.thread_id, thread.ids[0]) == thread.checkpoints[0]
-        await store.set_lease(thread.thread_id, odd)
         row = await store.thread(thread.thread_id)
         assert row is not None
-        assert (row.agent, row.tenant, row.lease) == (odd, odd, odd)
-        fields = {"tool": odd, "summary": odd, "compensation": odd}
-        call = effect_row(thread, "key", arguments=bytes(range(256)), **fields)
-        await store.claim(call, head=thread.head.ref.id)
-        await store.settle(thread.thread_id, "key", "in_doubt", error=odd, by=odd)
-        found = await store.effect(thread.thread_id, "key")
-        assert found is not None
-        entry: Effect = found.entry
-        assert (entry.tool, entry.summary, entry.compensation, entry.error, entry.settled_by) == (odd,) * 5
-        assert found.arguments == call.arguments
-        await store.claim(effect_row(thread, "other"), head=thread.head.ref.id)
-        await store.fail(thread.thread_id, "other", odd)
-        failed = await store.effect(thread.thread_id, "other")
-        assert failed is not None and failed.entry.error == odd
+        assert (row.agent, row.tenant, row.lineage, row.lease) == (_ODD,) * 4
+
+    async def test_the_ledger_takes_any_text(self, store: Store) -> None:
+        """What is said of a call comes from tools and from outside: a NUL in it must not cost the record."""
+        odd = f"a\0{_ODD}"
+        thread = Writer(store)
+        await thread.commit()
+        fields = {"tool": _ODD, "summary": odd, "compensation": _ODD}
+        for key in ("doubtful", "failed"):
+            await store.claim(effect_row(thread, key, arguments=bytes(range(256)), **fields), head=thread.head.ref.id)
+        await store.settle(thread.thread_id, "doubtful", "in_doubt", error=odd, by=odd)
+        await store.fail(thread.thread_id, "failed", odd)
+        doubtful, failed = await store.effects(thread.thread_id)
+        assert (doubtful.entry.error, doubtful.entry.settled_by, failed.entry.error) == (odd,) * 3
+        for row in (doubtful, failed):
+            assert row.arguments == bytes(range(256))
+            assert {name: getattr(row.entry, name) for name in fields} == fields
 
     async def test_a_megabyte_is_kept(self, store: Store) -> None:
         """A delta, a snapshot, arguments and a receipt of that size."""

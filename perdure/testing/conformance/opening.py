@@ -18,7 +18,9 @@ class Opening(Suite):
         store = another_bare()
         missing = await store.missing_migrations()
         assert await store.migrate() == missing
-        assert await store.missing_migrations() == await store.migrate() == await another_bare().missing_migrations() == []
+        assert (
+            await store.missing_migrations() == await store.migrate() == await another_bare().missing_migrations() == []
+        )
 
     async def test_workers_that_migrate_at_once_do_it_once(self, another_bare: MakeStore) -> None:
         """Several workers start on an empty database: each migration is run by one of them, and none fails."""

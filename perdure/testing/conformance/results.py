@@ -34,7 +34,16 @@ class Results(Suite):
 
     async def test_scope_and_key_are_two_names(self, store: Store) -> None:
         """Neither is the other, nor do their letters run together."""
-        names = [("ab", "c"), ("a", "bc"), ("c", "ab"), ("", "abc"), ("abc", ""), ("AB", "c"), ("ab:", "c"), ("é\0", "c")]
+        names = [
+            ("ab", "c"),
+            ("a", "bc"),
+            ("c", "ab"),
+            ("", "abc"),
+            ("abc", ""),
+            ("AB", "c"),
+            ("ab:", "c"),
+            ("é\0", "c"),
+        ]
         for n, (scope, key) in enumerate(names):
             await store.put_result(CachedResult(scope=scope, key=key, value=b"%d" % n))
         for n, (scope, key) in enumerate(names):
