@@ -61,7 +61,7 @@ class TravelActivities:
         commit, origin = task.commit, task.origin
         parent = await self._runtime.checkpointer.load(origin.thread_id, origin.checkpoint_id)
         opened = self._runtime.opened(row.agent, parent)
-        updates = {"The fork": {name: Overwrite(value) for name, value in origin.state.items()}}
+        updates = opened.given({"The fork": {name: Overwrite(value) for name, value in origin.state.items()}})
         change = Change(
             thread_id=commit.thread_id, checkpoint_id=commit.checkpoint_id, source="fork", turn=parent.turn,
             schema_version=opened.schema_version, next=parent.next, metadata=origin.metadata,
@@ -78,7 +78,7 @@ class TravelActivities:
             return committed(await runtime.checkpointer.load(commit.thread_id, earlier.id), earlier.delta)
         opened = await runtime.open(commit, task.agent)
         assert opened.position is not None, "an update extends a head"
-        updates = _written(task.update)
+        updates = opened.given(_written(task.update))
         delta, after = opened.after(updates, step=opened.position.ref.step + 1)
         merged = await write(
             runtime, commit, opened, delta, source="update",

@@ -96,7 +96,7 @@ class TurnActivities:
             raise Conflict(f"There is a thread {commit.thread_id} already.", hint="Send to it, or choose another id.")
         opened = await runtime.open(commit, task.agent)
         graph = runtime.app.graph(task.agent)
-        delta, after = opened.after(_input(graph.state, task.message, opened), step=_step(opened))
+        delta, after = opened.after(opened.given(_input(graph.state, task.message, opened)), step=_step(opened))
         extra = Extra(facts={"message_id": task.message.id}, metadata=task.message.metadata)
         merged = await write(
             runtime, commit, opened, delta, source="input", next=await first_frontier(graph, definition.spec, after),

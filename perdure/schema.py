@@ -14,7 +14,7 @@ from perdure.errors import InvalidInput, UpcastFailed
 from perdure.reducers import OVERWRITE, overwrites, overwriting, setting
 from perdure.security.keyring import Keyring
 from perdure.security.sealing import Sealer, finds_its_place, is_sealed, unseal
-from perdure.state import State, channels, materialise, needs_keys, recorded, reduce_updates
+from perdure.state import State, channels, check_updates, materialise, needs_keys, recorded, reduce_updates
 from perdure.versions import upcast_values, upcasters
 
 
@@ -46,16 +46,14 @@ class Opened:
         """The state as the user's own type; whoever gets it may change it. Raises InvalidInput where it doesn't fit."""
         return materialise(self._state, self.values)
 
-    def given(self, updates: Mapping[str, Any]) -> dict[str, Any]:
-        """What somebody outside wants to write, checked: a message's input, an update, the values of a fork.
+    def given(self, updates: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+        """Updates by writer that come from outside, checked: a message's input, an update by hand, a fork's values.
 
-        Raises InvalidInput for what no node could write, for an Ephemeral channel, and for values that are sealed
-        already: those might come from anywhere.
+        Raises InvalidInput where one doesn't fit, for an Ephemeral channel, and for values that are sealed already:
+        whoever can read a store could have those of a stranger opened in a thread of his own.
         """
-        written = recorded(self._state, updates)
-        if left_out := updates.keys() - written.keys():
-            raise InvalidInput(f"{self._state.__name__}.{min(left_out)} is Ephemeral: nothing is kept in it.")
-        return dict(updates)
+        check_updates(self._state, updates)
+        return updates
 
     def recorded(self, updates: Mapping[str, Any]) -> dict[str, Json]:
         """Updates of a call as JSON, for its record: without what is Ephemeral, and with what is Sensitive sealed.

@@ -32,8 +32,8 @@ from perdure.security.sealing import REDACTED
 from perdure.versions import upcast, upcasters
 
 __all__ = [
-    "Channel", "Ephemeral", "Overwrite", "Reducer", "Sensitive", "State", "add", "append", "channels", "conversations",
-    "holds_secret", "materialise", "maximum", "merge", "messages", "minimum", "needs_keys", "overwrite", "recorded",
+    "Channel", "Ephemeral", "Overwrite", "Reducer", "Sensitive", "State", "add", "append", "channels",
+    "check_updates", "conversations", "holds_secret", "materialise", "maximum", "merge", "messages", "minimum", "needs_keys", "overwrite", "recorded",
     "reduce_updates", "union", "upcast",
 ]  # fmt: skip
 
@@ -107,9 +107,7 @@ def reduce_updates(state: type[State], values: Values, updates: Mapping[str, Map
     writers: dict[tuple[str, bool], str] = {}
     for writer, update in updates.items():
         for name, value in update.items():
-            channel = _written(state, writer, name)
-            if channel.ephemeral:
-                raise InvalidInput(f"{writer} writes to {channel.place}, which is Ephemeral: nothing is kept in it.")
+            channel = _kept(state, writer, name)
             replaces = not channel.reducer.shares or overwrites(value)
             if replaces and (name, True) in writers:
                 raise InvalidInput(
@@ -129,11 +127,25 @@ def recorded(state: type[State], updates: Mapping[str, Any]) -> dict[str, Json]:
 
     Raises InvalidInput for an unknown channel, or a value that doesn't fit.
     """
-    records = {name: _written(state, "The call", name).record(update) for name, update in updates.items()}
+    records = {name: _channel(state, "The call", name).record(update) for name, update in updates.items()}
     return {name: record for name, record in records.items() if not channels(state)[name].ephemeral}
 
 
-def _written(state: type[State], writer: str, name: str) -> Channel:
+def check_updates(state: type[State], updates: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise InvalidInput for an update that ``reduce_updates`` would refuse for its own sake."""
+    for writer, update in updates.items():
+        for name, value in update.items():
+            _kept(state, writer, name).record(value)
+
+
+def _kept(state: type[State], writer: str, name: str) -> Channel:
+    channel = _channel(state, writer, name)
+    if channel.ephemeral:
+        raise InvalidInput(f"{writer} writes to {channel.place}, which is Ephemeral: nothing is kept in it.")
+    return channel
+
+
+def _channel(state: type[State], writer: str, name: str) -> Channel:
     known = channels(state)
     if name not in known:
         raise InvalidInput(

@@ -39,7 +39,7 @@ async def read_runs(temporal: Client, thread_id: str) -> list[Run]:
         while wanted:
             if (run_id := wanted.pop()) in found:
                 continue
-            reader = _Reader(temporal.data_converter)
+            reader = HistoryReader(temporal.data_converter)
             if not await _read(temporal, thread_id, run_id, reader):
                 continue
             found[run_id] = (reader.started, reader.run(), run_id)
@@ -60,7 +60,7 @@ async def _known(temporal: Client, thread_id: str) -> list[str]:
     return known
 
 
-async def _read(temporal: Client, thread_id: str, run_id: str, reader: "_Reader") -> bool:
+async def _read(temporal: Client, thread_id: str, run_id: str, reader: "HistoryReader") -> bool:
     """Whether there is a history, and it is that of a thread."""
     handle = temporal.get_workflow_handle(thread_id, run_id=run_id)
     try:
@@ -73,7 +73,7 @@ async def _read(temporal: Client, thread_id: str, run_id: str, reader: "_Reader"
     return reader.given is not None
 
 
-class _Reader:
+class HistoryReader:
     """Reads the events of one run."""
 
     def __init__(self, converter: DataConverter) -> None:

@@ -15,6 +15,7 @@ from tests.crash.late import LATE, OVERTAKEN
 from tests.crash.scene import Scene, scene
 from tests.crash.stopped import STOPPED
 from tests.crash.stories import ORDER, WIRED, Story
+from tests.crash.travelling import TRAVELLING
 
 _AT_ONCE = 6  # scenes; each is two processes, mostly waiting
 
@@ -74,6 +75,12 @@ async def test_a_thread_survives_its_worker(play: Play, stage: Stage) -> None:
 @plays(Play("order", ORDER, struck_again_and_again))
 async def test_a_thread_survives_five_workers(play: Play, stage: Stage) -> None:
     """However often: what one of them has recorded, the next one finds."""
+    await stage[play]
+
+
+@plays(*(Play(travelling.name, travelling.story, travelling.play) for travelling in TRAVELLING))
+async def test_time_travel_survives_its_worker(play: Play, stage: Stage) -> None:
+    """A fork, a rewind, an update: made once, with each effect undone once, wherever the worker dies on the way."""
     await stage[play]
 
 

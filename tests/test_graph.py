@@ -1,7 +1,9 @@
 """Graphs as they are written: what they compile to, what their functions are given, and what these may return."""
 
+import re
 from collections.abc import Callable
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -30,6 +32,7 @@ from perdure import (
 )
 from perdure.checkpoint import Task
 from perdure.contracts import Limits, NodeSpec
+from perdure.drawing import terminal
 from perdure.errors import DefinitionError, InvalidInput
 from perdure.nodes import FunctionNode, HumanNode
 from perdure.state import Overwrite
@@ -683,3 +686,18 @@ def test_channels_of_a_subgraph_are_those_of_the_graph(state: type[State], chann
         return
     with pytest.raises(DefinitionError, match=rf"Graph triage: node sub: {state.__name__}\.{channel} is no channel"):
         made.subgraph("sub", graph("x", state=state))
+
+
+# ── the page about graphs ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_page_about_graphs_is_true() -> None:
+    """Its code runs, every graph in it is sound, and the drawing is that of the first one."""
+    page = (Path(__file__).resolve().parent.parent / "docs" / "graphs.md").read_text("utf-8")
+    shown: dict[str, Any] = {"__name__": "shown"}
+    for block in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        exec(block, shown)
+    made = [thing for thing in shown.values() if isinstance(thing, Graph)]
+    assert [each.compiled.name for each in made] == ["triage", "refund", "chat", "review", "squares", "fragile"]
+    [drawing] = re.findall(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert drawing == terminal(shown["triage"].compiled) + "\n"

@@ -421,10 +421,10 @@ def test_what_is_ephemeral_is_not_recorded() -> None:
 def test_what_is_ephemeral_can_not_be_given() -> None:
     """An input or an update that names it is refused: it would be lost without a word."""
     now = open_position(Passing, None, None)
-    assert now.given({"kept": "a"}) == {"kept": "a"}
-    for refuse in (now.given, lambda updates: now.merge({"The input": updates}, step=0)):
-        with pytest.raises(InvalidInput, match=r"Passing\.draft.* is Ephemeral"):
-            refuse({"kept": "a", "draft": "b"})
+    assert now.given({"The input": {"kept": "a"}}) == {"The input": {"kept": "a"}}
+    for refuse in (now.given, lambda updates: now.merge(updates, step=0)):
+        with pytest.raises(InvalidInput, match=r"The input writes to Passing\.draft, which is Ephemeral"):
+            refuse({"The input": {"kept": "a", "draft": "b"}})
 
 
 def test_what_becomes_ephemeral_goes() -> None:

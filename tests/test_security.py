@@ -506,7 +506,7 @@ def test_what_is_not_sensitive_is_explained() -> None:
 def test_what_only_looks_sealed_is_refused(state: type[State], update: dict[str, Any]) -> None:
     """From a person, a tool or a node: it could never be told from what is."""
     now = opened(state, {})
-    for write in (now.given, now.recorded):
+    for write in (now.recorded, lambda given: now.given({"The input": given})):
         with pytest.raises(InvalidInput, match="the key '\\$sealed' is Perdure's own"):
             write(update)
 
@@ -517,7 +517,7 @@ def test_what_is_really_sealed_can_not_be_given() -> None:
     now = opened(Patient, {})
     for update in ({"name": stolen}, {"notes": [stolen]}, {"facts": {"a": stolen}}, {"ward": stolen}):
         with pytest.raises(InvalidInput):
-            now.given(update)
+            now.given({"The input": update})
         with pytest.raises(InvalidInput):
             now.recorded(update)
     with pytest.raises(InvalidInput, match=r"Patient\.ward"):

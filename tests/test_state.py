@@ -480,7 +480,8 @@ class Account(BaseModel):
     number: Annotated[str, Sensitive] = ""
 
 
-class Purse(typing.TypedDict):
+@dataclass
+class Purse:
     """The same, as another kind of class."""
 
     number: Annotated[str, Sensitive]

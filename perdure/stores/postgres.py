@@ -110,7 +110,7 @@ class PostgresDialect:
     async def bytes(self, connection: AsyncConnection, tables: Sequence[str]) -> int:
         total = 0
         for table in tables:
-            partitions = f"SELECT sum(pg_total_relation_size(inhrelid)) FROM pg_inherits WHERE inhparent = '{table}'::regclass"
-            size = f"SELECT pg_total_relation_size('{table}') + coalesce(({partitions}), 0)"
+            parts = f"SELECT sum(pg_total_relation_size(inhrelid)) FROM pg_inherits WHERE inhparent = '{table}'::regclass"
+            size = f"SELECT pg_total_relation_size('{table}') + coalesce(({parts}), 0)"
             total += int((await connection.exec_driver_sql(size)).scalar_one())
         return total

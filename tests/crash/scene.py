@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
+from typing import Any, TypeVar
 
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client as TemporalClient
@@ -16,6 +17,7 @@ from perdure.checkpointer import verify_line
 from perdure.contracts import TurnResult
 from perdure.examples.orders import desk
 from perdure.examples.orders.shop import Shop
+from perdure.stores import Store
 from perdure.wire import data_converter
 from perdure.workflows.thread import AgentThread
 from tests.crash.points import Point
@@ -23,6 +25,8 @@ from tests.crash.process import WorkerProcess
 from tests.crash.stories import SCRIPT, STILL_THERE, Story
 from tests.crash.worker import Duty
 from tests.world import World, eventually, world
+
+T = TypeVar("T")
 
 PATIENCE = 90.0  # seconds for a thread to get where it must; on a busy machine it takes ten
 # A lost attempt is noticed within seconds, and so is a lost workflow task: the tests wait for nothing else.
@@ -42,6 +46,19 @@ class Scene:
         self._world = made
         self._folder = folder
         self._workers: list[WorkerProcess] = []
+
+    @property
+    def store(self) -> Store:
+        """The store that its workers share."""
+        return self._world.store
+
+    def another(self) -> str:
+        """An id for another thread."""
+        return self._world.thread()
+
+    async def update(self, name: str, said: Any, gives: type[T]) -> T:
+        """An update of the thread as Temporal keeps it: it waits while no worker runs."""
+        return await self._world.handle(self.thread).execute_update(name, said, result_type=gives)
 
     async def worker(self, at: Point | None = None, **environment: str) -> WorkerProcess:
         """Start a worker process; ``at`` is where it is struck."""

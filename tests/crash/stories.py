@@ -28,9 +28,7 @@ SCRIPT = STORY.model_copy(
             Rule(when=GARBLED, replies=[together(call("reserve_stock", sku="laptop"), call("fly"))]),
             Rule(when=LOOK, replies=[call("check_stock", sku="mouse"), say("There are {check_stock.available}.")]),
             Rule(when=WIRE, replies=[call("send_wire", account="landlord", amount=900), say("Settled.")]),
-            Rule(
-                when=FAN, replies=[call("reserve_stock", sku="mouse", quantity=1), say("A mouse is reserved.")]
-            ),
+            Rule(when=FAN, replies=[call("reserve_stock", sku="mouse", quantity=1), say("A mouse is reserved.")]),
             Rule(when=HELLO, replies=[say("I am.")]),
             *STORY.rules,
         ]

@@ -27,15 +27,15 @@ class Results(Part):
     async def result(self, scope: str, key: str) -> CachedResult | None:
         name = digest(scope, key)
         stored = pairs(await self._ask("HGETALL", self._keys.result(name)))
+        candidates = [_read(scope, key, field, value) for field, value in stored.items()]
         # Ids sort by time: the newest comes first.
-        for field in sorted(stored, key=lambda field: field.rpartition('","')[0].rpartition('","')[2], reverse=True):
-            found, digest = _read(scope, key, field, stored[field])
-            if records.is_fresh(found) and (not digest or await self._counts(found, name, digest)):
+        for found, committed_as in sorted(candidates, key=lambda one: one[0].checkpoint_id, reverse=True):
+            if records.is_fresh(found) and (not committed_as or await self._counts(found, name, committed_as)):
                 return found
         return None
 
-    async def _counts(self, found: CachedResult, name: str, digest: str) -> bool:
-        """Whether it was committed, with a checkpoint of this digest."""
+    async def _counts(self, found: CachedResult, name: str, committed_as: str) -> bool:
+        """Whether it was committed, with a checkpoint of this digest; that one may be lost."""
         part = self._keys.part
         link, is_kept = await self._ask_all(
             [
@@ -43,7 +43,9 @@ class Results(Part):
                 ("SISMEMBER", part(found.thread_id, "requests"), _member(name, found.checkpoint_id)),
             ]
         )
-        return bool(is_kept) and records.link(found.thread_id, found.checkpoint_id, link or b"").digest == digest
+        if not is_kept or link is None:
+            return bool(is_kept)
+        return records.link(found.thread_id, found.checkpoint_id, link).digest == committed_as
 
     async def put_result(self, result: CachedResult) -> None:
         server, name = await self._ready(), request(result)
@@ -82,8 +84,8 @@ def announcing(keys: Keys, result: CachedResult, checkpoint: Checkpoint) -> list
 def withdrawing(keys: Keys, thread_id: str, forgotten: Iterable[Sequence[bytes]]) -> list[Command]:
     """The commands that remove the results of a thread's checkpoints, given as request, checkpoint and its digest."""
     commands: list[Command] = []
-    for name, checkpoint_id, digest in forgotten:
-        fields = [_field(thread_id, checkpoint_id.decode(), of) for of in (digest.decode(), "")]
+    for name, checkpoint_id, committed_as in forgotten:
+        fields = [_field(thread_id, checkpoint_id.decode(), of) for of in (committed_as.decode(), "")]
         commands.append(("HDEL", keys.result(name.decode()), *fields))
     return commands
 

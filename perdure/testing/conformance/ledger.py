@@ -229,8 +229,10 @@ class Ledger(Suite):
         await other.grow(1)
         places = [(1, 2, 0), (1, 2, 1), (1, 10, 0), (2, 3, 0), (2, 11, 3), (10, 4, 0)]
         for turn, step, index in [places[n] for n in (3, 0, 5, 2, 4, 1)]:
-            fields = {"turn": turn, "step": step, "index": index, "checkpoint_id": thread.ids[step]}
-            await store.claim(effect_row(thread, f"{turn}-{step}-{index}", **fields), head=thread.head.ref.id)
+            row = effect_row(
+                thread, f"{turn}-{step}-{index}", turn=turn, step=step, index=index, checkpoint_id=thread.ids[step]
+            )
+            await store.claim(row, head=thread.head.ref.id)
         await store.claim(effect_row(other, "1-2-0"), head=other.head.ref.id)
 
         def keys(rows: list[EffectRow]) -> list[str]:

@@ -1,6 +1,7 @@
 """Checks of the search by metadata."""
 
 from perdure.canonical import Json
+from perdure.checkpoint import Checkpoint
 from perdure.stores.base import Store
 from perdure.testing.conformance.suite import Suite
 from perdure.testing.conformance.writer import Writer
@@ -23,7 +24,7 @@ class Search(Suite):
             assert await store.find(metadata) == [thread.checkpoints[n] for n in places], metadata
 
     async def test_values_are_the_same_json_or_not(self, store: Store) -> None:
-        """``1``, ``"1"``, ``true`` and ``1.0`` are four values; objects are the same whatever the order of their keys."""
+        """``1``, ``"1"``, ``true`` and ``1.0`` are four values; the order of an object's keys says nothing."""
         values: list[Json] = [
             1, "1", True, 1.0, None, "", [], {}, [1, 2], [2, 1], {"x": 1, "y": [None]}, "é", "e\u0301", "a\0b", 2**80,
         ]  # fmt: skip
@@ -47,7 +48,7 @@ class Search(Suite):
     async def test_the_newest_come_first(self, store: Store) -> None:
         """Of all threads, or of one; as many as were asked for."""
         one, two = Writer(store), Writer(store)
-        written = []
+        written = list[Checkpoint]()
         for thread in (one, two, two, one, two):
             await thread.commit(metadata={"mark": True, "other": len(written)})
             written.append(thread.checkpoints[-1])

@@ -24,8 +24,9 @@ class Suite:
 
     @pytest.fixture
     def make_bare_store(self, make_store: MakeStore) -> MakeStore:
-        """The same on a database that has no schema. Override it where ``make_store`` gives one that was migrated before
-        and emptied since, because to make one takes long.
+        """The same on a database that has no schema.
+
+        Override it where ``make_store`` gives one that was migrated before and emptied since, as to make one takes long.
         """
         return make_store
 

@@ -104,15 +104,15 @@ class Writer:
 
     async def rewind(self, to: Position, *, branch: int, **fields: Any) -> Position:
         """Move the head back: a step on an earlier position, which replaces the head and begins a branch."""
-        fields = {"source": "rewind", "turn": to.turn} | fields
-        return await self.commit(on=to, replaces=self.head.ref.id, branch=branch, **fields)
+        usual: dict[str, Any] = {"source": "rewind", "turn": to.turn}
+        return await self.commit(on=to, replaces=self.head.ref.id, branch=branch, **(usual | fields))
 
     async def fork(self, at: Position, thread_id: str = "", **fields: Any) -> "Writer":
         """Another thread, whose first step is on a position of this one."""
         row = await self.store.thread(self.thread_id)
         fork = Writer(self.store, thread_id, origin=at)
-        fields = {"source": "fork", "turn": at.turn, "lineage": row.lineage if row else ""} | fields
-        await fork.commit(**fields)
+        usual: dict[str, Any] = {"source": "fork", "turn": at.turn, "lineage": row.lineage if row else ""}
+        await fork.commit(**(usual | fields))
         return fork
 
 
