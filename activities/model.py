@@ -18,7 +18,8 @@ from perdure.effects import task_key
 from perdure.errors import IntegrityError
 from perdure.message import Message
 from perdure.schema import Opened
-from perdure.security.sealing import unseal
+from perdure.security.sealing import REDACTED, unseal
+from perdure.state import channels
 from perdure.stores.base import CachedResult, Receipt
 
 _ANSWER = 2_000  # characters of an answer that travel in history for the UI; the state has it whole
@@ -136,11 +137,14 @@ class ModelActivities:
         commit = task.commit
         step = commit.head.step + 1 if commit.head else 0  # the checkpoint that the answer stands in
         place = Place(thread_id=commit.thread_id, branch=task.branch, turn=commit.turn, step=step)
+        plans = tuple(plan_call(self._runtime, model, place, i, call) for i, call in enumerate(said.tool_calls))
+        answer = "" if said.tool_calls else said.content[:_ANSWER]
+        if channels(self._runtime.app.graph(task.agent).state)[model.channel].sensitive:  # history is read by many
+            plans = tuple(plan.model_copy(update={"summary": f"{plan.tool}(…)"}) for plan in plans)
+            answer = REDACTED if answer else ""
         return ModelDone(
-            committed=done, key="" if done else _key(task), usage=usage, note=said.note,
-            calls=tuple(plan_call(self._runtime, model, place, i, call) for i, call in enumerate(said.tool_calls)),
-            answer="" if said.tool_calls else said.content[:_ANSWER],
-        )  # fmt: skip
+            committed=done, key="" if done else _key(task), usage=usage, note=said.note, calls=plans, answer=answer
+        )
 
 
 def _outcome(said: Message) -> str:

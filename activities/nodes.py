@@ -48,6 +48,7 @@ class NodeActivities:
         """Check an answer and record what it writes. Raises InvalidInput; then nothing was written."""
         opened = await self._runtime.open(task.commit, task.agent)
         updates = self._human(task.agent, task.node).updates(opened.state(), task.answer.value)
+        opened.given({task.node: updates})
         record = self._record(task.node, opened, Returned(updates=updates, goto=None))
         return await self._keep(task, record)
 

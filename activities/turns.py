@@ -171,7 +171,7 @@ def _step(opened: Opened) -> int:
 
 def _input(state: type[State], message: Send, opened: Opened) -> dict[str, dict[str, Any]]:
     """What a message writes. Raises InvalidInput."""
-    update: dict[str, Any] = dict(message.state)
+    update: dict[str, Any] = dict(opened.given({"The input": message.state})["The input"])
     if message.content:
         if "messages" in update:
             raise InvalidInput("Give either a message or the channel `messages`, not both.")

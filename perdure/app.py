@@ -8,7 +8,8 @@ from pathlib import Path
 
 from perdure.agent import Agent
 from perdure.compiled import CompiledGraph
-from perdure.errors import AgentNotFound, DefinitionError
+from perdure.contracts import Limits
+from perdure.errors import AgentNotFound, DefinitionError, InvalidInput
 from perdure.graph import Graph
 from perdure.tool import Tool
 
@@ -28,6 +29,8 @@ class App:
         for item in self.tools.values():
             if item.spec.compensation:
                 _check_compensation(item, self.tools)
+        for graph in self.graphs.values():
+            _check_definition(graph, self.tools)
 
     def graph(self, name: str) -> CompiledGraph:
         """The agent or graph of this name. Raises AgentNotFound that lists the names there are."""
@@ -83,6 +86,13 @@ def _tools(graphs: Iterable[CompiledGraph], extra: Sequence[Tool]) -> dict[str, 
         if other is not item:
             raise DefinitionError(f"Two tools are named {item.name!r}: {other.place} and {item.place}.")
     return found
+
+
+def _check_definition(graph: CompiledGraph, tools: dict[str, Tool]) -> None:
+    try:
+        graph.definition(tools, Limits())
+    except InvalidInput as error:
+        raise DefinitionError(f"{graph.title}: {error.message}") from error
 
 
 def _check_compensation(item: Tool, tools: dict[str, Tool]) -> None:

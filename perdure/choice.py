@@ -8,7 +8,7 @@ from typing import Any
 from perdure.canonical import Json
 from perdure.checkpoint import Task
 from perdure.errors import InvalidInput
-from perdure.functions import as_json, seen_as
+from perdure.functions import as_json, failing, seen_as
 from perdure.state import State
 
 
@@ -52,10 +52,11 @@ class Router:
     state: type[State]
 
     async def choose(self, state: State) -> tuple[Task, ...]:
-        """The tasks that follow. Raises InvalidInput where the function chose what isn't among its targets."""
-        chosen = self.pick(seen_as(self.state, state))
-        if inspect.isawaitable(chosen):
-            chosen = await chosen
+        """The tasks that follow. Raises InvalidInput where the function fails, or chose what is no target."""
+        with failing(self.place):
+            chosen = self.pick(seen_as(self.state, state))
+            if inspect.isawaitable(chosen):
+                chosen = await chosen
         return tasks_of(chosen, self.targets, self.place)
 
 

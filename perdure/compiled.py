@@ -54,7 +54,7 @@ class CompiledGraph:
     async def choose(self, source: str, state: State) -> tuple[Task, ...] | None:
         """What the router of a node, or of START, chooses; None where there is no router.
 
-        Raises InvalidInput for a choice that isn't among its targets.
+        Raises InvalidInput where the router fails, or chose what isn't among its targets.
         """
         router = self.routers.get(source)
         return None if router is None else await router.choose(state)

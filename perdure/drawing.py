@@ -154,7 +154,7 @@ def _order(leaving: dict[str, list[Way]]) -> list[str]:
     seen = {START, END}
 
     def visit(name: str) -> None:
-        for way in reversed(leaving.get(name, ())):
+        for way in leaving.get(name, ()):  # what comes back, or mends, stands next to it
             for target in reversed(way.targets):
                 if target not in seen:
                     seen.add(target)

@@ -2,7 +2,8 @@
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from perdure.canonical import Json, canonical
-from perdure.errors import DefinitionError, InvalidInput
+from perdure.errors import DefinitionError, InvalidInput, PerdureError
 from perdure.state import State, channels, holds_secret
 
 
@@ -191,6 +192,17 @@ def seen_as(wanted: type[State], state: State) -> State:
         return wanted.model_validate({name: getattr(state, name) for name in wanted.model_fields})
     except ValidationError as error:
         raise InvalidInput(f"The state doesn't fit {wanted.__name__}: {error}") from error
+
+
+@contextmanager
+def failing(place: str) -> Iterator[None]:
+    """People's code that runs where nothing is tried again: what it raises becomes InvalidInput, with the place."""
+    try:
+        yield
+    except PerdureError:
+        raise
+    except Exception as error:
+        raise InvalidInput(f"{place} failed: {type(error).__name__}: {error}.") from error
 
 
 def updates_of(place: str, state: type[State], returned: Any) -> dict[str, Any]:

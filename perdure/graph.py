@@ -177,8 +177,10 @@ class Graph:
 
     def subgraph(self, name: str, graph: "Graph | HasGraph", /) -> None:
         """Add a graph or an agent as a node: its nodes become ``NAME/…``, its channels must be channels of this one."""
-        inner = graph if isinstance(graph, Graph) else graph.graph()
+        inner: object = graph.graph() if isinstance(graph, HasGraph) else graph
         with self._at(name):
+            if not isinstance(inner, Graph):
+                raise DefinitionError(f"{graph!r} is no graph and no agent.")
             own = typing.get_type_hints(self.state, include_extras=True)
             theirs = typing.get_type_hints(inner.state, include_extras=True)
             for channel in channels(inner.state):

@@ -13,7 +13,7 @@ from perdure.contracts import NodeKind, NodeSpec
 from perdure.duration import Duration, seconds
 from perdure.errors import DefinitionError, InvalidInput
 from perdure.fitting import fits, item_types
-from perdure.functions import as_json, check_called, json_type, seen_as, updates_of
+from perdure.functions import as_json, check_called, failing, json_type, seen_as, updates_of
 from perdure.message import Message
 from perdure.questions import MAX_QUESTION, Question
 from perdure.state import State, channels
@@ -79,7 +79,9 @@ class HumanNode:
             reasons = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}" for e in error.errors())
             raise InvalidInput(f"{self.place} can't take this answer: {reasons}.") from error
         if callable(self.into):
-            return updates_of(self.place, self.state, self.into(seen_as(self.state, state), answer))
+            with failing(f"{self.place}: what makes updates of its answer"):
+                made = self.into(seen_as(self.state, state), answer)
+            return updates_of(self.place, self.state, made)
         if channels(self.state)[self.into].reducer is conversation:
             answer = Message(role="user", content=answer)
         return {self.into: [answer] if self.adds else answer}

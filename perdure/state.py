@@ -32,9 +32,9 @@ from perdure.security.sealing import REDACTED
 from perdure.versions import upcast, upcasters
 
 __all__ = [
-    "Channel", "Ephemeral", "Overwrite", "Reducer", "Sensitive", "State", "add", "append", "channels",
-    "check_updates", "conversations", "holds_secret", "materialise", "maximum", "merge", "messages", "minimum", "needs_keys", "overwrite", "recorded",
-    "reduce_updates", "union", "upcast",
+    "Channel", "Ephemeral", "Overwrite", "Reducer", "Sensitive", "State", "add", "append", "channels", "check_updates",
+    "conversations", "holds_secret", "materialise", "maximum", "merge", "messages", "minimum", "needs_keys",
+    "overwrite", "recorded", "reduce_updates", "union", "upcast",
 ]  # fmt: skip
 
 _BY_ID = messages  # inside State the name `messages` is the channel

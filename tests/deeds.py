@@ -187,7 +187,7 @@ class Deeds:
         )  # fmt: skip
         if self._random.random() < 0.5 and not last.cut:
             await self.store.remove(row.thread_id, [last.id], [], head=row.head_id)
-        await self.store.restore(step, head=self._random.random() < 0.2)
+        await self.store.restore(step, head=last.id == row.head_id)
 
     async def look(self) -> None:
         """Questions of every kind."""

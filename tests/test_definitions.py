@@ -320,6 +320,7 @@ def test_a_whole_app_is_fine() -> None:
          rf"Tool {__name__}\.undo_more compensates act but needs colour, reason, .*receipt and amount, to"),
         (lambda: App(agents=[agent(act)], tools=[tool(effect="irreversible")(undo)]),
          rf"Tool {__name__}\.undo compensates act .*not irreversible"),
+        (lambda: App(agents=[agent(instructions="\ud800")]), "Agent clerk: The value can't be written as JSON"),
         (lambda: App(agents=[agent(cache="everywhere")]), "Agent clerk: .*cache: .*'lineage', 'global' or 'off'"),
         (lambda: App(agents=[agent(on_busy="panic")]), "Agent clerk: on_busy: 'panic' is none of enqueue, reject"),
     ],

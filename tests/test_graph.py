@@ -260,6 +260,20 @@ async def test_a_choice_that_is_no_target_is_refused(chosen: Any, why: str) -> N
         await made.compiled.choose("a", Ticket())
 
 
+async def test_a_router_that_fails_is_named() -> None:
+    """Nothing tries it again where it runs, so what it raises is told as it is."""
+
+    async def fails(state: Ticket) -> str:
+        raise KeyError(state.kind)
+
+    made = graph()
+    made.node("a", nothing)
+    made.router(START, fails, ["a"])
+    made.edge("a", END)
+    with pytest.raises(InvalidInput, match="Graph triage: the router of start failed: KeyError: 'x'"):
+        await made.compiled.choose(START, Ticket(kind="x"))
+
+
 async def test_what_is_sent_must_be_json() -> None:
     """It stands in a checkpoint."""
     made = Graph("triage", state=Ticket)
@@ -493,7 +507,9 @@ def test_an_answer_of_another_type_is_refused(answer: Any, value: Any) -> None:
 
 @pytest.mark.parametrize(("made", "why"), [(3, "this int"), ({"colour": 1}, r"Ticket\.colour, which doesn't exist")])
 def test_what_is_made_of_an_answer_must_be_updates(made: Any, why: str) -> None:
-    """Like what any other function returns."""
+    """Like what any other function returns; and where it fails, the answer is refused."""
+    with pytest.raises(InvalidInput, match=r"node ask: what makes updates of its answer failed: ZeroDivisionError"):
+        asking(into=lambda state, answer: {"kind": 1 / 0}).updates(STATE, "x")
     with pytest.raises(InvalidInput, match=f"Graph triage: node ask .*{why}"):
         asking(into=lambda state, answer: made).updates(STATE, "x")
 

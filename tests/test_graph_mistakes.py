@@ -157,6 +157,7 @@ def routed(function: Any, targets: Any = None) -> Callable[[Graph], Any]:
     [
         (lambda made: made.node("a", nothing), "node a: there are two nodes of this name"),
         (lambda made: made.subgraph("a", fine()), "node a: there are two nodes of this name"),
+        (lambda made: made.subgraph("n", anything), "node n: 'not what it should be' is no graph and no agent"),
         (lambda made: made.node("n", nothing, timeout="soon"), "node n: 'soon' is no duration"),
         (lambda made: made.node("n", nothing, deadline=0), "node n: .*longer than nothing"),
         (lambda made: made.node("n", nothing, goto="a"), "node n: `goto` is a list of names, not 'a'"),

@@ -19,8 +19,10 @@ from perdure.activities.tools import ToolActivities
 from perdure.activities.travel import TravelActivities
 from perdure.activities.turns import TurnActivities
 from perdure.app import App
-from perdure.errors import PerdureError
+from perdure.errors import KeyMissing, PerdureError
+from perdure.security.keyring import Keyring
 from perdure.settings import Settings
+from perdure.state import needs_keys
 from perdure.stores.base import Store
 from perdure.workflows.thread import AgentThread
 
@@ -33,8 +35,10 @@ def build_worker(
 
     The workflow holds nobody's code but ours, so it runs outside the sandbox: three times as many thread starts a
     second. The tests replay every recorded history inside it.
+
+    Raises KeyMissing where the app has a state with Sensitive channels and the settings have no keys.
     """
-    runtime = Runtime(app=app, store=store, limits=settings.limits(), model=model)
+    runtime = Runtime(app=app, store=store, limits=settings.limits(), model=model, keyring=_keyring(app, settings))
     return Worker(
         client,
         task_queue=settings.task_queue,
@@ -51,6 +55,17 @@ def build_worker(
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=settings.sticky),
         graceful_shutdown_timeout=timedelta(seconds=settings.shutdown),
     )
+
+
+def _keyring(app: App, settings: Settings) -> Keyring | None:
+    keyring = settings.keyring()
+    sensitive = [name for name, graph in app.graphs.items() if needs_keys(graph.state)]
+    if sensitive and keyring is None:
+        raise KeyMissing(
+            f"{', '.join(sensitive)}: the state has Sensitive channels, and there are no keys.",
+            hint="Set PERDURE_KEYS; `perdure db keys new` makes a key.",
+        )
+    return keyring
 
 
 def _activities(runtime: Runtime) -> list[Callable[..., Any]]:

@@ -15,6 +15,7 @@ Only ``decode`` makes objects again, and only through the serializer: what it is
 """
 
 from base64 import b64decode, b64encode
+from functools import lru_cache
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ from perdure.errors import IntegrityError
 
 _OPTION = ormsgpack.OPT_NON_STR_KEYS
 _MODEL_METHOD = "model_validate_json"  # what LangGraph writes behind the fields of every model
+_SMALL = 4096  # bytes; what is larger isn't remembered
 _SCALARS = (type(None), bool, int, float, str)
 
 
@@ -100,7 +102,9 @@ class Codec:
             return self._object(value)
         if kind is bytes:
             return {"$bytes": b64encode(value).decode()}
-        return self._extension(value) if kind is Extension else self._foreign(value)
+        if kind is Extension:
+            return _spelt_small(value) if len(value.data) < _SMALL else _spelt_out(value)
+        return self._foreign(value)
 
     def _object(self, value: dict[Any, Any]) -> Json:
         if any(type(key) is not str or key.startswith("$") for key in value):
@@ -111,28 +115,6 @@ class Codec:
             places = {key: place for place, key in enumerate(inorder)}
             spelt["$order"] = [places[key] for key in value]
         return spelt
-
-    def _extension(self, value: Extension) -> Json:
-        spelt = self._fields(value)
-        if _tree_packed(spelt) == ormsgpack.packb(_ext(value)):
-            return spelt
-        return _typed("msgpack", ormsgpack.packb(_ext(value)))
-
-    def _fields(self, value: Extension) -> Json:
-        try:
-            content = unpacked(value.data)
-        except ValueError:
-            return None
-        match value.code, content:
-            case (code, [str() as module, str() as name, dict() as fields, method]) if (
-                code == EXT_PYDANTIC_V2 and method == _MODEL_METHOD and _are_names(fields)
-            ):
-                return {"$model": f"{module}:{name}"} | {key: self._spelt(item) for key, item in fields.items()}
-            case (code, [str() as module, str() as name, dict() as fields]) if (
-                code == EXT_CONSTRUCTOR_KW_ARGS and _are_names(fields)
-            ):
-                return {"$object": f"{module}:{name}"} | {key: self._spelt(item) for key, item in fields.items()}
-        return {"$ext": [value.code, self._spelt(content)]}
 
     def _foreign(self, value: Any) -> Json:
         kind, data = self._serde.dumps_typed(value)
@@ -193,6 +175,38 @@ def _key(stored: Json) -> Any:
     return b64decode(stored["$bytes"]) if isinstance(stored, dict) else stored
 
 
+# ── from MessagePack ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+_PLAIN = Codec(JsonPlusSerializer())
+
+
+def _spelt_out(value: Extension) -> Json:
+    """An extension as JSON from which exactly the same bytes can be made again."""
+    packed, spelt = ormsgpack.packb(_ext(value)), _fields(value)
+    return spelt if ormsgpack.packb(_tree(spelt), option=_OPTION) == packed else _typed("msgpack", packed)
+
+
+# The messages of a conversation come by again with every step.
+_spelt_small = lru_cache(maxsize=4096)(_spelt_out)
+
+
+def _fields(value: Extension) -> Json:
+    try:
+        content = unpacked(value.data)
+    except ValueError:
+        return None
+    match value.code, content:
+        case (code, [str() as module, str() as name, dict() as fields, method]) if (
+            code == EXT_PYDANTIC_V2 and method == _MODEL_METHOD and _are_names(fields)
+        ):
+            return {"$model": f"{module}:{name}"} | {key: _PLAIN.encode(item) for key, item in fields.items()}
+        case (code, [str() as module, str() as name, dict() as fields]) if (
+            code == EXT_CONSTRUCTOR_KW_ARGS and _are_names(fields)
+        ):
+            return {"$object": f"{module}:{name}"} | {key: _PLAIN.encode(item) for key, item in fields.items()}
+    return {"$ext": [value.code, _PLAIN.encode(content)]}
+
+
 # ── back to MessagePack ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -232,7 +246,3 @@ def _made_of(mark: str, name: str, fields: dict[str, Any]) -> ormsgpack.Ext:
 
 def _ext(value: Extension) -> ormsgpack.Ext:
     return ormsgpack.Ext(value.code, value.data)
-
-
-def _tree_packed(stored: Json) -> bytes:
-    return ormsgpack.packb(_tree(stored), option=_OPTION)

@@ -21,7 +21,7 @@ SELECT * FROM threads WHERE thread_id = :thread_id FOR SHARE
 SELECT * FROM threads WHERE thread_id > :after ORDER BY thread_id LIMIT :limit
 
 -- name: forks
-SELECT * FROM threads WHERE origin_thread = :thread_id ORDER BY thread_id
+SELECT * FROM threads WHERE origin_thread = :thread_id AND origin_thread <> '' ORDER BY thread_id
 
 -- name: add_number
 INSERT INTO numbers (thread_id) VALUES (:thread_id) ON CONFLICT (thread_id) DO NOTHING

@@ -26,7 +26,7 @@ class Suite:
     def make_bare_store(self, make_store: MakeStore) -> MakeStore:
         """The same on a database that has no schema.
 
-        Override it where ``make_store`` gives one that was migrated before and emptied since, as to make one takes long.
+        Override it where making one takes long, and ``make_store`` gives one that was migrated and emptied since.
         """
         return make_store
 

@@ -1,0 +1,151 @@
+"""What a SQL store costs: bytes in proportion to what is kept, statements that don't grow with the thread."""
+
+import re
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from perdure.canonical import canonical
+from perdure.checkpointer import Checkpointer
+from perdure.stores.queries import query
+from perdure.stores.sql_store import SqlStore
+from tests.places import Place, SqlitePlace, opened, run
+from tests.threads import History, noise
+
+STEPS = 1_000
+CALL, RESULT = 200, 500  # bytes of a tool's call and of its result, neither of which compresses
+
+
+@pytest.fixture
+async def store(place: Place) -> AsyncIterator[SqlStore]:
+    """A store with its schema, in a place of its own."""
+    store = await opened(place)
+    yield store
+    await store.close()
+
+
+@contextmanager
+def statements(store: SqlStore) -> Iterator[list[str]]:
+    """What is sent to the database meanwhile."""
+    sent: list[str] = []
+
+    def record(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        sent.append(statement)
+
+    event.listen(store.database.engine.sync_engine, "before_cursor_execute", record)
+    yield sent
+    event.remove(store.database.engine.sync_engine, "before_cursor_execute", record)
+
+
+def stored(value: Any) -> int:
+    """The bytes of a value in a row."""
+    return len(value) if isinstance(value, bytes | str) else 8
+
+
+def stored_bytes(place: Place) -> int:
+    """The bytes of all values in all rows of all tables."""
+    found = [row for table in place.tables() for row in run(place, f"SELECT * FROM {table}")]
+    return sum(stored(value) for row in found for value in row)
+
+
+async def read_by_load(store: SqlStore, history: History) -> int:
+    """The bytes of all that the database hands over for a cold load of the head."""
+    assert history.head is not None
+    named = {"thread_id": history.thread_id, "checkpoint_id": bytes.fromhex(history.head.ref.id.replace("-", ""))}
+    found = await store.database.all("line", **named)
+    return sum(stored(value) for row in found for value in row.values() if value is not None)
+
+
+async def test_a_thousand_steps_are_at_most_three_times_their_payload(store: SqlStore, place: Place) -> None:
+    """Two messages a step: two checkpoints, and a cached answer. The payload is the canonical bytes of the deltas.
+
+    The 200th step costs what the 20th did; the last state is read with at most three times its own bytes, by one
+    statement; and a page of twenty checkpoints takes one statement after twenty steps and after a thousand.
+    """
+    history = History(store)
+    await history.commit({})
+    empty = place.bytes()
+    kept: dict[int, int] = {}
+    pages: dict[int, list[str]] = {}
+    for step in range(STEPS):
+        if step in (10, 30, 190, 210):
+            kept[step] = stored_bytes(place)
+        if step in (20, STEPS - 1):
+            assert history.head is not None
+            with statements(store) as pages[step]:
+                page = await store.path(history.thread_id, history.head.ref.id, limit=20)
+            assert [c.step for c in page] == list(range(2 * step, 2 * step - 20, -1))
+        await history.loop(CALL, RESULT)
+    payload = sum([c.size async for c in store.walk(history.thread_id)])
+    assert payload > (CALL + RESULT) * STEPS
+    print(place.kind, place.bytes()/payload, (place.bytes()-empty)/payload)
+    assert place.bytes() <= 3 * payload
+    assert place.bytes() - empty <= 2.6 * payload
+    early, late = kept[30] - kept[10], kept[210] - kept[190]
+    assert abs(late / early - 1) < 0.1
+    assert pages[20] == pages[STEPS - 1] and len(pages[20]) == 1
+
+    assert history.head is not None
+    with statements(store) as sent:
+        assert await Checkpointer(store).load(history.thread_id, history.head.ref.id) == history.head
+    assert len(sent) == 1
+    print(await read_by_load(store, history) / len(canonical(history.head.values)))
+    assert await read_by_load(store, history) <= 3 * len(canonical(history.head.values))
+
+
+async def test_an_overwritten_state_is_read_at_most_three_times(store: SqlStore) -> None:
+    """Also where the deltas outweigh the state by far."""
+    history = History(store)
+    for _ in range(300):
+        await history.commit({"text": {"op": "set", "value": noise(6_000)}})
+    assert history.head is not None
+    assert await read_by_load(store, history) <= 3 * len(canonical(history.head.values)) + 4096
+
+
+@pytest.mark.parametrize("result", [1_300, 3_000, 9_000])
+async def test_large_results_cost_no_more(result: int, store: SqlStore, place: Place) -> None:
+    """A row as large as a page, or larger, doesn't take another page for itself."""
+    history = History(store)
+    await history.commit({})
+    empty = place.bytes()
+    for _ in range(200):
+        await history.loop(CALL, result)
+    assert place.bytes() - empty <= 2 * (CALL + result) * 200
+
+
+async def test_blobs_are_kept_once(store: SqlStore, place: Place) -> None:
+    """Bytes are found under their digest, large ones too; the same bytes again take no room."""
+    blob = canonical({"a": noise(100_000)})
+    digest = await store.put_blob("result", blob)
+    before = run(place, "SELECT count(*) FROM blobs"), place.bytes()
+    assert await store.put_blob("result", blob) == digest
+    assert await store.blob(digest) == blob
+    assert await store.blob("0" * 64) is None
+    assert (run(place, "SELECT count(*) FROM blobs"), place.bytes()) == before
+
+
+SEARCHES = (
+    "thread", "forks", "checkpoint", "first_checkpoint", "links", "line", "path", "ancestor", "walk", "snapshots",
+    "find", "find_in_thread", "newest_in_thread", "result", "delete_expired", "receipts", "receipts_under", "effect",
+    "effects", "effects_of_turn", "blob", "move_head", "delete_thread", "delete_checkpoints",
+)  # fmt: skip
+GROWING = "threads|numbers|checkpoints|parent|own|other|snapshots|labels|results|receipts|effects|blobs"
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+async def test_no_query_reads_a_whole_table(name: str, tmp_path: Path) -> None:
+    """Whatever is looked for is found by an index: SQLite's plan scans nothing but what a query makes itself."""
+    place = SqlitePlace(tmp_path / "store.db")
+    await (await opened(place)).close()
+    with closing(sqlite3.connect(place.path)) as connection:
+        for statement, names in query(name, "sqlite"):
+            sql = statement.text.replace("IN :keys", "IN (:keys)")
+            plan = connection.execute(f"EXPLAIN QUERY PLAN {sql}", dict.fromkeys(names, 1)).fetchall()
+            steps = [detail for *_, detail in plan]
+            assert steps
+            assert [step for step in steps if re.match(f"SCAN ({GROWING})\\b", step)] == []
