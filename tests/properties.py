@@ -11,6 +11,7 @@ thorough = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
 brief = settings(thorough, max_examples=40)
+few = settings(thorough, max_examples=15)  # each is some threads on a real server
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)  # UTF-8 has no lone surrogates
 words = st.sampled_from(["a", "b", "c", "d"])

@@ -121,14 +121,20 @@ NOT_FOUND = [
     *(
         Case(3, "The store has no thread nobody", *command)
         for command in (
-            ("tree", "nobody"), ("diff", "nobody", "0"), ("find", "a=1", "-t", "nobody"), ("restore", "nobody", "-y"),
-            ("fork", "nobody", "--at", "0"), ("rewind", "nobody", "--to", "0", "-y"),
+            ("tree", "nobody"),
+            ("diff", "nobody", "0"),
+            ("find", "a=1", "-t", "nobody"),
+            ("restore", "nobody", "-y"),
+            ("fork", "nobody", "--at", "0"),
+            ("rewind", "nobody", "--to", "0", "-y"),
         )
     ),
     *(
         Case(3, "There is no thread nobody", *command)
         for command in (
-            ("update", "nobody", "--set", "title=1"), ("resume", "nobody"), ("answer", "nobody", "-m", "x", "--as", "ann"),
+            ("update", "nobody", "--set", "title=1"),
+            ("resume", "nobody"),
+            ("answer", "nobody", "-m", "x", "--as", "ann"),
             ("lease", "nobody", "acquire", "--as", "ann"),
         )
     ),

@@ -221,7 +221,7 @@ async def test_an_upgraded_thread_goes_on(make_world: MakeWorld) -> None:
             thread, message = await world.begin("orders", "hello")
             await world.ended(thread, message)
         assert (await Cli(world).json("db", "upgrade", "--app", "tests.test_upgrade:APP"))["upgraded"] == 1
-        async with world.worker(test_upgrade.APP):
+        async with world.worker(App(agents=[test_upgrade.ORDERS])):
             message = (await world.client.send(thread, "hello")).message_id
             assert (await world.ended(thread, message)).outcome == "answered"
             assert (await verify(world.store, thread)).problem is None

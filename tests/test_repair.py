@@ -12,8 +12,11 @@ from perdure.contracts import Ended
 from perdure.errors import CheckpointNotFound, IntegrityError, ThreadNotFound
 from perdure.repair import repair
 from perdure.stores import Store
+from perdure.starters.histories import HistoryReader
 from perdure.stores.memory import MemoryStore
 from perdure.verify import verify
+from perdure.wire import data_converter
+from tests.record_histories import FOLDER, RUNS, unpack
 from tests.retelling import AT, Retelling, says, to
 from tests.tampering import hands
 
@@ -445,3 +448,38 @@ async def test_a_parent_that_can_not_be_loaded(store: Store) -> None:
     assert {missed.id for missed in done.missed} == set(thread.ids)
     with pytest.raises(CheckpointNotFound):
         await thread.checkpointer.load("x", thread.ids[1])
+
+
+# ── histories as Temporal kept them ──────────────────────────────────────────────────────────────────────────────
+
+LOST = {"forked", "graph"}  # its origin is nowhere; a Send stands at its beginning
+
+
+async def recorded(name: str) -> Chronicle:
+    """What the recorded runs of a thread tell."""
+    runs = []
+    for path in sorted(FOLDER.glob(f"{name}.json.gz")) or sorted(FOLDER.glob(f"{name}-?.json.gz")):
+        reader = HistoryReader(data_converter)
+        for event in unpack(path).events:
+            await reader.read(event)
+        runs.append(reader.run())
+    return chronicle(name, runs)
+
+
+@pytest.mark.parametrize("name", sorted(RUNS.keys() - LOST))
+async def test_recorded_histories(store: Store, name: str) -> None:
+    """Whatever a thread went through: from an empty store and its history alone, all of it is made again."""
+    told = await recorded(name)
+    assert len(told.written) >= 2
+    done = await repair(store, told)
+    assert (len(done.rebuilt), done.missed, done.problem) == (len(told.written), (), None)
+    assert done.head == told.written[-1].ref.id
+
+
+@pytest.mark.parametrize("name", sorted(LOST))
+async def test_recorded_histories_that_do_not_suffice(store: Store, name: str) -> None:
+    """What is lost is told, and not one checkpoint is invented."""
+    told = await recorded(name)
+    done = await repair(store, told)
+    assert (done.rebuilt, len(done.missed), done.head) == ((), len(told.written), "")
+    assert done.missed[0].step == told.written[0].ref.step

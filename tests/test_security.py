@@ -12,9 +12,26 @@ import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import field_validator
+from pydantic import SecretStr, field_validator
 
-from perdure import Message, Overwrite, Remove, Sensitive, State, add, append, merge, messages, overwrite, union
+from perdure import (
+    Agent,
+    App,
+    Ephemeral,
+    Message,
+    Overwrite,
+    Remove,
+    Sensitive,
+    State,
+    ToolContext,
+    add,
+    append,
+    merge,
+    messages,
+    overwrite,
+    tool,
+    union,
+)
 from perdure.canonical import canonical
 from perdure.checkpoint import Ref
 from perdure.checkpointer import Position
@@ -26,7 +43,10 @@ from perdure.security.keyring import Keyring, new_key
 from perdure.security.sealing import SEALED, redact, unseal
 from perdure.settings import Settings
 from perdure.state import channels, materialise, needs_keys, reduce_updates, upcast
+from perdure.stores.base import Receipt
+from perdure.testing import Rule, Script, call, say, together
 from perdure.view import StateView
+from tests.conftest import MakeWorld
 from tests.properties import thorough, values
 from tests.test_state import Desk, Step, steps
 
@@ -537,3 +557,74 @@ def test_a_default_can_not_look_sealed() -> None:
         channels(Odd)
     with pytest.raises(InvalidInput, match=r"Sly\.field.*Perdure's own"):
         reduce_updates(Sly, {}, {"node": {"field": {}}}, step=0)
+
+
+# ── a thread ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Ward(State):
+    """What the tools of a thread know and nobody else does."""
+
+    pin: Annotated[str, Sensitive] = ""
+    notes: Annotated[list[str], append, Sensitive] = []
+    draft: Annotated[str, Ephemeral] = "none"
+
+
+@tool
+async def admit(ctx: ToolContext) -> str:
+    """Admit a patient."""
+    ctx.update(pin=quiet * 2, notes=[f"{quiet} came"], draft=quiet)
+    return "admitted"
+
+
+@tool
+async def weigh(ctx: ToolContext) -> str:
+    """Weigh a patient."""
+    ctx.update(notes=[f"{quiet} weighs 70"])
+    return "weighed"
+
+
+@tool
+async def recall(ctx: ToolContext) -> str:
+    """Tell whether the state is as it was written."""
+    state = ctx.state
+    assert isinstance(state, Ward)
+    return f"{state.pin == quiet * 2} {sorted(state.notes) == [f'{quiet} came', f'{quiet} weighs 70']} {state.draft}"
+
+
+app = App(agents=[Agent(name="ward", model="m", state=Ward, tools=[admit, weigh, recall])])
+script = Script(rules=[Rule(when="go", replies=[together(call("admit"), call("weigh")), call("recall"), say("Done.")])])
+
+
+async def test_a_thread_keeps_its_secrets(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tools read what they wrote; the store, the history, the queries and the client have nothing of it."""
+    async with make_world(app, script, keys=SecretStr(new_key()), serve=False) as world:
+        kept, put = list[Any](), world.store.put_receipt
+
+        async def put_receipt(thread_id: str, receipt: Receipt, *, head: str = "") -> None:
+            kept.append(receipt)  # the commit of its step removes it again
+            await put(thread_id, receipt, head=head)
+
+        monkeypatch.setattr(world.store, "put_receipt", put_receipt)
+        async with world.worker():
+            thread, accepted = await world.client.start("ward", "go", thread=world.thread())
+            assert (await world.ended(thread, accepted.message_id)).answer == "Done."
+            shown = [await world.client.state(thread), (await world.client.checkpoint(thread)).state]
+        told = [*shown, *await world.client.history(thread), await world.client.status(thread)]
+        kept += [[checkpoint async for checkpoint in world.store.walk(thread)], await world.store.snapshots(thread)]
+        sent = b"".join(event.SerializeToString() for event in (await world.fetch(thread)).events)
+    for state in shown:
+        assert [m["content"] for m in state["messages"] if m["role"] == "tool"][2] == "True True none"
+        assert (state["pin"], state["notes"]) == ("[sensitive]", ["[sensitive]"] * 2)
+    assert repr(kept).count(SEALED) >= 6  # three in the records, three in the checkpoints
+    assert b"admit" in sent
+    for place in (repr(told), repr(kept), sent.decode("latin1")):
+        assert quiet not in place
+        assert "draft" not in place
+
+
+async def test_a_worker_without_keys_does_not_start(make_world: MakeWorld) -> None:
+    """Else each of its threads would fail, one after the other."""
+    async with make_world(app, script, serve=False) as world:
+        with pytest.raises(KeyMissing, match="ward: the state has Sensitive channels, and there are no keys"):
+            world.worker()

@@ -56,12 +56,8 @@ class Patient(State):
         return {**values, "name": values.get("name", "").upper()}
 
 
-APP = App(
-    agents=[
-        Agent(name="orders", model="m", instructions="…", state=Order),
-        Agent(name="ward", model="m", instructions="…", state=Patient),
-    ]
-)
+ORDERS = Agent(name="orders", model="m", instructions="…", state=Order)
+APP = App(agents=[ORDERS, Agent(name="ward", model="m", instructions="…", state=Patient)])
 
 
 async def thread(store: Store, name: str, *, version: int = 1, note: str = "hello", **more: Any) -> History:

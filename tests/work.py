@@ -1,6 +1,7 @@
 """Random work on a store and on the one in memory, side by side: both must say the same to everything."""
 
 from collections.abc import Awaitable, Callable
+from itertools import product
 from random import Random
 from typing import Any
 
@@ -76,7 +77,7 @@ class Work:
 
     async def _commit(self) -> None:
         name, place = self._thread(), checkpoint_id()
-        kept = CachedResult(scope="s", key=self._chance.choice(KEYS), thread_id=name, checkpoint_id=place)
+        kept = CachedResult(scope=name, key=self._chance.choice(KEYS), thread_id=name, checkpoint_id=place)
         receipt = Receipt(key=self._chance.choice(KEYS), result=b"committed")
         more = {"result": kept, "receipt": receipt, "clears": ("a",)} if self._chance.random() < 0.3 else {}
         await self._send("commit", await self._draft(name, await self._head(name), checkpoint_id=place, **more))
@@ -168,8 +169,8 @@ class Work:
         one, two = self._stores
         for name in NAMES:
             assert _timeless(await thread_picture(two, name)) == _timeless(await thread_picture(one, name)), name
-        for key in KEYS:
-            assert await two.result("s", key) == await one.result("s", key), key
+        for scope, key in product(["s", *NAMES], KEYS):
+            assert await two.result(scope, key) == await one.result(scope, key), (scope, key)
         for metadata in ({"mark": 1}, {"mark": 2}, {}):
             found = [await store.find(metadata, limit=1_000) for store in (two, one)]
             assert _in_order(found[0]) == _in_order(found[1]), metadata

@@ -80,7 +80,9 @@ class SavedThread:
             return None
         head = await self._head(row)
         latest = await self._latest(head)
-        return await self._read(head.id) if latest == their_id(head) else await self.get(latest)
+        if latest != their_id(head):
+            return await self.get(latest)
+        return Saved(head, (await self._load(head)).values)
 
     async def get(self, checkpoint_id: str, *, page: int = 1) -> Saved | None:
         """The checkpoint of this id. ``page``: how many before it are going to be asked for next, and are read too."""
