@@ -129,13 +129,15 @@ class TurnActivities:
         opened = runtime.opened(task.agent, head)
         channels = {spec.nodes[node].channel for node in head.next.nodes if spec.nodes[node].kind == "tools"}
         place = Place(thread_id=task.thread_id, branch=task.branch, turn=head.turn, step=head.ref.step)
-        return ResumedTurn(spec=spec, calls={name: self._plans(definition, opened, name, place) for name in channels})
+        calls = {channel: self._plans(definition, opened, channel, place) for channel in sorted(channels)}
+        return ResumedTurn(spec=spec, calls=calls)
 
     def _plans(self, definition: Definition, opened: Opened, channel: str, place: Place) -> tuple[ToolPlan, ...]:
-        """Plans for the calls of the latest answer that have no answer yet, by the model that made them."""
-        model = next((m for m in definition.models.values() if m.channel == channel and m.tools), None)
+        """Plans for the calls of the latest answer that have no answer yet, by the model that offered their tools."""
         messages = opened.values.get(channel, [])
-        waiting = {call.id for call in open_calls(messages)}
+        waiting = {call.id: call.name for call in open_calls(messages)}
+        models = [model for model in definition.models.values() if model.channel == channel and model.tools]
+        model = max(models, key=lambda one: len(set(waiting.values()) & one.offered()), default=None)
         answer: dict[str, Json] = next((m for m in reversed(messages) if m["role"] == "assistant"), {})
         calls = enumerate(map(ToolCall.model_validate, answer.get("tool_calls", ())))
         if model is None:

@@ -21,6 +21,10 @@ class ModelDefinition(Wire):
     stream: bool = False
     channel: str = "messages"
 
+    def offered(self) -> set[str]:
+        """The names of its tools."""
+        return {tool["function"]["name"] for tool in self.tools}
+
 
 class Definition(Wire):
     """Everything that a turn is interpreted from: the workflow's part, and by node what its model is told."""

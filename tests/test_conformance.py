@@ -3,14 +3,19 @@
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import psycopg
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from psycopg import sql
 
 from perdure.stores import open_store
 from perdure.stores.memory import MemoryStore
 from perdure.testing.conformance import MakeStore, StoreConformance
+from tests.properties import brief
+from tests.work import Work
 
 _numbers = itertools.count(1)
 
@@ -63,3 +68,29 @@ class TestRedis(StoreConformance):
     def make_store(self, redis_url: Callable[[], str]) -> MakeStore:
         url = redis_url()
         return lambda: open_store(url)
+
+
+# ── random work ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(params=["sqlite", "postgres", "redis"])
+def fresh_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Each call is the URL of another store, which is empty."""
+    if request.param == "sqlite":
+        return lambda: f"sqlite:///{tmp_path / f'{next(_numbers)}.db'}"
+    fresh: Callable[[], str] = request.getfixturevalue(f"{request.param}_url")
+    return fresh
+
+
+@settings(brief, max_examples=10)
+@given(chance=st.randoms(use_true_random=False), steps=st.integers(1, 60))
+async def test_random_work_comes_to_the_same(fresh_url: Callable[[], str], chance: Random, steps: int) -> None:
+    """Commits, forks, rewinds, prunings, copies, deletions, the ledger: whatever is done in whatever order, the store
+    answers as the one in memory does, refuses what that refuses, and holds the same; and both are whole.
+    """
+    store = open_store(fresh_url())
+    try:
+        await store.migrate()
+        await Work(store, chance).run(steps)
+    finally:
+        await store.close()

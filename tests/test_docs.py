@@ -23,13 +23,15 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def test_the_readmes_agent_is_an_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stranger who saves the README's agent has a module that loads, with the tools it shows."""
-    (code,) = blocks(ROOT / "README.md", "python")
+    code, graph = blocks(ROOT / "README.md", "python")
     (tmp_path / "my_orders.py").write_text(code, "utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     app = load_app("my_orders:app")
     assert set(app.tools) == {"price_of", "charge_card", "refund_card"}
     assert [tool.name for tool in app.graph("orders").tools] == ["price_of", "charge_card"]
+    (tmp_path / "my_articles.py").write_text(f"{graph}\nfrom perdure import App\napp = App(agents=[g])\n", "utf-8")
+    assert list(load_app("my_articles:app").graph("publish").nodes) == ["writer/model", "review"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -216,7 +216,13 @@ triage.edge(START, "classify")
 triage.router("classify", by_kind, ["helper", END])
 triage.edge("helper", END)
 
-app = App(agents=[diamond, mapped, fragile, clash, review, triage])
+asked = Graph("asked", state=Board)
+for name in ("one", "other"):
+    asked.node(name, Agent(name=name, model="m", tools=[weather], state=Board))
+    asked.edge(START, name)
+    asked.edge(name, END)
+
+app = App(agents=[asked, diamond, mapped, fragile, clash, review, triage])
 
 
 @pytest.fixture
@@ -284,7 +290,7 @@ async def test_an_update_that_does_not_fit_fails_its_node_with_channel_type_and_
     assert state["total"] == 1 and "kind" not in state
 
 
-async def asked(world: World, thread: str) -> str:
+async def question_of(world: World, thread: str) -> str:
     """Wait until a question is open; its id."""
     answer = await eventually(lambda: world.client.approvals(thread), lambda found: len(found.questions) == 1)
     return answer.questions[0].id
@@ -292,7 +298,7 @@ async def asked(world: World, thread: str) -> str:
 
 async def test_a_human_node_waits_and_nothing_runs_again_when_the_answer_comes(world: World) -> None:
     thread, accepted = await world.client.start("review", state={"kind": "x"}, thread=world.thread())
-    question = await asked(world, thread)
+    question = await question_of(world, thread)
     status = await world.stands(thread, "awaiting_input")
     assert "q1" in status.waiting_for[0] and "Is 'a draft' good?" in status.waiting_for[0]
     with pytest.raises(InvalidInput):
@@ -313,7 +319,7 @@ async def test_a_human_node_waits_and_nothing_runs_again_when_the_answer_comes(w
 
 async def test_a_question_that_nobody_answers_takes_its_own_route(world: World) -> None:
     thread, accepted = await world.client.start("review", state={"kind": "x"}, thread=world.thread())
-    await asked(world, thread)
+    await question_of(world, thread)
     await world.forward(thread, timedelta(hours=25))
     await world.ended(thread, accepted.message_id)
     assert (await world.client.state(thread))["kind"] == "late"
@@ -321,7 +327,7 @@ async def test_a_question_that_nobody_answers_takes_its_own_route(world: World) 
 
 async def test_an_answer_by_signal_counts_and_one_that_does_not_fit_is_noted(world: World) -> None:
     thread, accepted = await world.client.start("review", state={"kind": "x"}, thread=world.thread())
-    question = await asked(world, thread)
+    question = await question_of(world, thread)
     handle = world.handle(thread)
     await handle.signal("answer", "what?")
     await handle.signal("answer", {"question_id": question, "by": "anna", "value": {"good": "maybe"}})
@@ -336,7 +342,7 @@ async def test_an_answer_by_signal_counts_and_one_that_does_not_fit_is_noted(wor
 
 async def test_of_two_answers_at_once_one_counts_and_the_other_is_refused(world: World) -> None:
     thread, accepted = await world.client.start("review", state={"kind": "x"}, thread=world.thread())
-    question = await asked(world, thread)
+    question = await question_of(world, thread)
 
     def answered(good: bool) -> Any:
         return world.client.answer(thread, question, {"good": good}, by="x")
@@ -355,6 +361,15 @@ async def test_an_agent_is_a_node_of_a_graph_and_a_router_decides_whether_it_is_
     ]  # fmt: skip
     _, state = await run(world, "triage", "Nice day.")
     assert len(state["messages"]) == 1 and len(world.model.calls_by_key) == 2
+
+
+async def test_two_models_that_call_tools_at_once_in_one_conversation_fail_the_turn_and_are_told_why(
+    world: World,
+) -> None:
+    thread, sent = await world.client.start("asked", "How is the weather?", thread=world.thread())
+    result = await world.ended(thread, sent.message_id)
+    assert result.outcome == "failed" and "give one its own channel" in result.error
+    assert [c.source for c in await world.client.history(thread)] == ["compensation", "input"]
 
 
 async def test_a_cached_node_runs_once_for_the_same_request_of_a_thread(world: World) -> None:

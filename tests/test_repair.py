@@ -11,8 +11,8 @@ from perdure.chronicle import Chronicle, chronicle
 from perdure.contracts import Ended
 from perdure.errors import CheckpointNotFound, IntegrityError, ThreadNotFound
 from perdure.repair import repair
-from perdure.stores import Store
 from perdure.starters.histories import HistoryReader
+from perdure.stores import Store
 from perdure.stores.memory import MemoryStore
 from perdure.verify import verify
 from perdure.wire import data_converter

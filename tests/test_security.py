@@ -610,7 +610,7 @@ async def test_a_thread_keeps_its_secrets(make_world: MakeWorld, monkeypatch: py
             thread, accepted = await world.client.start("ward", "go", thread=world.thread())
             assert (await world.ended(thread, accepted.message_id)).answer == "Done."
             shown = [await world.client.state(thread), (await world.client.checkpoint(thread)).state]
-        told = [*shown, *await world.client.history(thread), await world.client.status(thread)]
+            told = [*shown, *await world.client.history(thread), await world.client.status(thread)]
         kept += [[checkpoint async for checkpoint in world.store.walk(thread)], await world.store.snapshots(thread)]
         sent = b"".join(event.SerializeToString() for event in (await world.fetch(thread)).events)
     for state in shown:

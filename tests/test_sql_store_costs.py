@@ -69,7 +69,6 @@ async def test_a_thousand_steps_are_at_most_three_times_their_payload(store: Sql
     """
     history = History(store)
     await history.commit({})
-    empty = place.bytes()
     kept: dict[int, int] = {}
     pages: dict[int, list[str]] = {}
     for step in range(STEPS):
@@ -83,9 +82,7 @@ async def test_a_thousand_steps_are_at_most_three_times_their_payload(store: Sql
         await history.loop(CALL, RESULT)
     payload = sum([c.size async for c in store.walk(history.thread_id)])
     assert payload > (CALL + RESULT) * STEPS
-    print(place.kind, place.bytes()/payload, (place.bytes()-empty)/payload)
-    assert place.bytes() <= 3 * payload
-    assert place.bytes() - empty <= 2.6 * payload
+    assert place.bytes() <= {"sqlite": 1.9, "postgresql": 2.4}[place.kind] * payload  # the promise is three times
     early, late = kept[30] - kept[10], kept[210] - kept[190]
     assert abs(late / early - 1) < 0.1
     assert pages[20] == pages[STEPS - 1] and len(pages[20]) == 1
@@ -94,7 +91,6 @@ async def test_a_thousand_steps_are_at_most_three_times_their_payload(store: Sql
     with statements(store) as sent:
         assert await Checkpointer(store).load(history.thread_id, history.head.ref.id) == history.head
     assert len(sent) == 1
-    print(await read_by_load(store, history) / len(canonical(history.head.values)))
     assert await read_by_load(store, history) <= 3 * len(canonical(history.head.values))
 
 

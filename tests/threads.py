@@ -96,7 +96,7 @@ class History:
             scope=f"lineage:{self.thread_id}", key=f"{_random.getrandbits(256):064x}", thread_id=self.thread_id,
             checkpoint_id=place, usage=usage,
         )  # fmt: skip
-        metadata = {"usage": usage.model_dump(exclude_defaults=True)}
-        await self.say([asked], checkpoint_id=place, metadata=metadata, result=cached)
+        facts = {"usage": usage.model_dump(exclude_defaults=True)}
+        await self.say([asked], checkpoint_id=place, facts=facts, result=cached)
         answered = Message(role="tool", tool_call_id=call_id, content=noise(result))
         await self.say([answered], nodes=("tools",), receipt=Receipt(key=noise(32), result=b"{}"))

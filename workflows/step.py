@@ -64,6 +64,7 @@ class Step:
             self._advance(committed)
         if self._record.stop:
             raise Stopped
+        self._check_conversations()
         if not committed:
             self._advance(await self._merge(tuple(end for end in ended if end is not None)))
         self._plan()
@@ -71,6 +72,17 @@ class Step:
     def _advance(self, committed: Committed) -> None:
         self._record.advance(committed)
         self._merged = True
+
+    def _check_conversations(self) -> None:
+        """A call must be answered before anybody else speaks: of two models at once in one conversation one may call.
+
+        Raises Stopped.
+        """
+        channels = [task.spec.channel for task in self._tasks if isinstance(task, ModelTask) and task.calls]
+        if twice := {channel for channel in channels if channels.count(channel) > 1}:
+            why = f"two models at once want to call tools in the conversation `{twice.pop()}`: give one its own channel"
+            self._record.stop = Stop(kind="failed", reason=why, error_type="InvalidInput")
+            raise Stopped
 
     def _plan(self) -> None:
         """Calls that were made now are planned no longer; those that were asked for now are."""

@@ -43,9 +43,31 @@ class Extension(NamedTuple):
     data: bytes
 
 
+class Opaque(NamedTuple):
+    """What a serializer wrote that we don't have: encrypted, for one."""
+
+    kind: str
+    data: bytes
+
+
 def unpacked(data: bytes) -> Any:
     """MessagePack as plain values and ``Extension``: no object is made, no module imported."""
     return ormsgpack.unpackb(data, ext_hook=Extension, option=_OPTION)
+
+
+class Unopened:
+    """A serializer that makes no objects: what it reads can be encoded, without the code that it belongs to."""
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        kind, content = data
+        if kind == "msgpack":
+            return unpacked(content)
+        if kind in ("null", "bytes", "bytearray", "json"):  # JSON of old: LangGraph makes only objects of its own of it
+            return JsonPlusSerializer().loads_typed(data)
+        return Opaque(kind, content)
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        return "msgpack", ormsgpack.packb(obj, default=_ext, option=_OPTION)
 
 
 class Codec:
@@ -104,7 +126,7 @@ class Codec:
             return {"$bytes": b64encode(value).decode()}
         if kind is Extension:
             return _spelt_small(value) if len(value.data) < _SMALL else _spelt_out(value)
-        return self._foreign(value)
+        return _typed(*value) if kind is Opaque else self._foreign(value)
 
     def _object(self, value: dict[Any, Any]) -> Json:
         if any(type(key) is not str or key.startswith("$") for key in value):

@@ -26,7 +26,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from perdure.bridges.encoding import Codec
 from perdure.bridges.library import Library, Place
-from perdure.bridges.names import read_name, stored_name
+from perdure.bridges.names import stored_name, untold
 from perdure.bridges.saved import PAGE, Put, Saved, SavedThread
 from perdure.bridges.states import channel_value, checkpoint_of, has_channels, read_metadata, searchable, their_id
 from perdure.bridges.writes import Write, put_writes, read_writes
@@ -203,7 +203,8 @@ class PerdureSaver(BaseCheckpointSaver[int]):
         place = _place(config)
         put = Put(
             codec=self._codec, checkpoint=checkpoint, metadata=get_checkpoint_metadata(config, metadata),
-            parent=get_checkpoint_id(config) or "", new_versions=new_versions, namespace=_untold(place),
+            parent=get_checkpoint_id(config) or "", new_versions=new_versions,
+            namespace=untold(place.thread_id, place.namespace),
         )  # fmt: skip
         await (await self._library.thread(place.name)).put(put)
         return _config(place, checkpoint["id"])
@@ -320,11 +321,6 @@ async def _end(found: AsyncGenerator[CheckpointTuple, None]) -> None:
 def _place(config: RunnableConfig) -> Place:
     thread_id, namespace = str(config["configurable"]["thread_id"]), config["configurable"].get("checkpoint_ns") or ""
     return Place(thread_id, namespace, stored_name(thread_id, namespace))
-
-
-def _untold(place: Place) -> str:
-    """The namespace, where the name of our thread doesn't tell it."""
-    return place.namespace if read_name(place.name)[1] is None else ""
 
 
 def _config(place: Place, checkpoint_id: str) -> RunnableConfig:

@@ -49,6 +49,11 @@ def read_name(stored: str) -> tuple[str, str | None]:
     return read, None if _CUT in namespace else _read(namespace)
 
 
+def untold(thread_id: str, namespace: str) -> str:
+    """The namespace where the id doesn't tell it; else nothing."""
+    return namespace if read_name(stored_name(thread_id, namespace))[1] is None else ""
+
+
 def of_namespaces(thread_id: str) -> str:
     """What the names of all namespaces of a thread begin with."""
     return stored_name(thread_id) + _JOIN

@@ -11,15 +11,20 @@ _ASKED = ("appendonly", "appendfsync", "save", "maxmemory", "maxmemory-policy", 
 
 async def cautions(server: Server) -> list[str]:
     """One sentence for each thing that may be lost, empty where nothing is. Raises StoreUnreachable."""
-    info = await _info(server)
-    settings = await _settings(server)
+    infos = [_fields(answer) for answer in await server.ask_everywhere("INFO")]
+    settings = await _settings(server) or [None for _ in infos]
+    found = [caution for node in zip(settings, infos, strict=True) for caution in _of_node(*node)]
+    return list(dict.fromkeys(found))  # the nodes of a cluster mostly say the same
+
+
+def _of_node(settings: Mapping[str, str] | None, info: Mapping[str, str]) -> list[str]:
     if settings is None:
         return [
             "The server doesn't tell its settings (CONFIG is forbidden): what it loses when it crashes can't be known; "
             "docs/redis.md says what to ask its provider.",
-            *_replication(info, {}),
+            *_replication({}, info),
         ]
-    return [*_persistence(settings, info), *_memory(settings), *_replication(info, settings)]
+    return [*_persistence(settings, info), *_memory(settings), *_replication(settings, info)]
 
 
 def _persistence(settings: Mapping[str, str], info: Mapping[str, str]) -> list[str]:
@@ -46,31 +51,27 @@ def _memory(settings: Mapping[str, str]) -> list[str]:
     return [f"maxmemory-policy is {policy}: the server drops {what} when its memory is full; set noeviction."]
 
 
-def _replication(info: Mapping[str, str], settings: Mapping[str, str]) -> list[str]:
+def _replication(settings: Mapping[str, str], info: Mapping[str, str]) -> list[str]:
     if info.get("role") == "slave":
         return ["The server is a replica: nothing can be written here."]
-    on_cluster = info.get("cluster_enabled") == "1"
-    if info.get("connected_slaves", "0") == "0" and not on_cluster:
+    if info.get("connected_slaves", "0") == "0" and info.get("cluster_enabled") != "1":
         return []
-    found = ["Replicas follow later: when one of them takes over, commits that it has not received are lost"]
+    found = "Replicas follow later: when one of them takes over, commits that it has not received are lost"
     if settings.get("min-replicas-to-write") == "0":
-        found[0] += ", and a primary that was cut off goes on taking commits (min-replicas-to-write is 0)"
-    return [found[0] + "."]
+        found += ", and a primary that was cut off goes on taking commits (min-replicas-to-write is 0)"
+    return [f"{found}."]
 
 
-async def _info(server: Server) -> dict[str, str]:
-    return _fields(await server.ask("INFO"))
-
-
-async def _settings(server: Server) -> dict[str, str] | None:
-    """Settings; None where they are nobody's business."""
+async def _settings(server: Server) -> list[dict[str, str] | None]:
+    """The settings of each node; none where they are nobody's business."""
     try:
-        found = await server.ask_all([("CONFIG", "GET", name) for name in _ASKED])
+        answers = [await server.ask_everywhere("CONFIG", "GET", name) for name in _ASKED]
     except StoreUnreachable as error:
-        if "NOPERM" in str(error) or "unknown command" in str(error).lower():
-            return None
+        if "NOPERM" in str(error) or "no permissions" in str(error) or "unknown command" in str(error).lower():
+            return []
         raise
-    return {name: value for answer in found for name, value in _fields(answer).items()}
+    nodes = zip(*answers, strict=True)
+    return [{name: value for answer in node for name, value in _fields(answer).items()} for node in nodes]
 
 
 def _fields(answer: Any) -> dict[str, str]:

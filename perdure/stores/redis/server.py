@@ -50,7 +50,7 @@ class Server:
 
     def __init__(self, url: str, options: Options, client: "Redis | RedisCluster") -> None:
         self.url = url
-        self.cluster = options.cluster
+        self._is_cluster = options.cluster
         self._wait = options.wait
         self._client: Any = client  # the two have the methods that are used here in common, but no type
 
@@ -80,10 +80,19 @@ class Server:
         """Let go of connections."""
         await self._client.aclose()
 
-    async def ask(self, *command: Argument, **where: Any) -> Any:
+    async def ask(self, *command: Argument) -> Any:
         """Send a command that only reads."""
         with self._mapped():
-            return await self._client.execute_command(*command, **where)
+            return await self._client.execute_command(*command)
+
+    async def ask_everywhere(self, *command: Argument) -> list[Any]:
+        """Send a command about the server itself, on a cluster to each primary; the answers in a constant order."""
+        if not self._is_cluster:
+            return [await self.ask(*command)]
+        with self._mapped():
+            await self._client.initialize()
+            nodes = sorted(self._client.get_primaries(), key=lambda node: node.name)
+            return [await self._client.execute_command(*command, target_nodes=node) for node in nodes]
 
     async def ask_all(self, commands: Sequence[Command]) -> list[Any]:
         """Send several that only read, in one round trip."""

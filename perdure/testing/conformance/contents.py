@@ -7,7 +7,7 @@ from perdure.checkpointer import Checkpointer
 from perdure.stores.base import CachedResult, Receipt, Store
 from perdure.testing.conformance.ledger import effect_row
 from perdure.testing.conformance.suite import Suite
-from perdure.testing.conformance.writer import Writer, put
+from perdure.testing.conformance.writer import Writer, put, snapshot_of
 
 _IDS = (
     "1", "c1", "0" * 16, "x" * 11, "x" * 16, "x" * 200, "é" * 8, "é" * 40, "a b", "a/b", "a:b", "a|b", "50%", "a_b",
@@ -109,18 +109,17 @@ class Contents(Suite):
 
     async def test_a_megabyte_is_kept(self, store: Store) -> None:
         """A delta, a snapshot, arguments and a receipt of that size."""
-        large = [f"{n:x}é" for n in range(150_000)]
         thread = Writer(store)
-        await thread.commit(put(large))
-        assert thread.checkpoints[0].size > 1_000_000
-        for _ in range(4):
-            await thread.commit(put(large))
-        assert await store.snapshots(thread.thread_id) != []
-        for position in thread.positions:
-            assert await Checkpointer(store).load(thread.thread_id, position.ref.id) == position
-        call = effect_row(thread, arguments=b"x" * 1_000_000)
-        await store.claim(call, head=thread.head.ref.id)
-        await thread.commit(receipt=Receipt(key="paid", result=b"y" * 1_000_000))
+        step, position = await thread.draft(put([f"{n:x}é" for n in range(150_000)]))
+        snapshot = snapshot_of(position)
+        whole = {"snapshot": snapshot, "base_id": snapshot.checkpoint_id, "since_base": len(snapshot.state)}
+        assert step.checkpoint.size > 1_000_000 and len(snapshot.state) > 1_000_000
+        await store.commit(step.model_copy(update=whole))
+        assert await store.checkpoint(thread.thread_id, position.ref.id) == step.checkpoint
+        assert (await Checkpointer(store).load(thread.thread_id, position.ref.id)).values == position.values
+        call = effect_row(thread, arguments=b"x" * 1_000_000, on=position)
+        await store.claim(call, head=position.ref.id)
+        await thread.commit(on=position, receipt=Receipt(key="paid", result=b"y" * 1_000_000))
         found = await store.effect(thread.thread_id, "paid")
         assert found is not None
         assert (found.arguments, found.receipt) == (call.arguments, b"y" * 1_000_000)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from perdure.checkpointer import Position
 from perdure.effects import Effect, EffectStatus, arguments_digest
 from perdure.errors import ConcurrentModification
 from perdure.stores.base import EffectRow, Receipt, Store
@@ -25,11 +26,14 @@ _FOLLOWS: dict[EffectStatus, set[EffectStatus]] = {
 }
 
 
-def effect_row(thread: Writer, key: str = "paid", *, arguments: bytes = b"{}", **fields: Any) -> EffectRow:
-    """A ledger entry of a call that is made on the head."""
+def effect_row(
+    thread: Writer, key: str = "paid", *, on: Position | None = None, arguments: bytes = b"{}", **fields: Any
+) -> EffectRow:
+    """A ledger entry of a call that is made on the head, or on another position."""
+    at = on or thread.head
     usual: dict[str, Any] = {
-        "tool": "pay", "effect": "idempotent", "turn": thread.head.turn, "step": thread.head.ref.step, "index": 0,
-        "checkpoint_id": thread.head.ref.id,
+        "tool": "pay", "effect": "idempotent", "turn": at.turn, "step": at.ref.step, "index": 0,
+        "checkpoint_id": at.ref.id,
     }  # fmt: skip
     entry = Effect(key=key, **(usual | fields))
     return EffectRow(
