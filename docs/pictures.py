@@ -1,4 +1,4 @@
-"""Makes the pictures of the README: the demo in a real terminal, and two threads in the real Temporal UI.
+"""Makes the pictures of the README: the demo in a real terminal, and threads in the real Temporal UI.
 
     python3 dev.py run python docs/pictures.py
 
@@ -23,13 +23,14 @@ from openai import AsyncOpenAI
 from rich.console import Console
 from rich.text import Text
 
+from perdure import END, START, Agent, App, Graph, State
 from perdure.examples.orders import desk
 from perdure.examples.orders.shop import Shop
 from perdure.examples.orders.story import ONE_MONITOR, STORY, TWO_LAPTOPS
 from perdure.settings import Settings
 from perdure.starters.client import Client
 from perdure.stores import open_store
-from perdure.testing import ModelServer
+from perdure.testing import ModelServer, Script, say
 from perdure.workers.embedded import EmbeddedServer
 from perdure.workers.worker import build_worker
 
@@ -63,6 +64,43 @@ def _read(reader: int) -> bytes:
         return os.read(reader, 65536)
     except OSError:  # Linux says so when the other end of a pseudo-terminal is closed
         return b""
+
+
+class Article(State):
+    """What a person looks at before it is published."""
+
+    approved: bool = False
+
+
+def asking() -> App:
+    """A graph in which a person has the last word."""
+    graph = Graph("publish", state=Article)
+    graph.node("writer", Agent(name="writer", model="gpt-5-mini", state=Article))
+    graph.human("review", lambda state: f"Publish this? {state.messages[-1].content}", answer=bool, into="approved")
+    graph.edge(START, "writer")
+    graph.edge("writer", "review")
+    graph.router("review", lambda state: END if state.approved else "writer", [END, "writer"])
+    return App(agents=[graph])
+
+
+@asynccontextmanager
+async def question(home: Path) -> AsyncIterator[str]:
+    """A thread that waits for an answer; the address of the UI that shows it."""
+    settings = Settings(home=home)
+    store = open_store(settings.store_url())
+    await store.migrate()
+    script = Script(fallback=say("Durable agents: what a crash can't take from them."))
+    async with (
+        EmbeddedServer(home=home, settings=settings) as server,
+        ModelServer(script) as model,
+        AsyncOpenAI(base_url=model.base_url, api_key="offline") as openai,
+    ):
+        client = await Client.connect(address=server.address, settings=settings)
+        async with build_worker(client.temporal, app=asking(), store=store, settings=settings, model=openai):
+            _, accepted = await client.start("publish", "An article about durable agents", thread="article-1")
+            await client.wait("article-1", accepted.message_id)
+            yield server.ui
+    await store.close()
 
 
 @asynccontextmanager
@@ -113,7 +151,7 @@ async def photograph(client: httpx2.Client, url: str, name: str, height: int) ->
 
 
 async def ui() -> None:
-    """The two threads as the UI shows them: what the one waits for, what became of the other."""
+    """Threads as the UI shows them: what one waits for, what became of another, what a third asks a person."""
     with tempfile.TemporaryDirectory() as home:
         async with threads(Path(home)) as address:
             pages = f"{address}/namespaces/default/workflows"
@@ -122,6 +160,13 @@ async def ui() -> None:
                 run = client.get("/url").json()["value"].rsplit("/", 2)[-2]
                 await photograph(client, f"{pages}/orders-17/{run}/user-metadata", "ui-waiting.png", 1400)
                 await photograph(client, f"{pages}/orders-18", "ui-compensated.png", 1250)
+    with tempfile.TemporaryDirectory() as home:
+        async with question(Path(home)) as address:
+            with browser() as client:
+                page = f"{address}/namespaces/default/workflows/article-1"
+                await photograph(client, page, "ui-question.png", 1250)
+                run = client.get("/url").json()["value"].rsplit("/", 2)[-2]
+                await photograph(client, f"{page}/{run}/user-metadata", "ui-question.png", 1250)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
+from perdure.errors import PerdureError
 from perdure.stores import open_store
 from perdure.stores.memory import MemoryStore
 from perdure.testing.conformance import MakeStore, StoreConformance
+from tests.broken_stores import CHECKED
 from tests.properties import brief
 from tests.work import Work
 
@@ -94,3 +96,16 @@ async def test_random_work_comes_to_the_same(fresh_url: Callable[[], str], chanc
         await Work(store, chance).run(steps)
     finally:
         await store.close()
+
+
+# ── the suite ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kind", list(CHECKED), ids=lambda kind: kind.__name__.lower())
+async def test_the_suite_finds_what_is_wrong(kind: type[MemoryStore]) -> None:
+    """Each of these stores is wrong in one way only, and the check that is about it fails."""
+    name, *arguments = CHECKED[kind]
+    check = getattr(StoreConformance(), name)
+    await check(MemoryStore(), *arguments)
+    with pytest.raises((AssertionError, pytest.fail.Exception, PerdureError)):
+        await check(kind(), *arguments)

@@ -11,9 +11,9 @@ from perdure.errors import Conflict, InvalidInput, ThreadNotFound
 from perdure.prune import Rule, prune, prune_all
 from perdure.stores import Store
 from perdure.verify import verify
-from tests.test_verify import FIRST, SECOND, STEPS, checkpoint_id, claim, commit, fork, write
+from tests.test_verify import FIRST, SECOND, checkpoint_id, claim, commit, fork, write
 
-KEPT = 10
+STEPS, KEPT = 30, 10
 ROOT = checkpoint_id(FIRST, STEPS - KEPT)
 
 
@@ -31,7 +31,7 @@ async def states(store: Store, thread_id: str, names: list[str]) -> list[dict[st
 async def store(any_store: Store) -> Store:
     """A store with two threads."""
     for thread in (FIRST, SECOND):
-        await write(any_store, thread)
+        await write(any_store, thread, steps=STEPS)
     return any_store
 
 

@@ -63,10 +63,10 @@ APP = App(agents=[ORDERS, Agent(name="ward", model="m", instructions="…", stat
 async def thread(store: Store, name: str, *, version: int = 1, note: str = "hello", **more: Any) -> History:
     """A thread of the agent, as code of that version left it."""
     history = History(store, name)
-    named = {"name": "Ada Byron"} if version == 1 else {"first": "Ada", "last": "Byron"}
+    named: dict[str, str] = {"name": "Ada Byron"} if version == 1 else {"first": "Ada", "last": "Byron"}
     delta: Delta = {channel: {"op": "set", "value": value} for channel, value in named.items()}
     await history.commit(delta, schema_version=version, agent="orders")
-    change = {
+    change: Delta = {
         "note": {"op": "set", "value": note},
         "messages": {"op": "messages", "put": [{"id": "m", "role": "user"}]},
     }

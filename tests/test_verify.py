@@ -1,7 +1,5 @@
 """`perdure db verify`: every tampered row is found on every backend, and the first one is named."""
 
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -15,13 +13,10 @@ from perdure.errors import ThreadNotFound
 from perdure.stores import Store
 from perdure.stores.base import CachedResult, EffectRow, Snapshot
 from perdure.stores.memory import MemoryStore
-from perdure.stores.redis.keys import place
-from perdure.stores.redis_store import RedisStore
-from perdure.stores.sql_store import SqlStore
 from perdure.verify import Problem, Report, verify
 from tests.tampering import Hands, forged_snapshot, hands
 
-STEPS = 30  # in each of them a kilobyte is overwritten, so that there are snapshots on the way
+STEPS = 20  # in each of them a kilobyte is overwritten, so that there are snapshots on the way
 FIRST, SECOND, THIRD = "good-1", "good-2", "good-3"
 
 
@@ -205,7 +200,7 @@ async def test_a_missing_head_is_named(three: Store) -> None:
     assert checkpoint_id(SECOND, STEPS - 1) in problem.what
 
 
-@pytest.mark.parametrize(("one", "other"), [(5, 6), (4, 20), (0, STEPS - 1)])
+@pytest.mark.parametrize(("one", "other"), [(5, 6), (4, 15), (0, STEPS - 1)])
 async def test_swapped_rows_are_found(three: Store, one: int, other: int) -> None:
     """Two rows that changed places: the first of them is named."""
     await second(three).swap(checkpoint_id(SECOND, one), checkpoint_id(SECOND, other))
@@ -254,72 +249,6 @@ async def test_forged_metadata_is_named(three: Store) -> None:
         assert (problem.table, problem.row) == ("labels", checkpoint_id(SECOND, 5))
 
 
-COLUMNS = (
-    "thread", "checkpoint_id", "parent_thread", "parent_id", "step", "based", "cut", "source", "nodes", "turn",
-    "schema_version", "next", "metadata", "facts", "size", "state_size", "created_at", "digest", "seal", "delta",
-)  # fmt: skip
-
-
-@pytest.fixture
-async def sqlite(tmp_path: Path) -> AsyncIterator[SqlStore]:
-    """A SQLite store with two threads of ten steps."""
-    store = SqlStore.sqlite(tmp_path / "store.db")
-    await store.migrate()
-    for thread in (FIRST, SECOND):
-        await write(store, thread, steps=10)
-    yield store
-    await store.close()
-
-
-async def columns(store: SqlStore) -> dict[str, Any]:
-    """A row of a checkpoint, by column."""
-    async with store.database.engine.connect() as connection:
-        found = await connection.exec_driver_sql("SELECT * FROM checkpoints WHERE step = 5 AND thread = 2")
-        return dict(found.mappings().one())
-
-
-@pytest.mark.parametrize("column", COLUMNS)
-async def test_a_changed_column_is_found(sqlite: SqlStore, column: str) -> None:
-    """No column of a checkpoint can change unnoticed."""
-    row = await columns(sqlite)
-    assert tuple(row) == COLUMNS
-    async with sqlite.database.engine.begin() as connection:
-        values = (_changed(row[column]),)
-        await connection.exec_driver_sql(f"UPDATE checkpoints SET {column} = ? WHERE step = 5 AND thread = 2", values)
-    report = await verify(sqlite)
-    assert report.problem is not None
-    assert (report.problem.table, report.problem.thread_id) == ("checkpoints", SECOND)
-    if column not in ("thread", "checkpoint_id", "step"):  # without these the row can't be found any more
-        assert (report.problem.row, report.checkpoints) == (checkpoint_id(SECOND, 5), 15)
-    assert (await verify(sqlite, FIRST)).problem is None
-
-
-def _changed(value: Any) -> Any:
-    match value:
-        case int():
-            return value + 1
-        case str():
-            return value + "x"
-        case bytes():
-            return value[:-1] + bytes([value[-1] ^ 0x80])
-        case _:
-            return 1
-
-
-@pytest.mark.parametrize("part", ["links", "checkpoints", "steps"])
-async def test_a_missing_part_is_found(redis_url: Callable[[], str], part: str) -> None:
-    """On Redis a checkpoint is kept under three keys; none of them can lose it unnoticed."""
-    store = RedisStore.from_url(redis_url())
-    await store.migrate()
-    await write(store, SECOND, steps=10)
-    key, name = store._keys.part(SECOND, part), checkpoint_id(SECOND, 5)
-    gone = ("ZREM", key, place(5, name)) if part == "steps" else ("HDEL", key, name)
-    assert await store._ask(*gone) == 1
-    problem = await problem_of(store)
-    assert (problem.table, problem.thread_id) == ("checkpoints", SECOND)
-    await store.close()
-
-
 # ── snapshots ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -362,7 +291,7 @@ async def test_a_missing_snapshot_is_named(three: Store, which: int) -> None:
 
 async def test_a_missing_snapshot_of_a_cut_is_named(three: Store) -> None:
     """Without it nothing stands in the place of what was removed."""
-    root = await cut(three, SECOND, 20)
+    root = await cut(three, SECOND, 15)
     await second(three).drop_snapshot(root)
     problem = await problem_of(three)
     assert (problem.table, problem.row) == ("checkpoints", root)

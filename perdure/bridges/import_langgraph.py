@@ -129,12 +129,12 @@ async def _import(
     if found is None:  # removed meanwhile
         return False, 0
     # The writes come first: a checkpoint that is there is there with all that belongs to it.
-    writes = await asyncio.to_thread(theirs.writes, key, found)
+    writes, new = await asyncio.to_thread(theirs.writes, key, found), 0
     for _, of_task in groupby(writes, key=lambda write: write.task):
-        await put_writes(store, thread.name, key.checkpoint_id, list(of_task))
+        new += await put_writes(store, thread.name, key.checkpoint_id, list(of_task))
     if not is_known:
         await thread.put(_put(key, found))
-    return not is_known, len(writes)
+    return not is_known, new
 
 
 def _put(key: _Key, found: CheckpointTuple) -> Put:

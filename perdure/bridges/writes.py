@@ -30,19 +30,20 @@ class Write(NamedTuple):
     value: Json
 
 
-async def put_writes(store: Store, name: str, checkpoint_id: str, writes: Sequence[Write]) -> None:
-    """Keep the writes of one task. Those that are there already are left as they are."""
+async def put_writes(store: Store, name: str, checkpoint_id: str, writes: Sequence[Write]) -> int:
+    """Keep the writes of one task; how many are new. Those that are there already are left as they are."""
     if not writes:
-        return
+        return 0
     task = writes[0].task
     there = {write.place: write for write in await read_writes(store, name, checkpoint_id, task)}
     new = [write for write in writes if write.place not in there or (write.place < 0 and write != there[write.place])]
     if not new:
-        return
+        return 0
     result = {"path": new[0].path, "writes": [[write.place, write.channel, write.value] for write in new]}
     # Keys sort by time; the last digits keep apart what is written in the same moment.
     key = f"{checkpoint_id}/{task}/{time.time_ns():016x}{secrets.token_hex(2)}"
     await store.put_receipt(name, Receipt(key=key, result=canonical(result)))
+    return len(new)
 
 
 async def read_writes(store: Store, name: str, checkpoint_id: str, task: str = "") -> list[Write]:

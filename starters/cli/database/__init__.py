@@ -8,6 +8,7 @@ from perdure.starters.cli.command import Session, command
 from perdure.starters.cli.database.integrity import repair, verify
 from perdure.starters.cli.database.retention import delete, prune
 from perdure.starters.cli.database.versions import upgrade
+from perdure.starters.cli.importing import import_langgraph
 from perdure.values import Value
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class NewKey(Value):
 def register(app: typer.Typer) -> None:
     """Add the commands, as a group of their own."""
     db = typer.Typer(help="The checkpoint store.")
-    for function in (migrate, verify, repair, upgrade, prune, delete, size):
+    for function in (migrate, verify, repair, upgrade, prune, delete, size, import_langgraph):
         db.command()(function)
     keys = typer.Typer(help="Keys for what is sensitive.")
     keys.command()(new)

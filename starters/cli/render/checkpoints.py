@@ -112,9 +112,11 @@ def _change(operation: dict[str, Any]) -> str:
 
 
 def state(values: dict[str, Any]) -> RenderableType:
-    """A state: the conversation, then the other channels."""
-    parts = [_message(message) for message in values.get("messages", ())]
-    parts += [_channel(name, value) for name, value in values.items() if name != "messages"]
+    """A state: the conversation, then the other channels. Messages of another framework are a channel like others."""
+    talk = values.get("messages", ())
+    shown = {"messages"} if all(isinstance(message, dict) and "role" in message for message in talk) else set()
+    parts = [_message(message) for message in talk if shown]
+    parts += [_channel(name, value) for name, value in values.items() if name not in shown]
     return Group(*parts) if parts else Text("The state is empty.", style="dim")
 
 
