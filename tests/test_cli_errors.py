@@ -140,6 +140,7 @@ NOT_FOUND = [
     ),
     Case(3, "has no checkpoint 'gone'", "state", "{idle}", "--at", "gone"),
     Case(3, "has no checkpoint '7'. Its head is step 1.", "fork", "{idle}", "--at", "7"),
+    Case(3, "No turn of it has ended with an answer", "restore", "{once}", "-y"),
     Case(3, "has no checkpoint 'turn:2'", "rewind", "{idle}", "--to", "turn:2", "-y"),
     Case(3, "has no checkpoint 'head~9'", "history", "{idle}", "--before", "head~9"),
     Case(3, "has no checkpoint 'gone'", "update", "{idle}", "--set", 'title="x"', "--expect", "gone"),
@@ -158,7 +159,7 @@ CONFLICT = [
     Case(4, 'a1 (pay(to="x", amount=250.0)), a2 (pay(to="y"', "approve", "{twice}", "--as", "ann"),
     Case(4, "Name one", "reject", "{twice}", "--as", "ann", "--reason", "no"),
     Case(4, "There is a thread", "fork", "{idle}", "-t", "{once}"),
-    Case(4, "is the head of", "update", "{idle}", "--set", 'title="x"', "--expect", "0"),
+    Case(4, "The head of", "update", "{idle}", "--set", 'title="x"', "--expect", "0"),
 ]
 REFUSED = [
     Case(5, "is closed. Start a new one.", "send", "{closed}", "-m", "hello"),
@@ -172,7 +173,6 @@ REFUSED = [
     Case(5, "No turn is running", "extend", "{idle}", "--steps", "1"),
     Case(5, "is running", "send", "{strict}", "-m", "hello"),
     Case(5, "Pass -y", "rewind", "{idle}", "--to", "0"),
-    Case(5, "Pass -y", "restore", "{once}"),
     Case(5, "A turn of", "update", "{strict}", "--set", 'title="x"'),
     Case(5, "A turn of", "resume", "{strict}"),
     Case(5, "Nothing follows the head", "resume", "{idle}"),

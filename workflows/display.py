@@ -92,9 +92,10 @@ def _request(thread_id: str, request: ApprovalRequest) -> str:
 
 def _question(thread_id: str, asked: Question) -> str:
     told = f"\n\n```json\n{json.dumps(asked.details, ensure_ascii=False, indent=1)}\n```" if asked.details else ""
+    until = asked.expires_at[:16].replace("T", " ")
     answer = {"question_id": asked.id, "by": "YOU", "value": "…"}
     return (
-        f"### Question {asked.id} of `{asked.node}`\n{asked.text}{told}\n\nUntil {asked.expires_at[:16].replace("T", " ")} UTC.\n\n"
+        f"### Question {asked.id} of `{asked.node}`\n{asked.text}{told}\n\nUntil {until} UTC.\n\n"
         f"To answer: `perdure answer {thread_id} {asked.id} --as YOU --input JSON`, or send the signal `answer` with\n"
         f"```json\n{json.dumps(answer, ensure_ascii=False, indent=1)}\n```"
     )

@@ -46,12 +46,10 @@ def channels(given: list[str] | None, option: str) -> dict[str, Any]:
     for text in given or ():
         name, value = _split(text, option)
         try:
-            found[name] = json.loads(value)
+            found[name] = parsed(value)
         except ValueError as error:
-            quoted = json.dumps(value, ensure_ascii=False)
-            raise UsageError(
-                f"{option} {text!r}: the value is no JSON.", hint=f"A text is {name}={quoted!r}."
-            ) from error
+            hint = f"A text has quotes of its own: {option} '{name}={json.dumps(value, ensure_ascii=False)}'."
+            raise UsageError(f"{option} {text!r}: the value is no JSON.", hint=hint) from error
     return found
 
 
