@@ -9,19 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.canonical import canonical
-from perdure.checkpointer import READ_FACTOR, READ_FLOOR, Checkpointer
-from perdure.delta import Delta
+from perdure.checkpointer import READ_FACTOR, READ_FLOOR, Change, Checkpointer, Position, snapshot_digest
+from perdure.delta import Delta, Values, apply
 from perdure.errors import CheckpointNotFound, ConcurrentModification, IntegrityError
-from perdure.stores import Store
+from perdure.stores import Store, open_store
 from perdure.stores.base import Line
 from tests.properties import brief, scalars, texts, words
-from tests.threads import History, noise, store_in
+from tests.threads import History, checkpoint_id, name, noise
 
 
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    """A store in a file of its own."""
-    store = await store_in(tmp_path)
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """A store of its own, of either kind."""
+    store = open_store(f"memory://{tmp_path}" if request.param == "memory" else f"sqlite:///{tmp_path / 'store.db'}")
+    await store.migrate()
     yield store
     await store.close()
 
@@ -56,10 +57,76 @@ async def test_a_cold_load_is_the_warm_state(store: Store, steps: list[tuple[Del
         assert (
             await Checkpointer(store).load(history.thread_id, position.ref.id, expect=position.ref.digest) == position
         )
-    found = await store.history(history.thread_id, limit=100)
-    assert [(c.delta, c.metadata, c.nodes) for c in reversed(found)] == [
+    found = [c async for c in store.walk(history.thread_id)]
+    assert [(c.delta, c.metadata, c.nodes) for c in found] == [
         (delta, {"note": note}, tuple(nodes)) for delta, note, nodes in steps
     ]
+
+
+class Family:
+    """Threads that are committed to, forked and rewound through one checkpointer, with what each state has to be.
+
+    That is known without a store: the parent's state with the delta applied, back to nothing at the root.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.checkpointer = Checkpointer(store)
+        self.members: list[tuple[Position, Values]] = []
+        self.heads: dict[str, Position] = {}
+
+    async def do(self, what: str, which: int, delta: Delta) -> None:
+        """One piece of work on the member of this number, or on the head of its thread."""
+        if not self.members:
+            await self._commit(name(), None, {}, delta)
+            return
+        at, state = self.members[which % len(self.members)]
+        if what == "fork":
+            await self._commit(name(), at, state, delta)
+        elif what == "rewind":
+            await self._commit(at.thread_id, at, state, delta, replaces=self.heads[at.thread_id].ref.id, branch=which)
+        else:
+            head = self.heads[at.thread_id]
+            (state,) = [state for member, state in self.members if member is head]
+            await self._commit(at.thread_id, head, state, delta)
+
+    async def _commit(self, thread: str, on: Position | None, state: Values, delta: Delta, **more: Any) -> None:
+        change = Change(thread_id=thread, checkpoint_id=checkpoint_id(), source="step", turn=1, delta=delta)
+        self.heads[thread] = await self.checkpointer.commit(on, change, **more)
+        self.members.append((self.heads[thread], apply(state, delta)))
+
+
+sets = st.builds(lambda length: {"op": "set", "value": "x" * length}, st.sampled_from([9_000, 3_000, 10]))
+appends = st.builds(lambda items: {"op": "append", "items": items}, st.lists(scalars, max_size=3))
+changing: st.SearchStrategy[Delta] = st.fixed_dictionaries(
+    {"s": sets | st.just({"op": "unset"})},
+    optional={"a": appends | st.just({"op": "set", "value": []}), "m": merges, "t": messages},
+)
+works = st.tuples(st.sampled_from(["commit", "fork", "rewind"]), st.integers(0, 99), changing)
+
+
+@brief
+@given(st.lists(works, min_size=12, max_size=30))
+async def test_every_state_is_the_fold_of_its_deltas(store: Store, pieces: list[tuple[str, int, Delta]]) -> None:
+    """For any updates, forks and rewinds: each checkpoint, loaded cold, is all deltas from the root applied in turn.
+
+    It is read at no more than its factor, and every snapshot is the whole state at its checkpoint.
+    """
+    family = Family(store)
+    for piece in pieces:
+        await family.do(*piece)
+    for position, state in family.members:
+        assert position.values == state
+        cold = Checkpointer(store)
+        assert await cold.load(position.thread_id, position.ref.id, expect=position.ref.digest) == position
+        line = await store.line(position.thread_id, position.ref.id)
+        assert line is not None
+        assert read_by(line) == position.since_base <= READ_FACTOR * len(canonical(state)) + READ_FLOOR
+        assert position.state_size == len(canonical(state))
+    whole = {position.ref.id: (position.ref.digest, canonical(state)) for position, state in family.members}
+    for thread in family.heads:
+        for snapshot in await store.snapshots(thread):
+            digest, written = whole[snapshot.checkpoint_id]
+            assert (snapshot.state, snapshot.digest) == (written, snapshot_digest(digest, written))
 
 
 async def test_a_step_on_the_same_worker_reads_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,17 +198,21 @@ kinds = st.sampled_from(["append", "talk", "overwrite", "merge", "replace", "com
 phases = st.lists(st.tuples(kinds, st.integers(0, LARGE), st.integers(1, 12)), min_size=1, max_size=6)
 
 
+def read_by(line: Line) -> int:
+    """Bytes that a load of this line reads: its snapshot, and the deltas after it."""
+    deltas = line.checkpoints[1:] if line.snapshot else line.checkpoints
+    return sum(len(canonical(c.delta)) for c in deltas) + (len(line.snapshot.state) if line.snapshot else 0)
+
+
 async def cost(history: History) -> tuple[int, int, int, int]:
     """Bytes of: the deltas, the snapshots, what a cold load of the head reads, the state at the head."""
     assert history.head is not None
-    checkpoints = await history.store.history(history.thread_id, limit=10_000)
+    checkpoints = [c async for c in history.store.walk(history.thread_id)]
     snapshots = await history.store.snapshots(history.thread_id)
     line = await history.store.line(history.thread_id, history.head.ref.id)
     assert line is not None
-    deltas = line.checkpoints[1:] if line.snapshot else line.checkpoints
-    read = sum(len(canonical(c.delta)) for c in deltas) + (len(line.snapshot.state) if line.snapshot else 0)
     return (
-        sum(len(canonical(c.delta)) for c in checkpoints), sum(len(s.state) for s in snapshots), read,
+        sum(len(canonical(c.delta)) for c in checkpoints), sum(len(s.state) for s in snapshots), read_by(line),
         len(canonical(history.head.values)),
     )  # fmt: skip
 
@@ -201,7 +272,7 @@ async def test_a_commit_is_recognised_or_refused(store: Store) -> None:
         with pytest.raises(ConcurrentModification):
             await history.checkpointer.commit(root, wrong)
     assert await Checkpointer(store).load(history.thread_id, done.ref.id) == done
-    assert len(await store.history(history.thread_id, limit=10)) == 2
+    assert [c.ref async for c in store.walk(history.thread_id)] == [root.ref, done.ref]
 
 
 async def test_the_wrong_checkpoint_is_refused(store: Store) -> None:

@@ -1,283 +1,85 @@
-"""The store: one commit wins, a killed one leaves no trace, a changed row is found, a step costs what it holds."""
+"""From a URL to a store; and what a SQL store makes of texts, ids and times that no database would keep as they are."""
 
-import asyncio
-import itertools
-import shutil
-import sqlite3
-import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
-from perdure.canonical import canonical
 from perdure.checkpointer import Checkpointer
-from perdure.effects import Effect, arguments_digest
-from perdure.errors import (
-    CheckpointNotFound,
-    ConcurrentModification,
-    IntegrityError,
-    InvalidInput,
-    StoreOutdated,
-    StoreUnreachable,
-)
-from perdure.stores import Store, open_store
-from perdure.stores.base import EffectRow, Receipt
+from perdure.errors import InvalidInput, StoreOutdated, StoreUnreachable
+from perdure.stores import open_store
+from perdure.stores.base import CachedResult, Receipt
+from perdure.stores.memory import MemoryStore
+from perdure.stores.open import open_existing
+from perdure.stores.sql_store import SqlStore
 from perdure.verify import verify
-from tests import commit_and_die
-from tests.threads import History, checkpoint_id, noise, store_in
-
-ROOT = Path(__file__).parents[1]
+from tests.places import Place, PostgresPlace, SqlitePlace, opened
+from tests.postgres import Fresh
+from tests.threads import History, checkpoint_id, effect
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    """A store in a file of its own."""
-    store = await store_in(tmp_path)
+async def store(place: Place) -> AsyncIterator[SqlStore]:
+    """A store with its schema, in a place of its own."""
+    store = await opened(place)
     yield store
     await store.close()
-
-
-@contextmanager
-def raw(path: Path) -> Iterator[sqlite3.Connection]:
-    """The file behind a store's back."""
-    with closing(sqlite3.connect(path)) as connection, connection:
-        yield connection
-
-
-def rows(path: Path) -> list[str]:
-    """Everything that is in a store."""
-    with raw(path) as connection:
-        return list(connection.iterdump())
-
-
-# ── fencing ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-async def test_one_of_many_commits_wins(store: Store, tmp_path: Path) -> None:
-    """Twelve commits on one head, through four connections at once: one becomes the head, the others are told so."""
-    history = History(store)
-    root = await history.commit({})
-    stores = [open_store(f"sqlite:///{tmp_path / 'store.db'}") for _ in range(4)]
-    changes = [history.change({"winner": {"op": "set", "value": number}}) for number in range(12)]
-    done = await asyncio.gather(
-        *(Checkpointer(stores[i % 4]).commit(root, change) for i, change in enumerate(changes)), return_exceptions=True
-    )
-    won = [position for position in done if not isinstance(position, BaseException)]
-    lost = [str(error) for error in done if isinstance(error, ConcurrentModification)]
-    assert (len(won), len(lost)) == (1, 11)
-    assert {f"extends {root.ref.id}, but the head is {won[0].ref.id}" in error for error in lost} == {True}
-    assert await Checkpointer(stores[0]).load(history.thread_id, won[0].ref.id) == won[0]
-    assert len(await store.history(history.thread_id, limit=100)) == 2
-    for other in stores:
-        await other.close()
-
-
-async def test_two_threads_of_one_name_are_one(store: Store) -> None:
-    """A thread begins once: of two first checkpoints under one id the second is refused."""
-    first, second = History(store, "same"), History(store, "same")
-    await first.commit({})
-    with pytest.raises(ConcurrentModification, match="extends None, but the head is"):
-        await second.commit({})
-
-
-async def test_a_refused_commit_changes_nothing(store: Store, tmp_path: Path) -> None:
-    """Also where it brought a snapshot, a result and a receipt: the file holds what it held."""
-    history = History(store)
-    root = await history.commit({"big": {"op": "set", "value": noise(9_000)}})
-    await history.commit({})
-    before = rows(tmp_path / "store.db")
-    change = history.change({"big": {"op": "set", "value": ""}})
-    with pytest.raises(ConcurrentModification):
-        await Checkpointer(store).commit(root, change, receipt=Receipt(key="k", result=b"1"), clears=("k",))
-    assert rows(tmp_path / "store.db") == before
-
-
-# ── a process that is killed ─────────────────────────────────────────────────────────────────────────────────────
-
-
-async def picture(path: Path) -> dict[str, Any]:
-    """What a commit changes, but for the time."""
-    store = open_store(f"sqlite:///{path}")
-    thread = await store.thread(commit_and_die.THREAD)
-    assert thread is not None
-    effect = await store.effect(thread.thread_id, commit_and_die.KEY)
-    assert effect is not None
-    seen = {
-        "head": await Checkpointer(store).load(thread.thread_id, thread.head_id),
-        "history": [c.digest for c in await store.history(thread.thread_id, limit=100)],
-        "snapshots": await store.snapshots(thread.thread_id),
-        "result": await store.result("s", "k"),
-        "effect": (effect.entry.status, effect.receipt),
-        "parts": await store.receipts(thread.thread_id, [commit_and_die.PART]),
-    }
-    assert (await verify(store)).problem is None
-    await store.close()
-    return seen
-
-
-def copies(folder: Path) -> list[Path]:
-    """What ``commit_and_die`` left, in its order."""
-    return sorted(folder.glob("dead-*.db"), key=lambda path: int(path.stem.removeprefix("dead-")))
-
-
-async def test_a_killed_commit_leaves_the_old_head_or_the_new(tmp_path: Path) -> None:
-    """Killed before any of its statements, a commit has happened or it has not; done again, it has.
-
-    The commit carries everything there is: a snapshot, a cached result, an effect's receipt, a part that it merges.
-    """
-    template = tmp_path / "template.db"
-    store = await store_in(tmp_path, template.name)
-    history = History(store, commit_and_die.THREAD)
-    head = (await history.commit({"text": {"op": "set", "value": noise(9_000)}})).ref.id
-    entry = Effect(key=commit_and_die.KEY, tool="pay", effect="idempotent", turn=1, step=0, index=0)
-    seen = arguments_digest(entry.tool, b"{}")
-    row = EffectRow(thread_id=history.thread_id, entry=entry, arguments=b"{}", arguments_digest=seen)
-    await store.claim(row, head=head)
-    await store.put_receipt(history.thread_id, Receipt(key=commit_and_die.PART, result=b"1"), head=head)
-    await store.close()
-    old = await picture(template)
-
-    ran = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-m", "tests.commit_and_die", str(template)], cwd=ROOT, timeout=120
-    )
-    assert ran.returncode == 0
-    *dead, alive = copies(tmp_path)
-    assert len(dead) >= 9, "fewer statements than a whole commit has"
-    new = await picture(alive)
-    assert [new[part] != old[part] for part in new] == [True] * 6
-    for path in dead:
-        assert await picture(path) == old, path.stem
-        await commit_and_die.commit(path)
-        assert await picture(path) == new, path.stem
-
-
-# ── a row that is changed ────────────────────────────────────────────────────────────────────────────────────────
-
-FLIPPED = {
-    "null": lambda value: value + 1,
-    "integer": lambda value: value + 1,
-    "text": lambda value: value[:-1] + ("x" if value[-1:] != "x" else "y"),
-    "blob": lambda value: value[:-1] + bytes([value[-1] ^ 1]),
-}
-
-
-@pytest.mark.parametrize("table", ["checkpoints", "snapshots"])
-async def test_a_changed_column_is_found(table: str, store: Store, tmp_path: Path) -> None:
-    """Whatever column of whatever row a load reads is changed by whatever hand: it fails with IntegrityError.
-
-    Only a head that is no longer found under its name is reported as missing.
-    """
-    history = History(store)
-    for _ in range(30):
-        await history.commit({"text": {"op": "set", "value": noise(700)}}, metadata={"note": 1})
-    await History(store).commit({})  # so that another thread's number is a thread's number
-    assert history.head is not None
-    line = await store.line(history.thread_id, history.head.ref.id)
-    assert line is not None and line.snapshot is not None and len(line.checkpoints) > 2
-    await store.close()
-    last = line.checkpoints[-1].step
-    steps = [line.checkpoints[0].step, last - 1, last] if table == "checkpoints" else [line.checkpoints[0].step]
-    with raw(tmp_path / "store.db") as connection:
-        columns = [name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")]
-    assert len(columns) >= 4
-    for step, column in itertools.product(steps, columns):
-        path = tmp_path / "tampered.db"
-        shutil.copy(tmp_path / "store.db", path)
-        _tamper(path, table, column, step)
-        gone = step == last and column in ("thread", "checkpoint_id")
-        other = open_store(f"sqlite:///{path}")
-        with pytest.raises(CheckpointNotFound if gone else IntegrityError):
-            await Checkpointer(other).load(history.thread_id, history.head.ref.id)
-            pytest.fail(f"a changed {column} in step {step} was not found")
-        await other.close()
-
-
-def _tamper(path: Path, table: str, column: str, step: int) -> None:
-    where = "WHERE checkpoint_id = (SELECT checkpoint_id FROM checkpoints WHERE step = ? ORDER BY thread LIMIT 1)"
-    with raw(path) as connection:
-        value, kind = connection.execute(f"SELECT {column}, typeof({column}) FROM {table} {where}", (step,)).fetchone()
-        changed = FLIPPED[kind](value)
-        assert changed != value
-        assert connection.execute(f"UPDATE {table} SET {column} = ? {where}", (changed, step)).rowcount == 1
-
-
-@pytest.mark.parametrize("step", [0, 1])
-async def test_a_missing_row_is_found(step: int, store: Store, tmp_path: Path) -> None:
-    """A state of which a delta is missing isn't the state."""
-    history = History(store)
-    for number in range(3):
-        await history.commit({"n": {"op": "append", "items": [number]}})
-    with raw(tmp_path / "store.db") as connection:
-        connection.execute("DELETE FROM checkpoints WHERE step = ?", (step,))
-    assert history.head is not None
-    with pytest.raises(IntegrityError):
-        await Checkpointer(store).load(history.thread_id, history.head.ref.id)
-
-
-# ── what it costs ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def file_bytes(path: Path) -> int:
-    """The database without its log: pages by their size."""
-    with raw(path) as connection:
-        ((pages,),) = connection.execute("PRAGMA page_count")
-        ((size,),) = connection.execute("PRAGMA page_size")
-    return int(pages * size)
-
-
-def stored_bytes(path: Path) -> int:
-    """The bytes of all values in all rows of all tables."""
-    with raw(path) as connection:
-        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        found = [row for table in tables for row in connection.execute(f"SELECT * FROM {table}")]
-    return sum(len(value) if isinstance(value, bytes | str) else 8 for row in found for value in row)
-
-
-async def test_a_thousand_steps_are_at_most_three_times_their_payload(store: Store, tmp_path: Path) -> None:
-    """Tool calls of 200 bytes, results of 500, neither of which compresses: two checkpoints and a cached answer a step.
-
-    And the 200th step costs what the 20th did.
-    """
-    path, history = tmp_path / "store.db", History(store)
-    await history.commit({})
-    stored: dict[int, int] = {}
-    for step in range(1_000):
-        if step in (10, 30, 190, 210):
-            stored[step] = stored_bytes(path)
-        await history.loop(200, 500)
-    assert file_bytes(path) <= 3 * 700 * 1_000
-    early, late = stored[30] - stored[10], stored[210] - stored[190]
-    assert abs(late / early - 1) < 0.1
-
-
-@pytest.mark.parametrize("result", [1_300, 3_000, 9_000])
-async def test_large_results_cost_no_more(result: int, store: Store, tmp_path: Path) -> None:
-    """A row as large as a page, or larger, doesn't take another page for itself."""
-    history = History(store)
-    await history.commit({})
-    empty = file_bytes(tmp_path / "store.db")
-    for _ in range(60):
-        await history.loop(200, result)
-    assert file_bytes(tmp_path / "store.db") - empty <= 2 * (200 + result) * 60
 
 
 # ── opening ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("url", ["", "store.db", "sqlite://", "sqlite://host/store.db", "mysql:///x", "sqlite:///"])
+@pytest.mark.parametrize(
+    "url", ["", "store.db", "sqlite://", "sqlite://host/store.db", "sqlite:///file?mode=ro", "mysql:///x", "sqlite:///"]
+)
 def test_an_url_that_names_no_store_is_refused(url: str) -> None:
     """The error says how to write one."""
     with pytest.raises(InvalidInput, match="sqlite:///FILE"):
         open_store(url)
 
 
-async def test_a_store_without_schema_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("url", ["postgresql://u:secret@host:port/db", "postgres://u:secret@host/db?pool_size=many"])
+def test_a_bad_postgres_url_is_refused(url: str) -> None:
+    """And the password in it is not shown."""
+    with pytest.raises(InvalidInput, match="names no database") as refused:
+        open_store(url)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", ["postgres", "postgresql"])
+def test_a_password_is_not_shown(kind: str) -> None:
+    """Nor is anything else that the query may hold; and nothing is asked of the server until the first use."""
+    store = open_store(f"{kind}://ann:secret@db.example:5433/perdure?pool_size=3&sslpassword=secret")
+    assert store.url == "postgresql://ann:***@db.example:5433/perdure"
+
+
+@pytest.mark.parametrize(
+    ("url", "module", "extra"),
+    [("postgresql://host/db", "psycopg", "perdure[postgres]"), ("redis://host/0", "redis", "perdure[redis]")],
+)
+def test_a_missing_driver_is_named(url: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the extra that brings it."""
+    for loaded in [name for name in sys.modules if name.startswith("perdure.stores.redis")]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InvalidInput) as refused:
+        open_store(url)
+    assert extra in refused.value.hint
+
+
+async def test_memory_is_shared_by_name() -> None:
+    """Two stores of one name are one, and no other."""
+    store = open_store("memory://here")
+    assert isinstance(store, MemoryStore)
+    assert store is open_store("memory://here") is not open_store("memory://there")
+
+
+async def test_a_store_without_schema_says_so(place: Place) -> None:
     """What is missing is listed; migrating makes it, once."""
-    store = open_store(f"sqlite:///{tmp_path / 'new' / 'store.db'}")
+    store = open_store(place.url)
     with pytest.raises(StoreOutdated, match="perdure db migrate"):
         await store.threads()
     missing = await store.missing_migrations()
@@ -286,31 +88,132 @@ async def test_a_store_without_schema_says_so(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_a_store_out_of_reach_says_so(tmp_path: Path) -> None:
-    """A folder is no database: worth trying again, since somebody may mend it."""
-    store = open_store(f"sqlite:///{tmp_path}")
+async def test_a_sqlite_file_is_made_with_its_folder(tmp_path: Path) -> None:
+    """But not by who only wants to look: an empty store would look as if every thread were lost."""
+    url = f"sqlite:///{tmp_path / 'new' / 'store.db'}"
+    with pytest.raises(StoreUnreachable, match="There is no store"):
+        open_existing(url)
+    store = open_store(url)
+    await store.migrate()
+    await store.close()
+    await open_existing(url).close()
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{}", "postgresql://host/db?host={}&patience=0.1"])
+async def test_a_store_out_of_reach_says_so(url: str, tmp_path: Path) -> None:
+    """A folder is no database, and no server listens there: worth trying again, since somebody may mend it."""
+    store = open_store(url.format(tmp_path))
     with pytest.raises(StoreUnreachable, match="doesn't answer") as refused:
         await store.threads()
     assert refused.value.retry
     await store.close()
 
 
-async def test_any_checkpoint_id_is_kept(store: Store) -> None:
+async def test_both_databases_have_the_same_tables(tmp_path: Path, postgres_url: Fresh) -> None:
+    """All migrations, run on an empty SQLite file and on an empty PostgreSQL database, make the same schema."""
+    places: list[Place] = [SqlitePlace(tmp_path / "store.db"), PostgresPlace(postgres_url)]
+    schemas = []
+    for place in places:
+        await (await opened(place)).close()
+        tables = [*place.tables(), "checkpoint_rows"]
+        schemas.append({table: place.columns(table) for table in tables})
+    assert schemas[0] == schemas[1]
+    assert len(schemas[0]) == 11
+
+
+# ── what is kept ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+AWKWARD = ["a\0b", "\0", '"quoted"', '"', "\\u0000", "é\u2028\U0001f600", ""]
+
+
+@pytest.mark.parametrize("text", AWKWARD)
+async def test_any_text_is_kept(text: str, store: SqlStore) -> None:
+    """NUL, which PostgreSQL has in no text; and what looks like the form in which that is kept."""
+    history = History(store)
+    value = {text or "key": [text, {"deep": text}]}
+    for _ in range(60):  # also in a snapshot
+        head = await history.commit(
+            {"text": {"op": "set", "value": ["x" * 300, text, value]}}, metadata={"text": text, "more": value},
+            facts={"reason": text}, nodes=(text,),
+        )  # fmt: skip
+    assert await Checkpointer(store).load(history.thread_id, head.ref.id) == head
+    assert len(await store.snapshots(history.thread_id)) > 0
+    found = await store.find({"text": text, "more": value}, thread_id=history.thread_id, limit=1)
+    assert [(c.id, c.facts, c.nodes) for c in found] == [(head.ref.id, {"reason": text}, (text,))]
+
+    said = {"summary": text, "compensation": text, "tool": text}
+    await store.claim(effect(history.thread_id, text or "k", **said), head=head.ref.id)
+    await store.fail(history.thread_id, text or "k", text)
+    await store.claim(effect(history.thread_id, text or "k", **said), head=head.ref.id)
+    await store.settle(history.thread_id, text or "k", "in_doubt", error=text, by=text)
+    (row,) = await store.effects(history.thread_id)
+    kept = (row.entry.key, row.entry.summary, row.entry.compensation, row.entry.error, row.entry.settled_by)
+    assert kept == (text or "k", text, text, text, text)
+    await store.put_receipt(history.thread_id, Receipt(key=f"r{text}", result=b"\0"))
+    assert await store.receipts_under(history.thread_id, "r") == {f"r{text}": b"\0"}
+    assert (await verify(store)).problem is None
+
+
+async def test_an_error_that_is_no_text_is_kept(store: SqlStore) -> None:
+    """What a tool says when it fails may hold halves of characters, which no database takes."""
+    history = History(store)
+    head = (await history.commit({})).ref.id
+    await store.claim(effect(history.thread_id), head=head)
+    await store.fail(history.thread_id, "k", "no such file: '\udcff\0'")
+    known = await store.effect(history.thread_id, "k")
+    assert known is not None and known.entry.error == "no such file: '\udcff\0'"
+
+
+async def test_a_name_that_cannot_be_kept_is_refused(place: Place, store: SqlStore) -> None:
+    """Where a database can't take a thread's id, that is the caller's mistake, and not an outage."""
+    if place.kind == "postgresql":
+        with pytest.raises(InvalidInput, match="can't take that"):
+            await store.thread("a\0b")
+    else:
+        assert await store.thread("a\0b") is None
+
+
+async def test_any_checkpoint_id_is_kept(store: SqlStore) -> None:
     """Ids are UUIDs; what is brought from elsewhere may have others."""
     history = History(store)
-    ids = ["c1", "x" * 11, checkpoint_id().upper(), checkpoint_id(), "é" * 40]
+    ids = ["c1", "x" * 11, checkpoint_id().upper(), checkpoint_id(), "é" * 40, "a\0"]
     for name in ids:
         await history.commit({}, checkpoint_id=name)
-    assert [c.id for c in await store.history(history.thread_id, limit=9)] == ids[::-1]
+    assert [c.id for c in await store.path(history.thread_id, ids[-1], limit=9)] == ids[::-1]
     assert [c.parent_id async for c in store.walk(history.thread_id)] == [None, *ids[:-1]]
 
 
-async def test_blobs_are_kept_once(store: Store, tmp_path: Path) -> None:
-    """Bytes are found under their digest, large ones too; the same bytes again take no room."""
-    blob = canonical({"a": noise(100_000)})
-    name = await store.put_blob("result", blob)
-    before = file_bytes(tmp_path / "store.db")
-    assert await store.put_blob("result", blob) == name
-    assert await store.blob(name) == blob
-    assert await store.blob("0" * 64) is None
-    assert file_bytes(tmp_path / "store.db") == before
+async def test_expired_results_make_room(store: SqlStore) -> None:
+    """What nobody will ask for again doesn't stay for ever."""
+    for number in range(20):
+        old = CachedResult(scope="s", key=str(number), value=b"1", expires_at="2020-01-01T00:00:00+00:00")
+        await store.put_result(old)
+        assert await store.result("s", str(number)) is None
+    await store.put_result(CachedResult(scope="s", key="new", value=b"1"))
+    assert (await store.sizes())["rows"]["results"] == 1
+
+
+# ── what a power cut can take ────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_sqlite_waits_for_the_disk_where_it_matters(tmp_path: Path) -> None:
+    """The claim of an irreversible effect is on disk when it returns; other commits wait for the next checkpoint."""
+    store = await opened(SqlitePlace(tmp_path / "store.db"))
+    assert isinstance(store, SqlStore)
+    history = History(store)
+    head = (await history.commit({})).ref.id
+    waited: list[int] = []
+
+    def look(connection: Any) -> None:
+        waited.append(connection.exec_driver_sql("PRAGMA synchronous").scalar_one())
+
+    event.listen(store.database.engine.sync_engine, "commit", look)
+    await store.claim(effect(history.thread_id, "a"), head=head)
+    await store.claim(effect(history.thread_id, "b", "irreversible"), head=head)
+    await store.claim(effect(history.thread_id, "c"), head=head)
+    await history.commit({})
+    normal, full = 1, 2
+    assert waited == [normal, full, normal, normal]
+    (caution,) = await store.cautions()
+    assert "synchronous=normal" in caution
+    await store.close()

@@ -122,7 +122,9 @@ def _run(graph: Graph, given: Any, config: RunnableConfig) -> dict[str, Any]:
 
 def picture(graph: Graph, thread_id: str, **asked: Any) -> list[dict[str, Any]]:
     """A thread's history, the newest first, without what is another in each run."""
-    everything = sorted(found.config["configurable"]["checkpoint_id"] for found in graph.get_state_history(on(thread_id)))
+    everything = sorted(
+        found.config["configurable"]["checkpoint_id"] for found in graph.get_state_history(on(thread_id))
+    )
     return [shown(found, everything) for found in graph.get_state_history(on(thread_id), **asked)]
 
 

@@ -130,7 +130,7 @@ async def _import(
         return False, 0
     # The writes come first: a checkpoint that is there is there with all that belongs to it.
     writes, new = await asyncio.to_thread(theirs.writes, key, found), 0
-    for _, of_task in groupby(writes, key=lambda write: write.task):
+    for _, of_task in groupby(writes, key=lambda write: (write.task, write.path)):
         new += await put_writes(store, thread.name, key.checkpoint_id, list(of_task))
     if not is_known:
         await thread.put(_put(key, found))

@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 
 _COMPRESS_FROM = 256  # bytes; below that zlib saves next to nothing
 _RAW, _ZLIB = b"r", b"z"
-_FOREIGN = b"text:"  # before an id that is no UUID; such a one is never 16 bytes long
+_FOREIGN, _FOREIGN_16 = b"text:", b"text16:"  # before an id that is no UUID; the second where 16 bytes would come of it
 _AWKWARD = re.compile('^"|[\0\ud800-\udfff]')
 _SHORT = 16  # bytes of a digest: enough that nobody finds two inputs with the same ones
 _SEALED = (
@@ -63,12 +63,14 @@ def stored_id(text: str) -> bytes:
     if uuid and str(uuid) == text:
         return uuid.bytes
     foreign = _FOREIGN + text.encode()
-    return foreign + b"\0" if len(foreign) == 16 else foreign
+    return _FOREIGN_16 + text.encode() if len(foreign) == 16 else foreign
 
 
 def read_id(stored: bytes) -> str:
     """The inverse of ``stored_id``."""
-    return str(UUID(bytes=stored)) if len(stored) == 16 else stored.removeprefix(_FOREIGN).rstrip(b"\0").decode()
+    if len(stored) == 16:
+        return str(UUID(bytes=stored))
+    return stored.removeprefix(_FOREIGN_16 if stored.startswith(_FOREIGN_16) else _FOREIGN).decode()
 
 
 def _maybe_id(text: str | None) -> bytes | None:

@@ -27,17 +27,8 @@ _SHOWN = 200  # characters of a value in a difference
 def history(thread_id: str, page: Sequence[HistoryEntry]) -> RenderableType:
     """Checkpoints, newest first. Those of a thread that this one was forked from are named by their thread."""
     columns = (
-        "checkpoint",
-        "step",
-        "turn",
-        "source",
-        "changes",
-        "tokens",
-        "effects",
-        "metadata",
-        "bytes",
-        "made (UTC)",
-    )
+        "checkpoint", "step", "turn", "source", "changes", "tokens", "effects", "metadata", "bytes", "made (UTC)",
+    )  # fmt: skip
     rows = [
         (
             c.id, c.step, c.turn, _source(thread_id, c), _changes(c), c.usage.tokens or "",
@@ -46,7 +37,7 @@ def history(thread_id: str, page: Sequence[HistoryEntry]) -> RenderableType:
         )
         for c in page
     ]  # fmt: skip
-    return table(("checkpoint", *columns), rows, empty="No checkpoints.")
+    return table(columns, rows, empty="No checkpoints.")
 
 
 def found(checkpoints: Sequence[Checkpoint]) -> RenderableType:
