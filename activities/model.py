@@ -15,7 +15,6 @@ from perdure.contracts import CALL_MODEL, CallModel, Committed, Ended, ModelDone
 from perdure.definition import Definition, ModelDefinition
 from perdure.delta import latest_message
 from perdure.effects import task_key
-from perdure.errors import IntegrityError
 from perdure.message import Message
 from perdure.schema import Opened
 from perdure.security.sealing import REDACTED, unseal
@@ -61,8 +60,8 @@ class ModelActivities:
         scope = await self._scope(task.commit.thread_id, model)
         async with self._asking.hold(f"{scope}/{key}"):  # identical calls at once: the second finds the first's result
             hit = await runtime.store.result(scope, key) if scope else None
-            if hit is not None:
-                return await self._keep(task, definition, opened, await self._recorded(hit, model), None)
+            if hit is not None and (known := await self._recorded(hit)) is not None:
+                return await self._keep(task, definition, opened, known, None)
             answer = await complete(
                 runtime.model, request, key, seconds=definition.spec.nodes[task.node].timeout, stream=model.stream
             )
@@ -74,23 +73,18 @@ class ModelActivities:
             return f"lineage:{await self._runtime.lineage(thread_id)}"
         return "global" if model.cache == "global" else ""
 
-    async def _recorded(self, hit: CachedResult, model: ModelDefinition) -> Answer:
-        """The answer that an earlier call got; its tokens are saved, not spent. Raises IntegrityError."""
+    async def _recorded(self, hit: CachedResult) -> Answer | None:
+        """What an earlier call got; its tokens are saved, not spent. None where its checkpoint was removed."""
         usage = Usage(calls=1, cached=1, saved=hit.usage.tokens)
         if hit.value is not None:
-            said = Message.model_validate(unseal(Record.read(hit.value).updates, self._runtime.keyring)["answer"])
+            message = Record.read(hit.value).updates["answer"]
         else:
-            said = Message.model_validate(await self._committed(hit))
+            checkpoint = await self._runtime.store.checkpoint(hit.thread_id, hit.checkpoint_id)
+            if checkpoint is None:
+                return None
+            message = latest_message(checkpoint.delta, str(checkpoint.facts.get("channel", "messages")))
+        said = Message.model_validate(unseal({"answer": message}, self._runtime.keyring)["answer"])
         return Answer(content=said.content, calls=said.tool_calls, note=said.note, usage=usage)
-
-    async def _committed(self, hit: CachedResult) -> object:
-        checkpoint = await self._runtime.store.checkpoint(hit.thread_id, hit.checkpoint_id)
-        if checkpoint is None:
-            raise IntegrityError(
-                f"The cached result {hit.key[:12]}… names checkpoint {hit.checkpoint_id}, which is missing."
-            )
-        message = latest_message(checkpoint.delta, str(checkpoint.facts.get("channel", "messages")))
-        return unseal({"answer": message}, self._runtime.keyring)["answer"]
 
     async def _keep(
         self, task: CallModel, definition: Definition, opened: Opened, answer: Answer, result: CachedResult | None

@@ -74,9 +74,9 @@ class Server:
     def start(self, **settings: str) -> None:
         """Start the server and wait until it answers. Raises TimeoutError after twenty seconds."""
         chosen = [f"--{name}={value}" for name, value in (_SETTINGS | settings).items()]
-        postgres = [self._bin / "postgres", "-D", self._folder / "data", "-k", self._folder, *chosen]
+        postgres = [str(self._bin / "postgres"), "-D", str(self._folder / "data"), "-k", str(self._folder), *chosen]
         self._process = subprocess.Popen(
-            ["sh", "-c", _GUARD, "guard", self._folder, *postgres],
+            ["sh", "-c", _GUARD, "guard", str(self._folder), *postgres],
             stdin=subprocess.PIPE, text=True, start_new_session=True, **self._quietly(),
         )  # fmt: skip
         for _ in range(400):

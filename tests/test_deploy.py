@@ -8,6 +8,7 @@ from perdure import Agent, App, Approval, State, ToolContext, append, tool, upca
 from perdure.checkpointer import Checkpointer
 from perdure.errors import SchemaTooNew
 from perdure.testing import Rule, Script, call, say
+from perdure.upgrade import upgrade
 from perdure.verify import verify
 from tests.conftest import MakeWorld
 from tests.witness import Witness
@@ -98,6 +99,24 @@ async def test_forks_rewinds_and_updates_bring_an_old_state_into_the_new_form(ma
             assert [c.schema_version for c in await world.client.history(thread)] == [3, 1]
         # What the old code wrote is still there in its own form.
         assert (await Checkpointer(world.store).load(thread, old)).values["name"] == "Ada Lovelace"
+        assert (await verify(world.store)).problem is None
+
+
+async def test_a_store_upgraded_in_bulk_under_an_idle_workflow_takes_updates_and_rewinds(make_world: MakeWorld) -> None:
+    async with make_world(deployed(First), Script(fallback=say("Good day.")), serve=False) as world:
+        async with world.worker():
+            threads = [await world.begin("clerk", "Hello") for _ in range(2)]
+            for thread, sent in threads:
+                await world.ended(thread, sent)
+        app = deployed(Third)
+        assert (await upgrade(world.store, app)).upgraded == 2
+        (updated, _), (rewound, _) = threads
+        async with world.worker(app):
+            await world.client.update_state(updated, {"counted": 7})
+            assert [c.nodes for c in await world.client.history(updated)][:2] == [(), ("upgrade",)]
+            start = (await world.client.history(rewound))[-1].id
+            await world.client.rewind(rewound, start)
+            assert [c.source for c in await world.client.history(rewound)] == ["rewind", "input"]
         assert (await verify(world.store)).problem is None
 
 

@@ -1,11 +1,15 @@
 """`perdure doctor`: what it finds where all is well, and where something is missing."""
 
 import json
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 import pytest_asyncio
+from psycopg import sql
+from structlog.testing import capture_logs
 
 from perdure.app import load_app
 from perdure.settings import Settings
@@ -14,8 +18,12 @@ from perdure.testing import ModelServer, Script
 from perdure.workers.connect import connect_embedded
 from perdure.workers.doctor import Check, examine, exit_code
 from perdure.workers.embedded import EmbeddedServer
+from perdure.workers.health import Health
+from perdure.workers.process import log_cautions
 from perdure.workers.worker import build_worker
+from tests import postgres
 from tests.programs import run
+from tests.threads import History
 
 APP = "perdure.examples.orders.desk:app"
 
@@ -55,11 +63,12 @@ async def test_where_all_is_well_it_says_so(
             checks = await examine(settings, address=server.address)
     await store.close()
     found = by_name(checks)
-    assert set(outcomes(checks).values()) == {"ok"}
+    assert [name for name, outcome in outcomes(checks).items() if outcome != "ok"] == ["Durability"]
+    assert "synchronous=normal" in found["Durability"].found
     assert exit_code(checks) == 0
     assert list(found) == [
-        "Python", "Temporal executable", "Temporal server", "Namespace", "Search attributes", "Worker", "Store", "App",
-        "Model",
+        "Python", "Temporal executable", "Temporal server", "Namespace", "Search attributes", "Worker", "Store",
+        "Durability", "App", "Model",
     ]  # fmt: skip
     assert found["Temporal server"].found.startswith(server.address)
     assert found["Worker"].found.startswith(f"task queue {settings.task_queue}: ")
@@ -84,6 +93,89 @@ async def test_what_is_missing_comes_with_what_to_do(settings: Settings, server:
     checks = await examine(settings, address=server.address)
     assert "Run `perdure db migrate`" in by_name(checks)["Store"].mend
     assert exit_code(checks) == 1
+
+
+@pytest.fixture(params=["postgres", "redis"])
+def server_url(request: pytest.FixtureRequest) -> str:
+    """An empty store on a database server."""
+    fresh: Callable[[], str] = request.getfixturevalue(f"{request.param}_url")
+    return fresh()
+
+
+async def test_a_store_on_a_server_is_looked_at(settings: Settings, server_url: str) -> None:
+    """Without its schema, a problem; with it, how much there is, and each thing that its configuration can lose."""
+    served = settings.model_copy(update={"store": server_url})
+    found = by_name(await examine(served, address="127.0.0.1:1"))
+    assert (found["Store"].outcome, found["Store"].code) == ("problem", 1)
+    assert "perdure db migrate" in found["Store"].mend
+    assert "Durability" not in found
+
+    store = open_store(server_url)
+    await store.migrate()
+    await History(store).commit({})
+    cautions = await store.cautions()
+    found = by_name(await examine(served, address="127.0.0.1:1"))
+    assert (found["Store"].outcome, found["Store"].found) == ("ok", f"{store.url}, 1 threads, 1 checkpoints")
+    assert found["Durability"].outcome == ("warning" if cautions else "ok")
+    assert all(caution in found["Durability"].found for caution in cautions)
+    await store.close()
+
+
+@pytest.mark.parametrize("url", ["postgresql://me:secret@127.0.0.1:1/x?patience=0.5", "redis://me:secret@127.0.0.1:1"])
+async def test_a_store_out_of_reach_is_a_problem(settings: Settings, url: str) -> None:
+    """Exit code 6; where it was looked for is told, its password isn't."""
+    found = by_name(await examine(settings.model_copy(update={"store": url}), address="127.0.0.1:1"))["Store"]
+    assert (found.outcome, found.code) == ("problem", 6)
+    assert "127.0.0.1:1" in found.found
+    assert "secret" not in found.found
+
+
+async def test_a_store_that_cant_be_written_to_is_a_problem(
+    settings: Settings, postgres_url: Callable[[], str]
+) -> None:
+    """A replica, or a role that may only read: a worker would fail at its first commit."""
+    url = postgres_url()
+    store = open_store(url)
+    await store.migrate()
+    await store.close()
+    with psycopg.connect(url, autocommit=True) as connection:
+        name = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
+    read_only = settings.model_copy(update={"store": f"{url}&patience=0.5" if "?" in url else f"{url}?patience=0.5"})
+    found = by_name(await examine(read_only, address="127.0.0.1:1"))["Store"]
+    assert found.outcome == "problem"
+    assert "read-only" in found.found
+
+
+async def test_a_worker_says_at_its_start_what_can_be_lost(tmp_path: Path) -> None:
+    """The same sentences as the doctor's, a warning each, once."""
+    store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    with capture_logs() as logs:
+        await log_cautions(store)
+    assert [(entry["log_level"], entry["event"]) for entry in logs] == [
+        ("warning", caution) for caution in await store.cautions()
+    ]
+    assert len(logs) == 1
+    await store.close()
+
+
+async def test_health_tells_of_a_store_that_is_gone(server: EmbeddedServer) -> None:
+    """A worker whose database is away isn't well, and is well again when it is back; a probe isn't kept waiting."""
+    with postgres.server() as own:
+        store = open_store(own.url)
+        await store.migrate()
+        health = Health(await connect_embedded(server.address), store)
+        health.worker = "running"
+        assert (await health.look())["store"] == "ok"
+        own.stop()
+        began = time.monotonic()
+        seen = await health.look()
+        assert (seen["status"], seen["temporal"]) == ("unhealthy", "ok")
+        assert seen["store"] != "ok"
+        assert time.monotonic() - began < 2.9
+        own.start()
+        assert (await health.look())["status"] == "ok"
+        await store.close()
 
 
 async def test_without_a_server_the_rest_is_still_looked_at(

@@ -130,10 +130,10 @@ async def test_ten_runs_of_one_thread_lose_nothing(url: str) -> None:
         await other.aput(on("busy", checkpoint_ns=""), {**empty_checkpoint(), "id": "0"}, {"step": -1}, {})
 
         async def write(number: int) -> None:
-            checkpoint = {**empty_checkpoint(), "id": f"1{number}", "channel_values": {"writer": number}}
-            versions: dict[str, str | int | float] = {"writer": 1}
+            checkpoint, versions = empty_checkpoint(), {"writer": 1}
+            checkpoint |= {"id": f"1{number}", "channel_values": {"writer": number}, "channel_versions": {**versions}}
             config = on("busy", checkpoint_ns="", checkpoint_id="0")
-            await (one, other)[number % 2].aput(config, {**checkpoint, "channel_versions": versions}, {}, versions)
+            await (one, other)[number % 2].aput(config, checkpoint, {}, {**versions})
 
         await asyncio.gather(*map(write, range(10)))
         found = list(one.list(on("busy", checkpoint_ns="")))

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,7 @@ async def test_a_call_waits_for_a_commit_under_way(what: str, store: Store, plac
     head = (await history.commit({})).ref.id
     other = (await History(store).commit({})).ref.id
     receipt = Receipt(key="k", result=b"1")
-    calls = {
+    calls: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
         "claim": lambda: store.claim(effect(history.thread_id), head=head),
         "receipt": lambda: store.put_receipt(history.thread_id, receipt, head=head),
         "finish": lambda: store.finish(history.thread_id, receipt, head=head),
@@ -145,6 +145,26 @@ async def test_one_of_many_first_attempts_is_the_first(store: Store, place: Plac
     assert known is not None and known.entry.attempts == 1
     for other in stores:
         await other.close()
+
+
+async def test_a_cancelled_commit_leaves_the_old_head_or_the_new(store: Store) -> None:
+    """Cancelled wherever it waits, a commit has happened or it has not, and the store goes on."""
+    history = History(store)
+    await history.commit({})
+    outcomes = set()
+    for moment in range(120):
+        before, change = history.head, history.change({"n": {"op": "append", "items": [moment]}})
+        commit = asyncio.create_task(Checkpointer(store).commit(before, change, clears=("part",)))
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        commit.cancel()
+        (told,) = await asyncio.gather(commit, return_exceptions=True)
+        outcomes.add(type(told))
+        again = await Checkpointer(store).commit(before, change)
+        assert again == told or isinstance(told, asyncio.CancelledError)
+        history.positions.append(again)
+    assert asyncio.CancelledError in outcomes
+    assert [c.id async for c in store.walk(history.thread_id)] == [p.ref.id for p in history.positions]
 
 
 # ── a process that is killed ─────────────────────────────────────────────────────────────────────────────────────

@@ -23,6 +23,7 @@ from perdure.testing import ModelServer
 from perdure.workers.connect import connect
 from perdure.workers.embedded import EmbeddedServer
 from perdure.workers.process import serve
+from tests import places
 from tests.desk import APP, SCRIPT, lines, write_app
 from tests.programs import perdure, run
 from tests.test_embedded import free_port, taken_port
@@ -246,10 +247,8 @@ async def test_its_health_names_the_store(site: Site) -> None:
     await site.migrate()
     async with perdure("worker", folder=site.folder, environment=site.environment):
         await site.is_well()
-        store = open_store(site.settings.store)
-        async with store._writing() as tx:  # type: ignore[attr-defined]
-            await tx.connection.exec_driver_sql("DELETE FROM schema_migrations")
-        await store.close()
+        file = places.SqlitePlace(Path(site.settings.store.removeprefix("sqlite:///")))
+        places.run(file, "DELETE FROM schema_migrations")
         status, found = await site.health()
         assert status == 503
         assert "perdure db migrate" in found["store"]

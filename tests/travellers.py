@@ -32,20 +32,20 @@ class Visit(TypedDict):
     city: str
 
 
-def plan(trip: Trip) -> dict[str, Any]:
+def plan(state: Trip) -> dict[str, Any]:
     return {"messages": [AIMessage("Three cities.", id="plan")], "seen": {"Rome"}, "spent": 1}
 
 
-def fan_out(trip: Trip) -> list[Send]:
+def fan_out(state: Trip) -> list[Send]:
     return [Send("visit", {"city": city}) for city in ("Bern", "Oslo", "Wien")]
 
 
-def visit(visited: Visit) -> dict[str, Any]:
-    return {"visited": [visited["city"]], "spent": len(visited["city"])}
+def visit(state: Visit) -> dict[str, Any]:
+    return {"visited": [state["city"]], "spent": len(state["city"])}
 
 
-def ask(trip: Trip) -> dict[str, Any]:
-    answer = interrupt({"question": "Book?", "spent": trip["spent"]})
+def ask(state: Trip) -> dict[str, Any]:
+    answer = interrupt({"question": "Book?", "spent": state["spent"]})
     # The plan is replaced in its place.
     return {"approved": answer, "messages": [AIMessage("Approved.", id="plan"), HumanMessage(answer, id="answer")]}
 
@@ -55,15 +55,15 @@ class Booking(TypedDict, total=False):
     booked: str
 
 
-def reserve(booking: Booking) -> dict[str, Any]:
+def reserve(state: Booking) -> dict[str, Any]:
     return {"booked": "reserved"}
 
 
-def pay(booking: Booking) -> dict[str, Any]:
+def pay(state: Booking) -> dict[str, Any]:
     return {"booked": f"paid by {interrupt('Which card?')}"}
 
 
-def home(trip: Trip) -> dict[str, Any]:
+def home(state: Trip) -> dict[str, Any]:
     return {"messages": [RemoveMessage(id="answer"), AIMessage("Home.", id="home")], "seen": {"Rome", "home"}}
 
 
@@ -75,8 +75,9 @@ def travel(saver: BaseCheckpointSaver[Any]) -> Graph:
     booking.add_edge(START, "reserve")
     booking.add_edge("reserve", "pay")
     trip = StateGraph(Trip)
-    for node in (plan, visit, ask, home):
+    for node in (plan, ask, home):
         trip.add_node(node)
+    trip.add_node("visit", visit, input_schema=Visit)
     trip.add_node("book", booking.compile())
     trip.add_edge(START, "plan")
     trip.add_conditional_edges("plan", fan_out, ["visit"])

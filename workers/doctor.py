@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
+from uuid import uuid4
 
 import openai
 from temporalio.api.enums.v1 import TaskQueueType
@@ -46,7 +47,7 @@ async def examine(settings: Settings, *, address: str = "", namespace: str = "",
     """All checks, in the order in which one would mend things. Nothing is changed, and nothing is raised."""
     checks = [await _check("Python", _python), await _check("Temporal executable", lambda: _executable(settings))]
     checks += await _temporal(settings, address=address, namespace=namespace, profile=profile)
-    checks.append(await _check("Store", lambda: _store(settings)))
+    checks += await _stored(settings)
     if settings.app:
         checks.append(await _check("App", lambda: _app(settings.app)))
     return [*checks, await _check("Model", _model)]
@@ -140,12 +141,26 @@ async def _pollers(client: Client, queue: str) -> str:
     return f"task queue {queue}: {', '.join(sorted(workers))}"
 
 
+async def _stored(settings: Settings) -> list[Check]:
+    """The store; and where that is well, what its configuration can lose."""
+    store = await _check("Store", lambda: _store(settings))
+    return [store] if store.outcome == "problem" else [store, await _check("Durability", lambda: _durability(settings))]
+
+
 async def _store(settings: Settings) -> str:
     async with opened(settings) as store:
         await require_schema(store)
-        await store.migrate()  # nothing is missing, so all this does is begin to write: whether one may
+        await store.delete_thread(f"doctor-{uuid4()}")  # nobody has that name: this only tells whether one may write
         rows = (await store.sizes())["rows"]
     return f"{store.url}, {rows.get('threads', 0)} threads, {rows.get('checkpoints', 0)} checkpoints"
+
+
+async def _durability(settings: Settings) -> str:
+    async with opened(settings) as store:
+        cautions = await store.cautions()
+    if cautions:
+        raise Caution(" ".join(cautions), hint="docs/stores.md says which settings are safe.")
+    return "a commit is safe once it returns"
 
 
 async def _app(target: str) -> str:

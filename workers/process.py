@@ -83,6 +83,12 @@ async def opened(settings: Settings, *, create: bool = False) -> AsyncIterator[S
         await store.close()
 
 
+async def log_cautions(store: Store) -> None:
+    """Say what the store's configuration can lose, a warning each. Raises StoreUnreachable."""
+    for caution in await store.cautions():
+        log.warning(caution, store=store.url)
+
+
 async def _serve(
     app: App, settings: Settings, told: asyncio.Event, *, address: str, namespace: str, profile: str
 ) -> None:
@@ -91,6 +97,7 @@ async def _serve(
     await require_search_attributes(client)
     async with opened(settings) as store:
         await require_schema(store)
+        await log_cautions(store)
         await work(client, app=app, store=store, settings=settings, until=told.wait)
 
 

@@ -16,6 +16,7 @@ from perdure.contracts import (
     WRITE_STATE,
     Committed,
     ForkThread,
+    Found,
     KeepLease,
     Origin,
     PlanRewind,
@@ -36,7 +37,7 @@ from perdure.workflows.calls import error_type, store_call
 from perdure.workflows.display import Display
 from perdure.workflows.record import Record
 from perdure.workflows.saga import roll_back
-from perdure.workflows.turn import Refusal
+from perdure.workflows.turn import Refusal, look_up
 
 T = TypeVar("T")
 
@@ -84,9 +85,13 @@ class Travels:
         record = self._record
         async with self._alone():
             self.check_update(task)  # whoever was first may have moved the head
-            write = WriteState(commit=record.commit(), agent=record.agent, update=task)
             summary = f"update {', '.join(task.state) or 'nothing'}" + (f" as {task.as_node}" if task.as_node else "")
-            done = await self._done(store_call(WRITE_STATE, write, summary=summary, limits=record.limits))
+
+            def write() -> Awaitable[Committed]:
+                given = WriteState(commit=record.commit(), agent=record.agent, update=task)
+                return store_call(WRITE_STATE, given, summary=summary, limits=record.limits)
+
+            done = await self._on_head(write, task.expected_version)
             record.advance(done)
             record.note(summary + (f", by {task.by}" if task.by else ""))
         return done
@@ -155,8 +160,13 @@ class Travels:
 
     async def _move(self, task: Rewind, left: Residue, why: str) -> Rewound:
         record = self._record
-        move = RewindHead(commit=record.commit(), agent=record.agent, branch=record.branch + 1, rewind=task)
-        found = await self._done(store_call(REWIND_HEAD, move, summary=f"rewind to {task.to}", limits=record.limits))
+
+        def move() -> Awaitable[Found]:
+            branch = record.branch + 1
+            given = RewindHead(commit=record.commit(), agent=record.agent, branch=branch, rewind=task)
+            return store_call(REWIND_HEAD, given, summary=f"rewind to {task.to}", limits=record.limits)
+
+        found = await self._on_head(move, task.expected_version)
         record.book.withdraw_all(workflow.now())
         record.stand(found)
         record.failed, record.go_on = False, task.go_on and bool(found.next)
@@ -228,6 +238,17 @@ class Travels:
         finally:
             self.waiting -= 1
             self._display.refresh()
+
+    async def _on_head(self, commit: Callable[[], Awaitable[T]], expected: str) -> T:
+        """Commit something. Where the head had moved without this workflow (a store that was upgraded in bulk), and the
+        caller didn't insist on the head that it has seen, it is committed on what stands there now."""
+        try:
+            return await self._done(commit())
+        except ApplicationError as error:
+            if error.type != ConcurrentModification.__name__ or expected:
+                raise
+            await look_up(self._record)
+            return await self._done(commit())
 
     async def _done(self, call: Awaitable[T]) -> T:
         """The result of an activity; its error as the caller of an update gets it."""

@@ -41,7 +41,7 @@ class Committed(Wire):
     size: int
 
 
-INLINE = 16_384  # bytes of a delta that travel in history, where they also serve `db repair`
+INLINE = 24_576  # bytes of a delta that travel in history, where they also serve `db repair`: the longest tool result
 
 
 class OpenTurn(Wire):

@@ -72,12 +72,10 @@ async def put_snapshot(tx: Transaction, step: Step) -> None:
 
 
 async def put_result(tx: Transaction, result: CachedResult) -> None:
-    """Keep a result in the place of an older one; those that have expired make room."""
-    values = rows.result_values(result)
-    await tx.run("delete_expired", now_ms=rows.milliseconds(now()))
-    if result.thread_id:
-        await tx.run("add_number", **values)
-    await tx.run("put_result", **values)
+    """Keep a result in the place of an older one. One that will expire takes away those that have."""
+    if result.expires_at:
+        await tx.run("delete_expired", now_ms=rows.milliseconds(now()))
+    await tx.run("put_result", **rows.result_values(result))
 
 
 async def head_of(tx: Transaction, thread_id: str) -> str:

@@ -92,6 +92,8 @@ class Database:
         self.dialect = dialect
         self.url = url
         self._patience = patience
+        self._reading = engine.execution_options(**dialect.reads)
+        self._writing = {durable: engine.execution_options(**dialect.writes(durable)) for durable in (False, True)}
 
     async def one(self, name: str, **values: Any) -> Row | None:
         """The first row of a query."""
@@ -110,7 +112,7 @@ class Database:
         """Do work that changes nothing."""
 
         async def once() -> _T:
-            async with self.engine.execution_options(**self.dialect.reads).connect() as connection:
+            async with self._reading.connect() as connection:
                 return await work(Transaction(connection, self.dialect))
 
         return await self._patiently(once)
@@ -126,7 +128,7 @@ class Database:
         """
 
         async def once() -> _T:
-            async with self.engine.execution_options(**self.dialect.writes(durable)).connect() as connection:
+            async with self._writing[durable].connect() as connection:
                 if durable:
                     await self.dialect.harden(connection)
                 done = await work(Transaction(connection, self.dialect))

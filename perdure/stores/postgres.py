@@ -110,7 +110,8 @@ class PostgresDialect:
     async def bytes(self, connection: AsyncConnection, tables: Sequence[str]) -> int:
         total = 0
         for table in tables:
-            parts = f"SELECT sum(pg_total_relation_size(inhrelid)) FROM pg_inherits WHERE inhparent = '{table}'::regclass"
-            size = f"SELECT pg_total_relation_size('{table}') + coalesce(({parts}), 0)"
+            parts = f"SELECT inhrelid FROM pg_inherits WHERE inhparent = '{table}'::regclass"
+            every = f"SELECT '{table}'::regclass AS part UNION ALL ({parts})"
+            size = f"SELECT sum(pg_total_relation_size(part)) FROM ({every}) AS parts"
             total += int((await connection.exec_driver_sql(size)).scalar_one())
         return total

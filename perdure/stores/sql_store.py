@@ -138,7 +138,12 @@ class SqlStore:
         return rows.result(scope, key, row) if row else None
 
     async def put_result(self, result: CachedResult) -> None:
-        await self.database.write(lambda tx: commits.put_result(tx, result))
+        async def work(tx: Transaction) -> None:
+            if result.thread_id:
+                await tx.run("add_number", thread_id=result.thread_id)
+            await commits.put_result(tx, result)
+
+        await self.database.write(work)
 
     async def stray_results(self, thread_id: str) -> list[str]:
         found = await self.database.all("stray_results", thread_id=thread_id)
