@@ -14,7 +14,7 @@ RUN python -m venv /build \
 COPY . .
 RUN /build/bin/python -m build --wheel --no-isolation --outdir /dist . \
     && python -m venv /opt/perdure \
-    && /opt/perdure/bin/pip install --quiet --no-index --find-links /wheels /dist/*.whl
+    && /opt/perdure/bin/pip install --quiet --no-index --find-links /wheels "$(echo /dist/*.whl)[postgres,redis]"
 
 FROM python:3.12-slim
 
@@ -22,8 +22,8 @@ LABEL org.opencontainers.image.title="perdure" \
       org.opencontainers.image.description="Worker for durable AI agents on Temporal" \
       org.opencontainers.image.licenses="MIT"
 
-# /app is where the module named by PERDURE_APP is mounted or copied; /data holds the store, if it is SQLite. A named
-# volume takes over the owner that the folder has here.
+# /app is where the module named by PERDURE_APP is mounted or copied. /data is for a store in SQLite: a named volume
+# that is mounted there takes over the owner that the folder has here.
 RUN useradd --system --uid 10001 --home-dir /app --shell /usr/sbin/nologin perdure \
     && install --directory --owner perdure --group perdure /app /data
 
@@ -39,7 +39,6 @@ ENV PATH=/opt/perdure/bin:$PATH \
 
 WORKDIR /app
 USER perdure
-VOLUME /data
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "/opt/perdure/healthcheck.py"]

@@ -11,10 +11,10 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from perdure.budget import Usage
 from perdure.canonical import Json, canonical, digest
-from perdure.definition import ModelDefinition
 from perdure.delta import Values
 from perdure.errors import ModelError, ModelUnavailable
 from perdure.failures import to_failure
+from perdure.graphs.definition import ModelDefinition
 from perdure.message import ToolCall
 from perdure.values import Value
 from perdure.window import conversation

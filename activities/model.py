@@ -12,9 +12,9 @@ from perdure.activities.steps import Extra, Merged, commit_step
 from perdure.budget import Usage
 from perdure.canonical import Json
 from perdure.contracts import CALL_MODEL, CallModel, Committed, Ended, ModelDone
-from perdure.definition import Definition, ModelDefinition
 from perdure.delta import latest_message
 from perdure.effects import task_key
+from perdure.graphs.definition import Definition, ModelDefinition
 from perdure.message import Message
 from perdure.schema import Opened
 from perdure.security.sealing import REDACTED, unseal

@@ -17,7 +17,7 @@ from perdure.checkpoint import Ref
 from perdure.contracts import ASK, TAKE_ANSWER, Ended, NodeDone, RunNode, TakeAnswer
 from perdure.effects import task_key
 from perdure.errors import InvalidInput, NodeGone
-from perdure.nodes import FunctionNode, HumanNode, NodeContext, Returned
+from perdure.graphs.nodes import FunctionNode, HumanNode, NodeContext, Returned
 from perdure.questions import MAX_QUESTION, Question
 from perdure.schema import Opened
 from perdure.stores.base import CachedResult, Receipt

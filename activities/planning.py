@@ -3,9 +3,9 @@
 from perdure.activities.runtime import Runtime
 from perdure.canonical import Json
 from perdure.contracts import ToolPlan
-from perdure.definition import ModelDefinition
 from perdure.effects import effect_key
 from perdure.errors import InvalidInput
+from perdure.graphs.definition import ModelDefinition
 from perdure.message import ToolCall
 from perdure.tool import Tool, call_summary
 from perdure.values import Value

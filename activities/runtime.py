@@ -6,9 +6,9 @@ from perdure.app import App
 from perdure.canonical import canonical
 from perdure.checkpointer import Checkpointer, Position
 from perdure.contracts import INLINE, AgentSpec, Commit, Committed, Limits
-from perdure.definition import Definition
 from perdure.delta import Delta
 from perdure.errors import Failed, ThreadNotFound, ToolGone
+from perdure.graphs.definition import Definition
 from perdure.schema import Opened, open_position
 from perdure.security.keyring import Keyring
 from perdure.stores.base import Store

@@ -7,11 +7,11 @@ from perdure.activities.runtime import Runtime, committed
 from perdure.canonical import Json
 from perdure.checkpoint import Frontier, Source, Task
 from perdure.checkpointer import Change, Position
-from perdure.compiled import CompiledGraph
 from perdure.contracts import START, AgentSpec, Commit, Committed, Ended
 from perdure.delta import Delta
 from perdure.errors import InvalidInput
-from perdure.frontier import CHOOSING, first, following
+from perdure.graphs.compiled import CompiledGraph
+from perdure.graphs.frontier import CHOOSING, first, following
 from perdure.schema import Opened
 from perdure.stores.base import CachedResult, Receipt
 from perdure.values import Value

@@ -31,10 +31,10 @@ from perdure.contracts import (
     Send,
     ToolPlan,
 )
-from perdure.definition import Definition
 from perdure.delta import Delta, Values
 from perdure.effects import OPEN, Effect
 from perdure.errors import Conflict, DefinitionError, InvalidInput, ThreadClosed, ThreadNotFound
+from perdure.graphs.definition import Definition
 from perdure.lease import Lease
 from perdure.message import Message, ToolCall, open_calls
 from perdure.schema import Opened

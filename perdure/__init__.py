@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from perdure.agent import Agent
     from perdure.app import App
     from perdure.budget import Budget
-    from perdure.cache import Cache
-    from perdure.choice import Command, Send
     from perdure.contracts import END, START
     from perdure.errors import PerdureError, ToolError
-    from perdure.functions import NodeContext
     from perdure.graph import Graph
-    from perdure.human import Ask
+    from perdure.graphs.cache import Cache
+    from perdure.graphs.choice import Command, Send
+    from perdure.graphs.functions import NodeContext
+    from perdure.graphs.human import Ask
+    from perdure.graphs.nodes import NodeFailure, Retry
     from perdure.message import Message, Remove
-    from perdure.nodes import NodeFailure, Retry
     from perdure.starters.client import Client
     from perdure.state import (
         Ephemeral,
@@ -43,15 +43,15 @@ _HOMES = {
     "perdure.agent": ("Agent",),
     "perdure.app": ("App",),
     "perdure.budget": ("Budget",),
-    "perdure.cache": ("Cache",),
-    "perdure.choice": ("Command", "Send"),
+    "perdure.graphs.cache": ("Cache",),
+    "perdure.graphs.choice": ("Command", "Send"),
     "perdure.contracts": ("END", "START"),
     "perdure.errors": ("PerdureError", "ToolError"),
-    "perdure.functions": ("NodeContext",),
+    "perdure.graphs.functions": ("NodeContext",),
     "perdure.graph": ("Graph",),
-    "perdure.human": ("Ask",),
+    "perdure.graphs.human": ("Ask",),
     "perdure.message": ("Message", "Remove"),
-    "perdure.nodes": ("NodeFailure", "Retry"),
+    "perdure.graphs.nodes": ("NodeFailure", "Retry"),
     "perdure.starters.client": ("Client",),
     "perdure.state": (
         "Ephemeral", "Overwrite", "Sensitive", "State", "add", "append", "maximum", "merge", "messages", "minimum",

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from perdure.budget import Budget
 from perdure.canonical import Json
 from perdure.contracts import END, START, OnBusy
-from perdure.definition import CacheScope
 from perdure.duration import Duration
 from perdure.graph import Graph
+from perdure.graphs.definition import CacheScope
 from perdure.state import State
 from perdure.tool import Tool
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from perdure.agent import Agent
-from perdure.compiled import CompiledGraph
 from perdure.contracts import Limits
 from perdure.errors import AgentNotFound, DefinitionError, InvalidInput
 from perdure.graph import Graph
+from perdure.graphs.compiled import CompiledGraph
 from perdure.tool import Tool
 
 _OFFERED = {"receipt"}  # what a compensation may ask for besides the call's own arguments

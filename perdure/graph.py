@@ -10,15 +10,15 @@ from typing import Any, Protocol, TypeVar, Unpack, overload, runtime_checkable
 
 from perdure.budget import Budget
 from perdure.canonical import Json
-from perdure.compiled import CompiledGraph, compile_graph
 from perdure.contracts import END, NODE_OUTCOMES, START, OnBusy
-from perdure.definition import CacheScope
 from perdure.duration import Duration, seconds
 from perdure.errors import DefinitionError
-from perdure.fitting import literals
-from perdure.functions import check_called, hints_of
-from perdure.human import AsksFor, Into
-from perdure.nodes import Node, NodeOptions, function_node, human_node, model_node, names, tools_node
+from perdure.graphs.compiled import CompiledGraph, compile_graph
+from perdure.graphs.definition import CacheScope
+from perdure.graphs.fitting import literals
+from perdure.graphs.functions import check_called, hints_of
+from perdure.graphs.human import AsksFor, Into
+from perdure.graphs.nodes import Node, NodeOptions, function_node, human_node, model_node, names, tools_node
 from perdure.state import State, channels
 from perdure.tool import Tool
 

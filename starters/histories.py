@@ -17,7 +17,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from perdure.approvals import stamp
 from perdure.canonical import Json
-from perdure.chronicle import Call, Run
+from perdure.care.chronicle import Call, Run
 from perdure.contracts import WORKFLOW, ThreadInput
 from perdure.errors import Failed
 from perdure.failures import describe, root

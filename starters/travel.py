@@ -11,7 +11,6 @@ from typing import Any
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 
 from perdure.canonical import Json
-from perdure.checkpoint import Ref
 from perdure.contracts import (
     CheckpointAnswer,
     Committed,
@@ -34,12 +33,15 @@ _PATIENCE = 60.0  # seconds until it is; the store may be away for a while
 
 
 class Forked(Value):
-    """A thread that was forked: from where, where it stands, and which nodes follow. ``message_id``: of its message."""
+    """A thread that was forked: from where, the step of its first checkpoint, and which nodes follow that.
+
+    ``message_id`` is that of the message that it was sent.
+    """
 
     thread_id: str
     origin_thread: str
     origin_id: str
-    head: Ref
+    step: int
     next: tuple[str, ...] = ()
     message_id: str = ""
 
@@ -68,23 +70,22 @@ class TimeTravel(Messages):
             ),
         )  # fmt: skip
         await self._start_workflow(new, given, f"fork of {thread_id} at step {origin.step}")
-        there = await self._forked(new)
-        assert there.head is not None, "it was waited for"
+        await self._forked(new)
         if said is not None:
             await self._deliver(new, said)
         return Forked(
-            thread_id=new, origin_thread=origin.thread_id, origin_id=origin.id, head=there.head, next=there.next,
-            message_id=said.id if said else "",
+            thread_id=new, origin_thread=origin.thread_id, origin_id=origin.id, step=origin.step + 1,
+            next=origin.next.nodes, message_id=said.id if said else "",
         )  # fmt: skip
 
-    async def _forked(self, thread_id: str) -> CheckpointAnswer:
+    async def _forked(self, thread_id: str) -> None:
         """Wait until the fork is there. Raises what its workflow failed with."""
         try:
             async with asyncio.timeout(_PATIENCE):
                 while True:
                     answer = await self._query(thread_id, "checkpoint", CheckpointAnswer)
                     if answer.head is not None:
-                        return answer
+                        return
                     run = await self._last_run(thread_id)
                     if run is not None and run.status != WorkflowExecutionStatus.RUNNING:
                         await self._handle(thread_id).result()

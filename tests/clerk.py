@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from perdure import Agent, App, Approval, Budget, State, ToolContext, ToolError, append, tool
-from perdure.compiled import CompiledGraph
+from perdure.graphs.compiled import CompiledGraph
 from perdure.testing import Rule, Script, call, say, together
 from tests.witness import Holds
 

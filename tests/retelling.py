@@ -5,9 +5,9 @@ from typing import Any
 
 from perdure.budget import Usage
 from perdure.canonical import canonical
+from perdure.care.chronicle import Call, Chronicle, Run, chronicle
 from perdure.checkpoint import Frontier, Ref, Task
 from perdure.checkpointer import Change, Checkpointer, Position
-from perdure.chronicle import Call, Chronicle, Run, chronicle
 from perdure.contracts import (
     CALL_MODEL,
     FORK_THREAD,

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from perdure.approvals import ApprovalPolicy, ApprovalRequest, CountedDecision, RefusedDecision
 from perdure.budget import Budget, Usage
+from perdure.care.verify import Problem, Report
 from perdure.checkpoint import Checkpoint
 from perdure.contracts import ApprovalsAnswer, LogEntry, Status, StatusAnswer, TurnResult
 from perdure.effects import Effect, EffectStatus, Residue
@@ -30,7 +31,6 @@ from perdure.starters.cli.database import Migrated
 from perdure.starters.cli.messages import Sent
 from perdure.starters.cli.threads import Cancelled, Closed
 from perdure.starters.threads import ThreadSummary
-from perdure.verify import Problem, Report
 from perdure.workers.doctor import Check
 from tests.clerk import REPORT, app, holds, script
 from tests.cli import Cli

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from perdure import END, START, Agent, App, Graph, Retry, State, ToolError, append, tool
+from perdure.care.verify import Report, verify
 from perdure.security.keyring import Keyring
 from perdure.testing import Rule, Script, call, say, together
-from perdure.verify import Report, verify
 from tests import clerk, test_upgrade
 from tests.cli import Cli
 from tests.conftest import MakeWorld

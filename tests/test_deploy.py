@@ -5,11 +5,11 @@ from typing import Annotated, Any, ClassVar
 import pytest
 
 from perdure import Agent, App, Approval, State, ToolContext, append, tool, upcast
+from perdure.care.upgrade import upgrade
+from perdure.care.verify import verify
 from perdure.checkpointer import Checkpointer
 from perdure.errors import SchemaTooNew
 from perdure.testing import Rule, Script, call, say
-from perdure.upgrade import upgrade
-from perdure.verify import verify
 from tests.conftest import MakeWorld
 from tests.witness import Witness
 

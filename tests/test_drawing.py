@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure import END, START, Agent, Graph, tool
-from perdure.compiled import CompiledGraph
-from perdure.drawing import mermaid, terminal, ways
+from perdure.graphs.compiled import CompiledGraph
+from perdure.graphs.drawing import mermaid, terminal, ways
 from tests.properties import thorough
 
 

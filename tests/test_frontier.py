@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from perdure.checkpoint import Frontier, Task
 from perdure.contracts import END, AgentSpec, Ended, NodeSpec
-from perdure.frontier import first, following
+from perdure.graphs.frontier import first, following
 
 NAMES = ("a", "b", "c", "d")
 

@@ -32,9 +32,9 @@ from perdure import (
 )
 from perdure.checkpoint import Task
 from perdure.contracts import Limits, NodeSpec
-from perdure.drawing import terminal
 from perdure.errors import DefinitionError, InvalidInput
-from perdure.nodes import FunctionNode, HumanNode
+from perdure.graphs.drawing import terminal
+from perdure.graphs.nodes import FunctionNode, HumanNode
 from perdure.state import Overwrite
 
 anything: Any = "not what it should be"

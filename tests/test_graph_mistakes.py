@@ -25,7 +25,7 @@ from perdure import (
     tool,
 )
 from perdure.errors import AgentNotFound, DefinitionError, NodeGone
-from perdure.fitting import fits, item_types, literals
+from perdure.graphs.fitting import fits, item_types, literals
 
 anything: Any = "not what it should be"
 

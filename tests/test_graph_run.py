@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from perdure import END, START, Agent, App, Cache, Command, Graph, Retry, Send, State, append, tool
 from perdure.errors import InvalidInput, Refused, RequestNotFound
-from perdure.nodes import NodeContext
+from perdure.graphs.nodes import NodeContext
 from perdure.testing import Rule, Script, call, say
 from tests.conftest import MakeWorld
 from tests.witness import Holds, Witness

@@ -23,9 +23,9 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 
 from perdure.bridges.langgraph import PerdureSaver
+from perdure.care.verify import verify
 from perdure.errors import Conflict, InvalidInput, StoreUnreachable, ThreadNotFound
 from perdure.stores import open_store
-from perdure.verify import verify
 from tests.threads import History
 from tests.travellers import Graph, journey, on, picture, travel
 

@@ -129,7 +129,7 @@ def test_a_person_can_read_it(value: Any, expected: Json) -> None:
 
 def test_nothing_is_shared() -> None:
     """Whoever changes a value after it was put, or one that was read, changes nothing that is kept."""
-    value = {"list": [1], "object": {"a": [2]}}
+    value: dict[str, Any] = {"list": [1], "object": {"a": [2]}}
     kept = CODEC.encode(value)
     value["list"].append("later")
     read = CODEC.decode(kept)

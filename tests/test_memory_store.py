@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from perdure.canonical import Json
+from perdure.care.verify import verify
 from perdure.checkpointer import Checkpointer
 from perdure.errors import ConcurrentModification, IntegrityError, InvalidInput
 from perdure.stores.base import Receipt
 from perdure.stores.memory import MemoryStore
 from perdure.stores.records import Record
-from perdure.verify import verify
 from tests.threads import History, noise
 
 

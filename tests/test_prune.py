@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from perdure.care.prune import Rule, prune, prune_all
+from perdure.care.verify import verify
 from perdure.checkpointer import Checkpointer, Position
 from perdure.errors import Conflict, InvalidInput, ThreadNotFound
-from perdure.prune import Rule, prune, prune_all
 from perdure.stores import Store
-from perdure.verify import verify
 from tests.test_verify import FIRST, SECOND, checkpoint_id, claim, commit, fork, write
 
 STEPS, KEPT = 30, 10

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure import END, START, App, Graph, Send, State, append, maximum, merge, union
+from perdure.care.verify import verify
 from perdure.checkpointer import Checkpointer
 from perdure.delta import apply, fold
 from perdure.stores import Store
 from perdure.testing import Script
-from perdure.verify import verify
 from tests.conftest import MakeWorld
 from tests.properties import few
 from tests.world import World, eventually

@@ -2,12 +2,12 @@
 
 import pytest
 
+from perdure.care.chronicle import Chronicle, chronicle
+from perdure.care.repair import repair
 from perdure.checkpoint import Checkpoint, Frontier, Task
 from perdure.checkpointer import Position
-from perdure.chronicle import Chronicle, chronicle
 from perdure.contracts import Ended
 from perdure.errors import CheckpointNotFound
-from perdure.repair import repair
 from perdure.starters.histories import HistoryReader
 from perdure.stores import Store
 from perdure.stores.memory import MemoryStore

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from perdure.care.verify import verify
 from perdure.checkpointer import Checkpointer
 from perdure.effects import Effect, arguments_digest
 from perdure.errors import (
@@ -29,7 +30,6 @@ from perdure.stores.redis import server as redis_server
 from perdure.stores.redis import threads as redis_threads
 from perdure.stores.redis.server import Server as Connection
 from perdure.stores.redis_store import RedisStore
-from perdure.verify import verify
 from tests import redis_deaths
 from tests.deeds import Deeds
 from tests.proxy import Proxy

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from perdure.canonical import canonical
+from perdure.care.chronicle import Chronicle, chronicle
+from perdure.care.repair import repair
+from perdure.care.verify import verify
 from perdure.checkpoint import Frontier, Task
 from perdure.checkpointer import Position
-from perdure.chronicle import Chronicle, chronicle
 from perdure.errors import IntegrityError, ThreadNotFound
-from perdure.repair import repair
 from perdure.stores import Store
-from perdure.verify import verify
 from tests.retelling import AT, Retelling, says, to
 from tests.tampering import hands
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from perdure.care.verify import verify
 from perdure.checkpointer import Checkpointer
 from perdure.errors import CheckpointNotFound, ConcurrentModification, IntegrityError
 from perdure.stores import Store, open_store
 from perdure.stores.base import Receipt
 from perdure.stores.sql_store import SqlStore
-from perdure.verify import verify
 from tests import commit_and_die
 from tests.places import Place, behind, dump, opened, run
 from tests.threads import History, checkpoint_id, effect, name, noise

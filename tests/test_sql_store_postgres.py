@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy import event
 
 from perdure.budget import Usage
+from perdure.care.verify import verify
 from perdure.checkpointer import Checkpointer
 from perdure.effects import EffectClass
 from perdure.errors import Refused, StoreUnreachable
 from perdure.stores import open_store
 from perdure.stores.base import CachedResult, Receipt
 from perdure.stores.sql_store import SqlStore
-from perdure.verify import verify
 from tests.places import PostgresPlace, opened, run
 from tests.postgres import Fresh, server
 from tests.threads import History, effect, name, noise

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from perdure.canonical import canonical
+from perdure.care.verify import verify
 from perdure.checkpointer import Checkpointer, Position, snapshot_digest
 from perdure.errors import CheckpointNotFound, Conflict, IntegrityError, ThreadNotFound
 from perdure.stores import Store
 from perdure.stores.base import CachedResult, Receipt, Snapshot, Step
 from perdure.stores.sql_store import SqlStore
-from perdure.verify import verify
 from tests.places import Place, dump, opened, run
 from tests.threads import History, effect, name, noise
 

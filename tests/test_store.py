@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
+from perdure.care.verify import verify
 from perdure.checkpointer import Checkpointer
 from perdure.errors import InvalidInput, StoreOutdated, StoreUnreachable
 from perdure.stores import open_store
@@ -15,7 +16,6 @@ from perdure.stores.base import CachedResult, Receipt
 from perdure.stores.memory import MemoryStore
 from perdure.stores.open import open_existing
 from perdure.stores.sql_store import SqlStore
-from perdure.verify import verify
 from tests.places import Place, PostgresPlace, SqlitePlace, opened
 from tests.postgres import Fresh
 from tests.threads import History, checkpoint_id, effect

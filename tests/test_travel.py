@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import pytest
 
 from perdure import Agent, App, Approval, Budget, State, ToolContext, append, tool
+from perdure.care.verify import verify
 from perdure.effects import Effect
 from perdure.errors import (
     ConcurrentModification,
@@ -23,7 +24,6 @@ from perdure.errors import (
 )
 from perdure.starters.client import Client
 from perdure.testing import Rule, Script, call, say, together
-from perdure.verify import verify
 from tests.conftest import MakeWorld
 from tests.witness import Witness
 from tests.world import World, eventually

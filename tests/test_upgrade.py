@@ -6,6 +6,8 @@ import pytest
 
 from perdure import Agent, App, Sensitive, State, append, upcast
 from perdure.canonical import Json
+from perdure.care.upgrade import Upgraded, upgrade
+from perdure.care.verify import verify
 from perdure.checkpoint import Frontier
 from perdure.checkpointer import Checkpointer
 from perdure.delta import Delta
@@ -15,8 +17,6 @@ from perdure.schema import open_position
 from perdure.security.keyring import Keyring, new_key
 from perdure.stores import Store
 from perdure.stores.memory import MemoryStore
-from perdure.upgrade import Upgraded, upgrade
-from perdure.verify import verify
 from tests.retelling import to
 from tests.threads import History
 

@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 
 from perdure.canonical import canonical
+from perdure.care.verify import Problem, Report, verify
 from perdure.checkpointer import Change, Checkpointer, Position, snapshot_digest
 from perdure.delta import Delta
 from perdure.effects import Effect, arguments_digest
@@ -13,7 +14,6 @@ from perdure.errors import ThreadNotFound
 from perdure.stores import Store
 from perdure.stores.base import CachedResult, EffectRow, Snapshot
 from perdure.stores.memory import MemoryStore
-from perdure.verify import Problem, Report, verify
 from tests.tampering import Hands, forged_snapshot, hands
 
 STEPS = 20  # in each of them a kilobyte is overwritten, so that there are snapshots on the way
@@ -83,7 +83,7 @@ async def problem_of(store: Store, thread_id: str = "") -> Problem:
 
 async def test_a_good_store(three: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the engine wrote verifies, snapshots included; threads are read page by page."""
-    monkeypatch.setattr("perdure.verify._PAGE", 2)
+    monkeypatch.setattr("perdure.care.verify._PAGE", 2)
     report = await verify(three)
     assert (report.threads, report.checkpoints, report.effects, report.problem) == (3, 3 * STEPS, 3, None)
     assert report.snapshots >= 3 * 2

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from perdure.care.verify import verify
 from perdure.stores.redis.keys import place
 from perdure.stores.redis_store import RedisStore
 from perdure.stores.sql_store import SqlStore
-from perdure.verify import verify
 from tests.test_verify import FIRST, SECOND, checkpoint_id, problem_of, write
 
 COLUMNS = (

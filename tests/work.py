@@ -5,17 +5,17 @@ from itertools import product
 from random import Random
 from typing import Any
 
+from perdure.care.prune import Rule, prune
+from perdure.care.verify import verify
 from perdure.checkpoint import Checkpoint
 from perdure.checkpointer import Checkpointer, Position
 from perdure.effects import EffectStatus
 from perdure.errors import ConcurrentModification, PerdureError
-from perdure.prune import Rule, prune
 from perdure.stores.base import CachedResult, Receipt, Store
 from perdure.stores.memory import MemoryStore
 from perdure.testing.conformance.ledger import effect_row
 from perdure.testing.conformance.picture import thread_picture
 from perdure.testing.conformance.writer import BULK, Draft, Writer, add, checkpoint_id, put
-from perdure.verify import verify
 
 NAMES = [f"thread-{n}" for n in range(4)]
 KEYS = ["a", "b", "c"]

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from perdure.approvals import ApprovalRequest
+from perdure.care.verify import verify
 from perdure.contracts import StatusAnswer, TurnResult
 from perdure.examples.orders import verdict
 from perdure.examples.orders.ledger import Entry
@@ -13,7 +14,6 @@ from perdure.examples.orders.parts import Parts
 from perdure.examples.orders.shop import ShopFault
 from perdure.examples.orders.story import ONE_MONITOR, TWO_LAPTOPS
 from perdure.examples.orders.verdict import Check
-from perdure.verify import verify
 
 _AGENT, _APPROVER = "orders", "finance"
 _POLL = 0.1

@@ -6,10 +6,10 @@ The shop knows nothing of Perdure, so its books are a witness. Pure functions: b
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from perdure.care.verify import Report
 from perdure.effects import Effect, undo_key
 from perdure.examples.orders.ledger import Entry, Item, Kind
 from perdure.values import Value
-from perdure.verify import Report
 
 
 class Check(Value):

@@ -52,6 +52,7 @@ class PerdureSaver(BaseCheckpointSaver[int]):
     def __init__(self, url: str, *, serde: SerializerProtocol | None = None) -> None:
         super().__init__(serde=serde)
         self._library = Library(url)  # shared with the copies that ``with_allowlist`` makes
+        self.url = url
 
     def __enter__(self) -> Self:
         return self

@@ -124,7 +124,7 @@ class Store(Protocol):
         """The migrations that have not run yet, oldest first."""
 
     async def cautions(self) -> list[str]:
-        """What the database's configuration can lose, one sentence each; empty where a commit is safe once it returns."""
+        """What the database's configuration can lose, a sentence each; empty where a commit is safe once it returns."""
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -172,7 +172,9 @@ class Store(Protocol):
         """Put back a checkpoint that is missing or damaged, with its snapshot; with ``head`` make it the head (and the
         thread, where that is missing too). One that is there stays, if all is right that its digest covers."""
 
-    async def remove(self, thread_id: str, checkpoint_ids: Sequence[str], roots: Sequence[Snapshot], *, head: str) -> None:
+    async def remove(
+        self, thread_id: str, checkpoint_ids: Sequence[str], roots: Sequence[Snapshot], *, head: str
+    ) -> None:
         """Remove checkpoints for good, with their snapshots, cached results and receipts.
 
         ``roots`` is the whole state at each remaining checkpoint whose parent goes: that one is ``cut`` from then on.
@@ -227,7 +229,7 @@ class Store(Protocol):
         """Record that a call clearly did nothing."""
 
     async def put_receipt(self, thread_id: str, receipt: Receipt, *, head: str = "") -> None:
-        """Record what a call returned; a ledger entry under this key becomes ``done``. The first receipt of a key stays.
+        """Record what a call returned; a ledger entry under this key becomes ``done``. A key's first receipt stays.
 
         Raises ConcurrentModification where ``head`` is given and no longer the thread's head; nothing changes.
         """

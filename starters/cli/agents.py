@@ -50,7 +50,7 @@ async def graph(session: Session, name: GraphName, form: As = None) -> None:
     app = session.app()
     if app is None:
         raise UsageError("Which app?", hint="Name it with --app MODULE:ATTR or PERDURE_APP.")
-    from perdure.drawing import mermaid, terminal
+    from perdure.graphs.drawing import mermaid, terminal
 
     found = app.graph(name)
     flowchart = mermaid(found)

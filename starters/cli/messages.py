@@ -4,11 +4,13 @@ from typing import Annotated, Any
 
 import typer
 
+from perdure.contracts import StatusAnswer, TurnResult
 from perdure.errors import UsageError
 from perdure.starters.cli.checks import check_for_thread, check_state
 from perdure.starters.cli.command import Session, Thread, Token, Wait, command
 from perdure.starters.cli.values import Meta, entries, parsed
-from perdure.starters.cli.waiting import Ended, tell_end
+from perdure.starters.cli.waiting import tell_end
+from perdure.values import Value
 
 AgentName = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name.", show_default=False)]
 Message = Annotated[
@@ -24,13 +26,15 @@ ThreadId = Annotated[
 Tenant = Annotated[str, typer.Option("--tenant", metavar="NAME", help="Whose thread it is.", show_default=False)]
 
 
-class Sent(Ended):
-    """A message that was taken."""
+class Sent(Value):
+    """A message that was taken. With ``--wait`` also how its turn ended, or the status in which it needs a person."""
 
     thread_id: str
     message_id: str
     queued: int
     repeated: bool
+    result: TurnResult | None = None
+    status: StatusAnswer | None = None
 
 
 def register(app: typer.Typer) -> None:

@@ -4,15 +4,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perdure.checkpoint import Ref
-from perdure.contracts import RewindPlan, Rewound
+from perdure.contracts import RewindPlan, Rewound, StatusAnswer, TurnResult
 from perdure.errors import Irrevocable, UsageError
 from perdure.starters.cli import render
 from perdure.starters.cli.checks import check_for_thread, check_state
 from perdure.starters.cli.command import Reason, Session, Thread, Token, Wait, Who, command
 from perdure.starters.cli.messages import ThreadId
 from perdure.starters.cli.values import Adding, Meta, Setting, channels, entries
-from perdure.starters.cli.waiting import Ended, tell_end
+from perdure.starters.cli.waiting import tell_end
+from perdure.values import Value
 
 if TYPE_CHECKING:
     from perdure.canonical import Json
@@ -39,21 +39,26 @@ AsNode = Annotated[
 ]  # fmt: skip
 
 
-class Fork(Ended):
-    """A thread that was forked: from where, where it stands, and which nodes follow."""
+class Fork(Value):
+    """A thread that was forked. With ``--wait`` also how its turn ended, or the status in which it needs a person."""
 
     thread_id: str
     origin_thread: str
     origin_id: str
-    head: Ref
-    next: tuple[str, ...] = ()
-    message_id: str = ""
+    step: int
+    next: tuple[str, ...]
+    message_id: str
+    result: TurnResult | None = None
+    status: StatusAnswer | None = None
 
 
-class Resumed(Ended):
-    """A thread that goes on."""
+class Resumed(Value):
+    """A thread that goes on: its status then. With ``--wait`` how its turn ended, or the status in which it needs a
+    person."""
 
     thread_id: str
+    result: TurnResult | None = None
+    status: StatusAnswer | None = None
 
 
 def register(app: typer.Typer) -> None:

@@ -15,20 +15,15 @@ if TYPE_CHECKING:
     from perdure.starters.client import Client
 
 
-class Ended(Value):
-    """What a command that waited adds to its document: how the turn ended, or the status in which it needs a person."""
-
-    result: TurnResult | None = None
-    status: StatusAnswer | None = None
-
-
-Document = TypeVar("Document", bound=Ended)
+Document = TypeVar("Document", bound=Value)
 
 
 async def tell_end(
     session: Session, client: "Client", thread_id: str, document: Document, message_id: str = ""
 ) -> None:
-    """Wait and tell how it went. Raises TurnFailed or Refused where the turn ended without an answer."""
+    """Wait and tell how it went: the ``result`` of the turn, or the ``status`` in which it needs a person, complete the
+    document. Raises TurnFailed or Refused where the turn ended without an answer.
+    """
     ended = await client.wait(thread_id, message_id)
     if isinstance(ended, StatusAnswer):
         shown = render.status(ended, session.ui_link(thread_id))

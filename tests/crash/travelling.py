@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from perdure.care.verify import verify
 from perdure.contracts import Committed, Rewind, Rewound, UpdateState
-from perdure.verify import verify
 from tests.crash.points import point
 from tests.crash.process import WorkerProcess
 from tests.crash.scene import PATIENCE, Scene

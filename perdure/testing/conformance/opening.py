@@ -2,12 +2,12 @@
 
 import asyncio
 
+from perdure.care.verify import verify
 from perdure.stores.base import CachedResult, Receipt, Store
 from perdure.testing.conformance.ledger import effect_row
 from perdure.testing.conformance.picture import picture
 from perdure.testing.conformance.suite import MakeStore, Suite
 from perdure.testing.conformance.writer import Writer, put
-from perdure.verify import verify
 
 
 class Opening(Suite):

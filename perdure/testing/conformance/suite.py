@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 import pytest
 import pytest_asyncio
 
+from perdure.care.verify import verify
 from perdure.stores.base import Store
-from perdure.verify import verify
 
 MakeStore = Callable[[], Store]
 

@@ -8,8 +8,8 @@ from perdure.errors import IntegrityError
 from perdure.starters.cli.command import Session, Thread, command
 
 if TYPE_CHECKING:
-    from perdure.repair import Repaired
-    from perdure.verify import Problem, Report
+    from perdure.care.repair import Repaired
+    from perdure.care.verify import Problem, Report
 
 SomeThread = Annotated[
     str, typer.Argument(metavar="THREAD", help="Only this thread.", show_default=False)
@@ -20,7 +20,7 @@ Everything = Annotated[bool, typer.Option("--all", help="Also what nothing goes 
 @command
 async def verify(session: Session, thread: SomeThread = "") -> None:
     """Recompute every digest from the root and follow every link; name the first bad row."""
-    from perdure.verify import verify as verified
+    from perdure.care.verify import verify as verified
 
     report = await verified(await session.store(), thread)
     session.out.show(report, _counts(report))
@@ -31,8 +31,8 @@ async def verify(session: Session, thread: SomeThread = "") -> None:
 @command
 async def repair(session: Session, thread: Thread, everything: Everything = False) -> None:
     """Make lost and damaged checkpoints of a thread again, from what Temporal still has of its history."""
-    from perdure.chronicle import chronicle
-    from perdure.repair import repair as repaired
+    from perdure.care.chronicle import chronicle
+    from perdure.care.repair import repair as repaired
     from perdure.starters.histories import read_runs
 
     runs = await read_runs((await session.client()).temporal, thread)

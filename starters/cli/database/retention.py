@@ -11,7 +11,7 @@ from perdure.starters.cli.database.integrity import SomeThread
 from perdure.values import Value
 
 if TYPE_CHECKING:
-    from perdure.prune import Pruned, PruneReport
+    from perdure.care.prune import Pruned, PruneReport
 
 Keep = Annotated[
     int | None,
@@ -39,8 +39,8 @@ async def prune(
     dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Remove old checkpoints for good; the state that they had come to stays."""
-    from perdure.prune import PruneReport, Rule, prune_all
-    from perdure.prune import prune as pruned
+    from perdure.care.prune import PruneReport, Rule, prune_all
+    from perdure.care.prune import prune as pruned
 
     rule = Rule(keep=keep, before=before.replace(tzinfo=UTC) if before else None, branches=branches)
     rule.check()

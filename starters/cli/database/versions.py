@@ -10,7 +10,7 @@ from perdure.errors import Failed, UsageError
 from perdure.starters.cli.command import Session, command
 
 if TYPE_CHECKING:
-    from perdure.upgrade import Left, Progress, Upgraded
+    from perdure.care.upgrade import Left, Progress, Upgraded
 
 OneAgent = Annotated[
     str, typer.Option("--agent", metavar="NAME", help="Only the threads of this agent.", show_default=False)
@@ -22,7 +22,7 @@ _TOLD = 20  # threads of a kind that are listed for people; a document has all
 @command
 async def upgrade(session: Session, agent: OneAgent = "", dry_run: DryRun = False) -> None:
     """Bring the states of all threads at rest to the version that the app's code has."""
-    from perdure.upgrade import upgrade as upgraded
+    from perdure.care.upgrade import upgrade as upgraded
 
     app = session.app()
     if app is None:

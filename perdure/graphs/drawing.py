@@ -7,8 +7,8 @@ it. That way every loop and every branch can be drawn, however many there are.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from perdure.compiled import CompiledGraph
 from perdure.contracts import END, START, NodeSpec
+from perdure.graphs.compiled import CompiledGraph
 
 
 @dataclass(frozen=True)

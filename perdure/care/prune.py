@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 
 from perdure.approvals import stamp
 from perdure.canonical import canonical
+from perdure.care.verify import all_threads
 from perdure.checkpointer import Checkpointer, snapshot_digest
 from perdure.errors import Conflict, IntegrityError, InvalidInput, PerdureError, ThreadNotFound, Unreachable
 from perdure.stores.base import Snapshot, Store
 from perdure.values import Value
-from perdure.verify import all_threads
 
 
 class Rule(Value):

@@ -8,15 +8,15 @@ again: what was pruned on purpose stays away. Snapshots are made again from the 
 from collections.abc import AsyncIterator
 
 from perdure.canonical import canonical
+from perdure.care.chronicle import Chronicle, Written
+from perdure.care.rebuilding import Unprovable, rebuild
+from perdure.care.verify import Problem, verify
 from perdure.checkpoint import Checkpoint
 from perdure.checkpointer import Checkpointer, digest_of, snapshot_digest, step_of
-from perdure.chronicle import Chronicle, Written
 from perdure.delta import Values, apply, fold
 from perdure.errors import CheckpointNotFound, IntegrityError, ThreadNotFound
-from perdure.rebuilding import Unprovable, rebuild
 from perdure.stores.base import Snapshot, Step, Store
 from perdure.values import Value
-from perdure.verify import Problem, verify
 
 _ALL = 2**31 - 1  # checkpoints of a path
 

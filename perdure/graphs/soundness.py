@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 from perdure.contracts import END, START, NodeSpec
 from perdure.errors import DefinitionError
-from perdure.nodes import FunctionNode, ModelNode, ToolsNode
+from perdure.graphs.nodes import FunctionNode, ModelNode, ToolsNode
 
 if TYPE_CHECKING:
-    from perdure.compiled import CompiledGraph
     from perdure.graph import Graph
+    from perdure.graphs.compiled import CompiledGraph
 
 # ── one graph by its own names ───────────────────────────────────────────────────────────────────────────────────
 

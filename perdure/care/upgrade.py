@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from random import SystemRandom
 
 from perdure.app import App
+from perdure.care.verify import all_threads
 from perdure.checkpoint import Frontier, new_id
 from perdure.checkpointer import Change, Checkpointer, Position
 from perdure.errors import ConcurrentModification, PerdureError, Unreachable
@@ -17,7 +18,6 @@ from perdure.schema import Opened, open_position
 from perdure.security.keyring import Keyring
 from perdure.stores.base import Store, ThreadRow
 from perdure.values import Value
-from perdure.verify import all_threads
 
 NODE = "upgrade"  # what such a checkpoint names as its writer
 

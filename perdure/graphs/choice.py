@@ -8,7 +8,7 @@ from typing import Any
 from perdure.canonical import Json
 from perdure.checkpoint import Task
 from perdure.errors import InvalidInput
-from perdure.functions import as_json, failing, seen_as
+from perdure.graphs.functions import as_json, failing, seen_as
 from perdure.state import State
 
 

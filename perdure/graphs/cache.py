@@ -8,7 +8,7 @@ from typing import Any, Literal
 from perdure.canonical import Json
 from perdure.duration import Duration, seconds
 from perdure.errors import DefinitionError
-from perdure.functions import as_json, check_called, seen_as
+from perdure.graphs.functions import as_json, check_called, seen_as
 from perdure.state import State
 
 Key = Callable[[Any, Any], Any]

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from perdure.budget import Budget
 from perdure.canonical import canonical, digest
 from perdure.checkpoint import Task
-from perdure.choice import Router
 from perdure.contracts import START, AgentSpec, Limits, NodeSpec, OnBusy
-from perdure.definition import Definition
 from perdure.errors import NodeGone
-from perdure.nodes import FunctionNode, ModelNode, Node
-from perdure.scope import Scope
-from perdure.soundness import check_flow, check_names
+from perdure.graphs.choice import Router
+from perdure.graphs.definition import Definition
+from perdure.graphs.nodes import FunctionNode, ModelNode, Node
+from perdure.graphs.scope import Scope
+from perdure.graphs.soundness import check_flow, check_names
 from perdure.state import State
 from perdure.tool import Tool
 

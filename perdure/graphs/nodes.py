@@ -7,16 +7,16 @@ from typing import Any, ClassVar, TypedDict
 
 from pydantic import ValidationError
 
-from perdure.cache import Cache
 from perdure.canonical import Json, canonical
 from perdure.checkpoint import Task
-from perdure.choice import Command, Send, Targets, tasks_of
 from perdure.contracts import NodeKind, NodeSpec
-from perdure.definition import CacheScope, ModelDefinition
 from perdure.duration import Duration, seconds
 from perdure.errors import DefinitionError, InvalidInput
-from perdure.functions import NodeContext, Signature, seen_as, signature_of, updates_of
-from perdure.human import Ask, HumanNode, human_node
+from perdure.graphs.cache import Cache
+from perdure.graphs.choice import Command, Send, Targets, tasks_of
+from perdure.graphs.definition import CacheScope, ModelDefinition
+from perdure.graphs.functions import NodeContext, Signature, seen_as, signature_of, updates_of
+from perdure.graphs.human import Ask, HumanNode, human_node
 from perdure.state import State, channels
 from perdure.state import messages as conversation
 from perdure.tool import Tool

@@ -12,8 +12,8 @@ from perdure.canonical import Json, canonical
 from perdure.contracts import NodeKind, NodeSpec
 from perdure.duration import Duration, seconds
 from perdure.errors import DefinitionError, InvalidInput
-from perdure.fitting import fits, item_types
-from perdure.functions import as_json, check_called, failing, json_type, seen_as, updates_of
+from perdure.graphs.fitting import fits, item_types
+from perdure.graphs.functions import as_json, check_called, failing, json_type, seen_as, updates_of
 from perdure.message import Message
 from perdure.questions import MAX_QUESTION, Question
 from perdure.state import State, channels

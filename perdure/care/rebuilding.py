@@ -7,12 +7,12 @@ step is found again by the rules that it was found by, as far as they need nobod
 from collections.abc import Iterator, Sequence
 
 from perdure.canonical import canonical
+from perdure.care.chronicle import Written
 from perdure.checkpoint import Checkpoint, Frontier, Task
 from perdure.checkpointer import Position, digest_of
-from perdure.chronicle import Written
 from perdure.contracts import NODE_OUTCOMES, AgentSpec, Ended
 from perdure.errors import Failed
-from perdure.frontier import Chosen, first, following
+from perdure.graphs.frontier import Chosen, first, following
 
 
 class Unprovable(Failed):

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from perdure.choice import Router, Target, Targets
 from perdure.contracts import END, START
 from perdure.errors import DefinitionError
-from perdure.nodes import FunctionNode, Node, function_node
+from perdure.graphs.choice import Router, Target, Targets
+from perdure.graphs.nodes import FunctionNode, Node, function_node
 from perdure.state import State
 
 if TYPE_CHECKING:
