@@ -11,6 +11,7 @@ from perdure.errors import InvalidInput, PerdureError, TemporalUnreachable, Unre
 from perdure.lease import Lease
 from perdure.starters.connection import Connection
 
+_PARTING = 5.0  # seconds at most in which it is given back
 _RENEWALS = 3  # in the time that a lease holds: one may fail, and a second one
 
 
@@ -31,19 +32,27 @@ class Leases(Connection):
         assert body is not None, "a context manager runs in a task"
         cancelling = body.cancelling()
         renewing = asyncio.create_task(self._renew(thread_id, held.token, seconds, body))
+        lost = False
         try:
             yield held
         except asyncio.CancelledError:
             if not renewing.done() or body.uncancel() > cancelling:  # it was somebody else who cancelled the body
                 raise
-            await renewing  # raises why the lease was lost
+            lost = True
+            await renewing  # raises why
         finally:
             self._tokens.pop(thread_id, None)
-            renewing.cancel()
-            with suppress(asyncio.CancelledError, PerdureError):
-                await renewing
-            with suppress(PerdureError):  # it runs out by itself
-                await self.release_lease(thread_id, token=held.token)
+            if not lost:
+                await self._give_back(thread_id, held.token, renewing)
+
+    async def _give_back(self, thread_id: str, token: str, renewing: "asyncio.Task[None]") -> None:
+        """Best effort: a lease that can't be given back runs out by itself."""
+        renewing.cancel()
+        with suppress(asyncio.CancelledError, PerdureError):
+            await renewing
+        with suppress(PerdureError, TimeoutError):
+            async with asyncio.timeout(_PARTING):
+                await self.release_lease(thread_id, token=token)
 
     async def _renew(self, thread_id: str, token: str, seconds: float, body: "asyncio.Task[object]") -> None:
         """Renew for ever. Where that fails for good, the body is cancelled and the reason raised."""

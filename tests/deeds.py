@@ -5,9 +5,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from perdure.budget import Usage
-from perdure.canonical import canonical
+from perdure.canonical import Json, canonical
 from perdure.checkpoint import new_id
 from perdure.checkpointer import Change, Checkpointer, snapshot_digest
+from perdure.delta import Delta
 from perdure.effects import Effect, EffectClass, EffectStatus, arguments_digest
 from perdure.errors import PerdureError
 from perdure.stores import Store
@@ -223,13 +224,12 @@ class Deeds:
     def _change(self, thread_id: str, source: Any = "step") -> Change:
         self._time += self._random.randrange(3)
         size = self._random.choice([10, 300, 6_000])
-        delta = self._random.choice(
-            [
-                {"text": {"op": "set", "value": noise(size)}}, {"list": {"op": "append", "items": [noise(size)]}},
-                {"ünï\0": {"op": "set", "value": "\0é😀"}}, {},
-            ]
-        )  # fmt: skip
-        metadata = self._random.choice([{}, {}, {"n": 1}, {"n": 1, "m": "x"}, {"n": True}])
+        deltas: list[Delta] = [
+            {"text": {"op": "set", "value": noise(size)}}, {"list": {"op": "append", "items": [noise(size)]}},
+            {"ünï\0": {"op": "set", "value": "\0é😀"}}, {},
+        ]  # fmt: skip
+        labels: list[dict[str, Json]] = [{}, {}, {"n": 1}, {"n": 1, "m": "x"}, {"n": True}]
+        delta, metadata = self._random.choice(deltas), self._random.choice(labels)
         return Change(
             thread_id=thread_id, checkpoint_id=new_id(self._time, self._random), source=source, turn=1, delta=delta,
             metadata=metadata, schema_version=self._random.choice([1, 2]), facts={"f": 1.5},

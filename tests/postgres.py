@@ -41,17 +41,17 @@ fi
 
 
 class Server:
-    """A PostgreSQL server of our own. ``url`` is that of its first database."""
+    """A PostgreSQL server of our own. ``url`` is that of its first database, ``bin`` has its programs."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._process: subprocess.Popen[str] | None = None
         self.url = f"postgresql://postgres@/postgres?host={folder}"
         if os.geteuid() == 0:
             os.chown(folder, _NOBODY, _NOBODY)
-        self._bin = self._binaries()
+        self.bin = self._binaries()
         options = ("--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync")
-        subprocess.run([self._bin / "initdb", "-D", folder / "data", *options], check=True, **self._quietly())
+        subprocess.run([self.bin / "initdb", "-D", folder / "data", *options], check=True, **self._quietly())
 
     def _binaries(self) -> Path:
         """Where the binaries are; a copy where the user that runs them can't reach them."""
@@ -63,20 +63,20 @@ class Server:
             subprocess.run([found / "initdb", "--version"], check=True, **self._quietly())
         except PermissionError:
             for needed in (f"{_PACKAGE}/{_INSTALL}", f"{_PACKAGE}.libs"):
-                shutil.copytree(package.parent / needed, self._folder / "wheel" / needed, symlinks=True)
-            return self._folder / "wheel" / _PACKAGE / _INSTALL / "bin"
+                shutil.copytree(package.parent / needed, self.folder / "wheel" / needed, symlinks=True)
+            return self.folder / "wheel" / _PACKAGE / _INSTALL / "bin"
         return found
 
     def _quietly(self) -> dict[str, Any]:
         user = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-        return {"cwd": self._folder, "stdout": subprocess.DEVNULL, **user}
+        return {"cwd": self.folder, "stdout": subprocess.DEVNULL, **user}
 
     def start(self, **settings: str) -> None:
         """Start the server and wait until it answers. Raises TimeoutError after twenty seconds."""
         chosen = [f"--{name}={value}" for name, value in (_SETTINGS | settings).items()]
-        postgres = [str(self._bin / "postgres"), "-D", str(self._folder / "data"), "-k", str(self._folder), *chosen]
+        postgres = [str(self.bin / "postgres"), "-D", str(self.folder / "data"), "-k", str(self.folder), *chosen]
         self._process = subprocess.Popen(
-            ["sh", "-c", _GUARD, "guard", str(self._folder), *postgres],
+            ["sh", "-c", _GUARD, "guard", str(self.folder), *postgres],
             stdin=subprocess.PIPE, text=True, start_new_session=True, **self._quietly(),
         )  # fmt: skip
         for _ in range(400):

@@ -21,15 +21,30 @@ from perdure.approvals import ApprovalPolicy, ApprovalRequest, CountedDecision, 
 from perdure.budget import Budget, Usage
 from perdure.care.verify import Problem, Report
 from perdure.checkpoint import Checkpoint
-from perdure.contracts import ApprovalsAnswer, LogEntry, Status, StatusAnswer, TurnResult
+from perdure.contracts import (
+    ApprovalsAnswer,
+    Committed,
+    LogEntry,
+    RewindPlan,
+    Rewound,
+    Status,
+    StatusAnswer,
+    TurnResult,
+)
 from perdure.effects import Effect, EffectStatus, Residue
+from perdure.lease import Lease
+from perdure.questions import Question
+from perdure.starters.branches import Stretch, Tree
 from perdure.starters.cli import app as cli
 from perdure.starters.cli.agents import Drawing
 from perdure.starters.cli.approvals import OpenRequest
 from perdure.starters.cli.checkpoints import Blob
 from perdure.starters.cli.database import Migrated
+from perdure.starters.cli.leases import Released
 from perdure.starters.cli.messages import Sent
 from perdure.starters.cli.threads import Cancelled, Closed
+from perdure.starters.cli.travel import Fork, Resumed
+from perdure.starters.entries import HistoryEntry
 from perdure.starters.threads import ThreadSummary
 from perdure.workers.doctor import Check
 from tests.clerk import REPORT, app, holds, script
@@ -42,7 +57,8 @@ START = '{"title": "Tea", "notes": ["one"], "messages": [{"role": "user", "conte
 ESCAPE = "\x1b"
 SHAPES = [
     Sent, TurnResult, Usage, Residue, ThreadSummary, StatusAnswer, LogEntry, Budget, Cancelled, Closed, ApprovalsAnswer,
-    OpenRequest, ApprovalRequest, ApprovalPolicy, CountedDecision, RefusedDecision, Effect, Checkpoint, Blob, Migrated,
+    OpenRequest, ApprovalRequest, ApprovalPolicy, CountedDecision, RefusedDecision, Question, Effect, Checkpoint,
+    HistoryEntry, Tree, Stretch, RewindPlan, Rewound, Committed, Fork, Resumed, Lease, Released, Blob, Migrated,
     Report, Problem, Drawing, Check,
 ]  # fmt: skip
 
@@ -216,9 +232,9 @@ async def test_history(make_world: MakeWorld) -> None:
     """`history` pages through the checkpoints, newest first; its ids are whole, so they can be given to `state`."""
     async with make_world(app, script) as world:
         cli, thread = Cli(world), await paid(world)
-        page = [Checkpoint.model_validate(item) for item in await cli.json("history", thread, "--limit", "2")]
+        page = [HistoryEntry.model_validate(item) for item in await cli.json("history", thread, "--limit", "2")]
         assert page == (await world.client.history(thread))[:2]
-        rest = (await cli("history", thread, "--before", str(page[-1].step), "-o", "jsonl")).lines()
+        rest = (await cli("history", thread, "--before", page[-1].id, "-o", "jsonl")).lines()
         assert [item["step"] for item in rest] == [1, 0]
         shown = (await cli("history", thread)).out
         assert all(checkpoint.id in shown for checkpoint in page)

@@ -15,16 +15,24 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema
+import psycopg
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from perdure.care.verify import verify
 from perdure.contracts import SEARCH_ATTRIBUTES
+from perdure.errors import StoreUnreachable
 from perdure.settings import Settings
 from perdure.starters.cli import app
+from perdure.stores import open_store
+from tests import postgres
+from tests.threads import History
 
 ROOT = Path(__file__).parent.parent
 TEMPORAL = Path(sys.executable).with_name("temporal")
@@ -32,6 +40,7 @@ COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 NAMESPACE_JOB = SERVICES["temporal-namespace"]
+STORE: str = SERVICES["worker"]["environment"]["PERDURE_STORE"]
 
 
 def image_command() -> list[str]:
@@ -135,6 +144,82 @@ def test_commands_exist(command: list[str]) -> None:
         node = node.commands[word]
 
     assert not isinstance(node, TyperGroup)
+
+
+def test_workers_share_a_store_and_can_be_many() -> None:
+    """The store is a server's, the same for the migration; nothing of a worker is there only once."""
+    worker, migrate = SERVICES["worker"], SERVICES["migrate"]
+
+    assert worker["environment"]["PERDURE_STORE"] == migrate["environment"]["PERDURE_STORE"] == STORE
+    assert urlsplit(STORE).hostname in SERVICES
+    assert not {"ports", "container_name"} & worker.keys()
+    assert [mount for mount in worker["volumes"] if not mount.endswith(":ro")] == []
+
+
+def test_image_has_the_drivers_of_its_stores() -> None:
+    """The extras that the Dockerfile installs exist, the compose file's store among them, and the lock has them all."""
+    extras = set(re.findall(r"whl\)\[([a-z,]+)\]", (ROOT / "Dockerfile").read_text())[0].split(","))
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    needed = {Requirement(each).name for extra in extras for each in known[extra]}
+    locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+
+    assert "postgres" in extras
+    assert {"psycopg", "redis"} <= needed <= locked
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[postgres.Server]:
+    """A PostgreSQL server that asks the role of the workers for its password, and has run the job twice."""
+    with postgres.server() as server:
+        access = server.folder / "data" / "pg_hba.conf"
+        access.write_text(f"local all perdure scram-sha-256\n{access.read_text()}")
+        with psycopg.connect(server.url) as connection:
+            connection.execute("SELECT pg_reload_conf()")
+        for password in ("earlier", 'it\'s "the" $one'):
+            run_database_job(server, password)
+        yield server
+
+
+def run_database_job(server: postgres.Server, password: str) -> None:
+    job = SERVICES["perdure-database"]
+    script = ROOT / job["command"][0].lstrip("/")
+    place = {"PGHOST": str(server.folder), "PGUSER": "postgres", "PERDURE_DB_PASSWORD": password}
+    environment = {"PATH": f"{server.bin}:{os.defpath}", **place}
+    assert place.keys() < job["environment"].keys()
+    subprocess.run(["/bin/sh", script], env=environment, check=True, capture_output=True)
+
+
+async def test_database_job_makes_the_store_that_workers_open(
+    database: postgres.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its role may migrate and write, with the password that was set last, and with no other."""
+    url = f"{STORE.replace('@postgres/', '@/')}?host={database.folder}&patience=0"
+    monkeypatch.setenv("PGPASSWORD", "earlier")
+    store = open_store(url)
+    with pytest.raises(StoreUnreachable, match="password authentication failed"):
+        await store.migrate()
+    await store.close()
+
+    monkeypatch.setenv("PGPASSWORD", 'it\'s "the" $one')
+    store = open_store(url)
+    await store.migrate()
+    await History(store).commit({})
+    assert (await verify(store)).checkpoints == 1
+    await store.close()
+
+
+def test_database_job_gives_no_more_than_is_needed(database: postgres.Server) -> None:
+    """The role owns its database and nothing else, and can't make others; nobody else is let in."""
+    with psycopg.connect(database.url) as connection:
+        rights = "rolcanlogin, rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls"
+        role = connection.execute(f"SELECT {rights} FROM pg_roles WHERE rolname = 'perdure'").fetchone()
+        owned = connection.execute(
+            "SELECT datname FROM pg_database JOIN pg_roles ON pg_roles.oid = datdba WHERE rolname = 'perdure'"
+        ).fetchall()
+        others = connection.execute("SELECT has_database_privilege('pg_monitor', 'perdure', 'CONNECT')").fetchone()
+    assert role == (True, False, False, False, False, False)
+    assert owned == [("perdure",)]
+    assert others == (False,)
 
 
 def test_search_attributes_are_those_of_the_contract() -> None:

@@ -1,6 +1,9 @@
 """The four backends through the conformance suite; and random work on each of them against the store in memory."""
 
 import itertools
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -11,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from perdure.errors import PerdureError
+from perdure.errors import InvalidInput, PerdureError
 from perdure.stores import open_store
 from perdure.stores.memory import MemoryStore
+from perdure.stores.open import open_existing
 from perdure.testing.conformance import MakeStore, StoreConformance
+from perdure.testing.conformance.writer import Writer
 from tests.broken_stores import CHECKED
 from tests.properties import brief
 from tests.work import Work
@@ -109,3 +114,50 @@ async def test_the_suite_finds_what_is_wrong(kind: type[MemoryStore]) -> None:
     await check(MemoryStore(), *arguments)
     with pytest.raises((AssertionError, pytest.fail.Exception, PerdureError)):
         await check(kind(), *arguments)
+
+
+# ── stores of others ─────────────────────────────────────────────────────────────────────────────────────────────
+
+ROOT = Path(__file__).parents[1]
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of a language in the page about stores."""
+    page = (ROOT / "docs" / "stores.md").read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+
+
+def package(folder: Path) -> None:
+    """What somebody installs who follows that page: a module with a store, and its entry point."""
+    (folder / "my_store.py").write_text(
+        "from perdure.stores.memory import MemoryStore\n\n\ndef open_my_store(url):\n    return MemoryStore.named(url)\n"
+    )
+    ((entry,),) = [re.findall(r"^(\w+ = .*)$", block, re.MULTILINE) for block in blocks("toml")]
+    installed = folder / "my_store-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: my-store\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text(f"[perdure.stores]\n{entry.replace('"', '')}\n")
+
+
+async def test_an_installed_package_opens_its_own_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its entry point, so that PERDURE_STORE may name such a store; a kind that nobody opens is refused."""
+    with pytest.raises(InvalidInput, match="names no store"):
+        open_store("mystore://place")
+    package(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    store = open_store("mystore://place")
+    await Writer(store, "thread").grow(1)
+    assert await open_existing("mystore://place").thread("thread") is not None
+
+
+def test_the_page_shows_how_to_run_the_suite(tmp_path: Path) -> None:
+    """Its example runs as it is, in a project that has none of our settings for pytest."""
+    package(tmp_path)
+    [example] = blocks("python")
+    (tmp_path / "test_my_store.py").write_text(example)
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-p", "no:cacheprovider", "-k", "commit"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert int(re.findall(r"(\d+) passed", ran.stdout)[0]) > 10

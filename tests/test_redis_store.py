@@ -463,7 +463,7 @@ async def _tampered(store: RedisStore, history: History, tamper: Callable[[], An
     dump = {key: await store._server.ask("DUMP", key) for key in await store._server.keys("*")}
     tamper()
     try:
-        problem = (await verify(store)).problem
+        problem = (await verify(store, history.thread_id)).problem
         named = (problem.table, problem.row) if problem else None
     except IntegrityError as error:
         named = error.table, error.row
@@ -600,15 +600,27 @@ async def test_a_write_can_wait_for_replicas(monkeypatch: pytest.MonkeyPatch) ->
             history = History(store)
             change = history.change({})
             await history.checkpointer.commit(None, change)
-            nobody = RedisStore.from_url(replica.url)
-            assert await nobody.cautions() != []
-            with pytest.raises(StoreUnreachable):
-                await nobody.migrate()
-            await nobody.close()
-        for _ in range(2):  # the second time it is there already, and still not confirmed
+        other = RedisStore.from_url(f"{primary.url}?wait=1")
+        for again in (store, store, other):  # it is there already, and still not confirmed
             with pytest.raises(StoreUnreachable, match="0 of 1 replicas"):
-                await history.checkpointer.commit(None, change)
-        assert len(await store.threads()) == 1  # reading waits for nobody
+                await Checkpointer(again).commit(None, change)
+        assert len(await other.threads()) == 1  # reading waits for nobody
+        await store.close()
+        await other.close()
+
+
+async def test_a_replica_that_takes_over_is_waited_for() -> None:
+    """Until it does, nothing can be written; whoever writes notices a delay."""
+    port = free_port()
+    with server(port=str(port), bind="127.0.0.1", repl_diskless_sync_delay="0"), server() as replica:
+        replica.ask("REPLICAOF", "127.0.0.1", port)
+        store = RedisStore.from_url(replica.url)
+        assert await store.cautions() == ["The server is a replica: nothing can be written here."]
+        writing = asyncio.create_task(store.migrate())
+        await asyncio.sleep(0.3)
+        assert not writing.done()
+        replica.ask("REPLICAOF", "NO", "ONE")
+        assert await writing == ["0001_spine"]
         await store.close()
 
 

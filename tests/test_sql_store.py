@@ -210,7 +210,7 @@ async def test_a_killed_commit_leaves_the_old_head_or_the_new(store: Store, plac
     ran = await asyncio.to_thread(subprocess.run, script, cwd=ROOT, timeout=120, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     killed = int(ran.stdout)
-    assert killed >= 9, "fewer statements than a whole commit has"
+    assert killed >= 8, "fewer statements than a whole commit has"
     new = await picture(copies[killed])
     assert [new[part] != old[part] for part in new] == [True] * 8
     for number, copy in enumerate(copies[:killed]):

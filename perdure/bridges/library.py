@@ -105,7 +105,7 @@ class Library:
                 row = await store.thread(name)
                 if row and row.agent == AGENT:
                     thread = await self.thread(name)
-                    await thread.remove({their_id(c) for c in found if c.thread_id == name})
+                    await thread.remove({their_id(c) for c in await thread.find({"run_id": run_id})})
 
     async def _places(self, thread_id: str | None) -> AsyncIterator[Place]:
         store = await self.store()

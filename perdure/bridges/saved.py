@@ -256,6 +256,10 @@ class SavedThread:
                 yield checkpoint
             last = found[-1] if found else None
             cursor = None if last is None or last.cut or last.parent_thread else last.parent_id
+            if last is not None and last.cut:  # what was before that and was not removed stands by itself
+                async for checkpoint in self._tree():
+                    if their_id(checkpoint) < their_id(last):
+                        yield checkpoint
 
     async def _tree(self) -> AsyncIterator[Checkpoint]:
         everything = [c.model_copy(update={"delta": {}}) async for c in self._store.walk(self.name)]
@@ -303,9 +307,7 @@ def _version(checkpoint: Checkpoint) -> int:
 
 
 def _head_of(rest: Collection[Checkpoint]) -> str:
-    """What becomes the head: the end of a line that goes on from the highest id."""
-    highest = _current(rest)[0].id
-    children = {c.parent_id: c.id for c in rest if not c.cut}
-    while highest in children:
-        highest = children[highest]
-    return highest
+    """What becomes the head: of the ends of lines the one that knows the highest id."""
+    continued = {c.parent_id for c in rest}
+    ends = [c for c in rest if c.id not in continued]
+    return max(ends, key=lambda c: (Facts.of(c).latest or c.id, Facts.of(c).latest)).id

@@ -1,12 +1,15 @@
 """From a URL to a store."""
 
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 from perdure.errors import InvalidInput, StoreUnreachable
 from perdure.stores.base import Store
 
+_GROUP = "perdure.stores"
 _FORMS = "sqlite:///FILE, postgresql://USER:PASSWORD@HOST/DATABASE, redis://HOST/NUMBER, or memory://NAME"
 
 
@@ -15,9 +18,11 @@ def open_store(url: str) -> Store:
 
     ``sqlite:///relative/file`` or ``sqlite:////absolute/file``; ``postgresql://`` (see ``perdure.stores.postgres``);
     ``redis://``, ``rediss://`` or ``unix://`` (see ``perdure.stores.redis_store``); ``memory://name``, which is the
-    same one for everybody in this process. Raises InvalidInput for another kind of URL, and where a driver is missing.
+    same one for everybody in this process. Other kinds are opened by the packages that are installed for them: see
+    docs/stores.md. Raises InvalidInput for a kind that nobody opens, and where a driver is missing.
     """
-    opens = _KINDS.get(urlsplit(url).scheme)
+    kind = urlsplit(url).scheme
+    opens = _KINDS.get(kind) or _installed(kind)
     opened = opens(url) if opens else None
     if opened is None:
         raise InvalidInput(f"{_shown(url)!r} names no store.", hint=f"Use {_FORMS}.")
@@ -72,6 +77,12 @@ def _memory(url: str) -> Store | None:
     from perdure.stores.memory import MemoryStore
 
     return MemoryStore.named(urlsplit(url).netloc)
+
+
+def _installed(kind: str) -> Callable[[str], Store] | None:
+    """What another package opens stores of this kind with: its entry point of this name."""
+    found = entry_points(group=_GROUP, name=kind) if kind else ()
+    return next((cast("Callable[[str], Store]", point.load()) for point in found), None)
 
 
 _KINDS: dict[str, Callable[[str], Store | None]] = {
