@@ -15,8 +15,8 @@ from perdure.checkpointer import Position
 from perdure.contracts import MERGE_STEP, NOT_EXECUTED, Commit, Committed, MergeStep, Part
 from perdure.errors import ConcurrentModification, InvalidInput
 from perdure.message import Message, open_calls
-from perdure.schema import Opened
 from perdure.state import conversations
+from perdure.states.schema import Opened
 
 
 class MergeActivities:

@@ -16,9 +16,9 @@ from perdure.delta import latest_message
 from perdure.effects import task_key
 from perdure.graphs.definition import Definition, ModelDefinition
 from perdure.message import Message
-from perdure.schema import Opened
 from perdure.security.sealing import REDACTED, unseal
 from perdure.state import channels
+from perdure.states.schema import Opened
 from perdure.stores.base import CachedResult, Receipt
 
 _ANSWER = 2_000  # characters of an answer that travel in history for the UI; the state has it whole

@@ -19,7 +19,7 @@ from perdure.effects import task_key
 from perdure.errors import InvalidInput, NodeGone
 from perdure.graphs.nodes import FunctionNode, HumanNode, NodeContext, Returned
 from perdure.questions import MAX_QUESTION, Question
-from perdure.schema import Opened
+from perdure.states.schema import Opened
 from perdure.stores.base import CachedResult, Receipt
 
 

@@ -9,8 +9,8 @@ from perdure.contracts import INLINE, AgentSpec, Commit, Committed, Limits
 from perdure.delta import Delta
 from perdure.errors import Failed, ThreadNotFound, ToolGone
 from perdure.graphs.definition import Definition
-from perdure.schema import Opened, open_position
 from perdure.security.keyring import Keyring
+from perdure.states.schema import Opened, open_position
 from perdure.stores.base import Store
 from perdure.tool import Tool
 

@@ -12,7 +12,7 @@ from perdure.delta import Delta
 from perdure.errors import InvalidInput
 from perdure.graphs.compiled import CompiledGraph
 from perdure.graphs.frontier import CHOOSING, first, following
-from perdure.schema import Opened
+from perdure.states.schema import Opened
 from perdure.stores.base import CachedResult, Receipt
 from perdure.values import Value
 

@@ -35,7 +35,7 @@ from perdure.effects import Effect
 from perdure.errors import Conflict, InDoubt, InvalidInput, Refused, ToolError, ToolGone
 from perdure.failures import bounded
 from perdure.message import ToolCall
-from perdure.schema import Opened
+from perdure.states.schema import Opened
 from perdure.stores.base import CachedResult, EffectRow, Receipt
 from perdure.tool import MAX_OUTPUT, Tool, ToolContext, call_summary
 

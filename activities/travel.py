@@ -27,8 +27,8 @@ from perdure.contracts import (
 )
 from perdure.errors import Conflict, InvalidInput, NodeGone, ThreadNotFound
 from perdure.message import open_calls
-from perdure.schema import Opened
 from perdure.state import Overwrite
+from perdure.states.schema import Opened
 from perdure.stores.base import ThreadRow
 from perdure.travel import rewind_plan, way_back
 

@@ -37,9 +37,9 @@ from perdure.errors import Conflict, DefinitionError, InvalidInput, ThreadClosed
 from perdure.graphs.definition import Definition
 from perdure.lease import Lease
 from perdure.message import Message, ToolCall, open_calls
-from perdure.schema import Opened
 from perdure.security.sealing import redact
 from perdure.state import State, conversations
+from perdure.states.schema import Opened
 from perdure.stores.base import ThreadRow
 from perdure.view import view_of
 

@@ -9,11 +9,12 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from perdure.canonical import Json
-from perdure.channel import Channel, Ephemeral, Sensitive, holds_secret, is_marked
 from perdure.delta import Delta, Operation, Values, apply, merged
 from perdure.errors import DefinitionError, InvalidInput
 from perdure.message import Message
-from perdure.reducers import (
+from perdure.security.sealing import REDACTED
+from perdure.states.channel import Channel, Ephemeral, Sensitive, holds_secret, is_marked
+from perdure.states.reducers import (
     MISSING,
     Overwrite,
     Reducer,
@@ -28,8 +29,7 @@ from perdure.reducers import (
     setting,
     union,
 )
-from perdure.security.sealing import REDACTED
-from perdure.versions import upcast, upcasters
+from perdure.states.versions import upcast, upcasters
 
 __all__ = [
     "Channel", "Ephemeral", "Overwrite", "Reducer", "Sensitive", "State", "add", "append", "channels", "check_updates",

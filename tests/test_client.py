@@ -1,4 +1,4 @@
-"""The Python client where the command line doesn't reach: leases that renew themselves, questions that are asked again."""
+"""The Python client where the command line doesn't reach: leases that renew themselves, questions asked again."""
 
 import asyncio
 import signal
@@ -128,17 +128,17 @@ async def test_a_question_is_asked_again() -> None:
     """A try that gets no answer is followed by another, within the caller's patience; any other error comes at once."""
     tries: list[timedelta] = []
 
-    async def answer(timeout: timedelta) -> str:
-        tries.append(timeout)
+    async def answer(within: timedelta) -> str:
+        tries.append(within)
         if len(tries) < 3:
             raise RPCError("", RPCStatusCode.DEADLINE_EXCEEDED, b"")
         return "here"
 
-    async def never(timeout: timedelta) -> str:
+    async def never(within: timedelta) -> str:
         await asyncio.sleep(0.01)
         raise RPCError("", RPCStatusCode.DEADLINE_EXCEEDED, b"")
 
-    async def wrong(timeout: timedelta) -> str:
+    async def wrong(within: timedelta) -> str:
         raise RPCError("", RPCStatusCode.NOT_FOUND, b"")
 
     assert await ask("t", lambda: insist(answer)) == "here"
@@ -154,9 +154,11 @@ async def test_a_worker_that_stands_still_keeps_nobody_waiting(make_world: MakeW
     answered well before a caller's patience ends."""
     async with make_world(app, script) as world:
         thread = await answered(world)
+        await world.client.close_thread(thread)  # so that no worker has it in memory, and questions go to any of them
+        await world.stands(thread, "closed")
         environment = {**Cli(world).environment, "PERDURE_APP": "tests.clerk:app", "PYTHONPATH": str(ROOT)}
         async with perdure("worker", folder=tmp_path, environment=environment) as program:
-            await program.says("serving")
+            await program.says("worker started")
             program.process.send_signal(signal.SIGSTOP)
             try:
                 took = await asyncio.gather(*(_seconds(world, thread) for _ in range(12)))

@@ -4,6 +4,7 @@ import itertools
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -127,16 +128,24 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 
+MY_STORE = """
+from perdure.stores.memory import MemoryStore
+
+def open_my_store(url):
+    return MemoryStore.named(url)
+"""
+
+
 def package(folder: Path) -> None:
     """What somebody installs who follows that page: a module with a store, and its entry point."""
-    (folder / "my_store.py").write_text(
-        "from perdure.stores.memory import MemoryStore\n\n\ndef open_my_store(url):\n    return MemoryStore.named(url)\n"
-    )
-    ((entry,),) = [re.findall(r"^(\w+ = .*)$", block, re.MULTILINE) for block in blocks("toml")]
+    (folder / "my_store.py").write_text(MY_STORE)
+    [declared] = blocks("toml")
+    points = tomllib.loads(declared)["project"]["entry-points"]
     installed = folder / "my_store-1.0.dist-info"
     installed.mkdir()
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: my-store\nVersion: 1.0\n")
-    (installed / "entry_points.txt").write_text(f"[perdure.stores]\n{entry.replace('"', '')}\n")
+    lines = [line for group in points for line in (f"[{group}]", *map("=".join, points[group].items()))]
+    (installed / "entry_points.txt").write_text("\n".join(lines))
 
 
 async def test_an_installed_package_opens_its_own_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

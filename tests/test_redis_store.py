@@ -615,7 +615,7 @@ async def test_a_replica_that_takes_over_is_waited_for() -> None:
     with server(port=str(port), bind="127.0.0.1", repl_diskless_sync_delay="0"), server() as replica:
         replica.ask("REPLICAOF", "127.0.0.1", port)
         store = RedisStore.from_url(replica.url)
-        assert await store.cautions() == ["The server is a replica: nothing can be written here."]
+        assert (await store.cautions())[-1] == "The server is a replica: nothing can be written here."
         writing = asyncio.create_task(store.migrate())
         await asyncio.sleep(0.3)
         assert not writing.done()

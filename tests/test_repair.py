@@ -10,6 +10,7 @@ from perdure.care.repair import repair
 from perdure.care.verify import verify
 from perdure.checkpoint import Frontier, Task
 from perdure.checkpointer import Position
+from perdure.contracts import INLINE
 from perdure.errors import IntegrityError, ThreadNotFound
 from perdure.stores import Store
 from tests.retelling import AT, Retelling, says, to
@@ -183,7 +184,7 @@ async def test_a_head_that_can_not_be_made_again(any_store: Store) -> None:
     here = await thread.asks()
     await thread.opens("left behind")
     await thread.rewinds(here)
-    last = await thread.opens("x" * 20_000)
+    last = await thread.opens("x" * (INLINE + 1_000))
     await lost(any_store, thread, last.ref.id)
     done = await repair(any_store, thread.told())
     assert [(missed.id, missed.step) for missed in done.missed] == [(last.ref.id, last.ref.step)]
@@ -207,7 +208,7 @@ async def test_a_long_delta_is_lost(any_store: Store) -> None:
     """What was too long for the history is named; what comes after it can't be made again either."""
     thread = Retelling(any_store)
     await thread.opens()
-    long = await thread.asks("x" * 20_000, calls=1)
+    long = await thread.asks("x" * (INLINE + 1_000), calls=1)
     after = await thread.calls_tool()
     await lost(any_store, thread, long.ref.id, after.ref.id)
     done = await repair(any_store, thread.told())

@@ -16,11 +16,11 @@ from perdure.checkpoint import Ref
 from perdure.checkpointer import Change, Checkpointer, Position
 from perdure.delta import Delta, Values, apply, fold
 from perdure.errors import DefinitionError, InvalidInput, SchemaTooNew, SchemaTooOld, UpcastFailed
-from perdure.schema import Opened, open_position
 from perdure.security.keyring import Keyring, new_key
 from perdure.state import channels
+from perdure.states.schema import Opened, open_position
+from perdure.states.versions import upcasters
 from perdure.stores.memory import MemoryStore
-from perdure.versions import upcasters
 from tests.properties import texts, thorough, values, words
 
 keys = Keyring.parse(new_key())

@@ -36,11 +36,11 @@ from perdure.checkpointer import Position
 from perdure.delta import Delta, Values, apply, fold, growth, latest_message
 from perdure.errors import DefinitionError, InvalidInput, KeyMissing, UpcastFailed
 from perdure.logging import configure_logging
-from perdure.schema import Opened, open_position
 from perdure.security.keyring import Keyring, new_key
 from perdure.security.sealing import SEALED, redact, unseal
 from perdure.settings import Settings
 from perdure.state import channels, materialise, needs_keys, reduce_updates, upcast
+from perdure.states.schema import Opened, open_position
 from perdure.stores.base import Receipt
 from perdure.testing import Rule, Script, call, say, together
 from perdure.view import StateView

@@ -13,8 +13,8 @@ from perdure.checkpointer import Checkpointer
 from perdure.delta import Delta
 from perdure.errors import AgentNotFound, KeyMissing, StoreUnreachable
 from perdure.lease import Lease
-from perdure.schema import open_position
 from perdure.security.keyring import Keyring, new_key
+from perdure.states.schema import open_position
 from perdure.stores import Store
 from perdure.stores.memory import MemoryStore
 from tests.retelling import to

@@ -111,7 +111,7 @@ def everything(saver: BaseCheckpointSaver[Any], namespace: str = "") -> list[Che
 
 
 @given(CALLS, IDS, st.sampled_from([{}, {"source": "loop"}, {"run_id": "run-1"}, {"run_id": "run-2", "step": 3}]))
-@__import__("hypothesis").settings(thorough, max_examples=1500, derandomize=False)
+@__import__("hypothesis").settings(thorough, max_examples=3000, derandomize=False)
 def test_it_answers_as_in_memory(calls: list[Put | Writes], some: str, filter: Filter) -> None:
     """Lists, filters, pages, single checkpoints and the latest, after any puts; and the store is whole."""
     url, theirs = f"memory://calls-{next(NUMBERS)}", InMemorySaver()
@@ -131,7 +131,7 @@ def test_it_answers_as_in_memory(calls: list[Put | Writes], some: str, filter: F
 
 
 @given(CALLS, CALLS)
-@__import__("hypothesis").settings(thorough, max_examples=1500, derandomize=False)
+@__import__("hypothesis").settings(thorough, max_examples=3000, derandomize=False)
 def test_what_is_removed_is_gone_and_nothing_else(calls: list[Put | Writes], more: list[Put | Writes]) -> None:
     """A run's checkpoints go; the others stay as they were but for their parents, and whatever is put goes on."""
     url, theirs = f"memory://calls-{next(NUMBERS)}", InMemorySaver()

@@ -7,7 +7,7 @@ They are receipts, whose keys begin with the checkpoint's id: they are copied an
 import json
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from langgraph.checkpoint.base import writes_sort_key
@@ -35,8 +35,8 @@ async def put_writes(store: Store, name: str, checkpoint_id: str, writes: Sequen
     if not writes:
         return 0
     task = writes[0].task
-    there = {write.place: write for write in await read_writes(store, name, checkpoint_id, task)}
-    new = [write for write in writes if write.place not in there or (write.place < 0 and write != there[write.place])]
+    there = await read_writes(store, name, checkpoint_id, task)
+    new = [write for write in _counting([*there, *writes]) if write not in there]
     if not new:
         return 0
     result = {"path": new[0].path, "writes": [[write.place, write.channel, write.value] for write in new]}
@@ -49,11 +49,18 @@ async def put_writes(store: Store, name: str, checkpoint_id: str, writes: Sequen
 async def read_writes(store: Store, name: str, checkpoint_id: str, task: str = "") -> list[Write]:
     """The writes that count, of all tasks or of one, in the order in which a step applies them."""
     prefix = f"{checkpoint_id}/{task}/" if task else f"{checkpoint_id}/"
-    counting: dict[tuple[str, int], Write] = {}
+    found: list[Write] = []
     for key, result in (await store.receipts_under(name, prefix)).items():
         of_task = key.removeprefix(f"{checkpoint_id}/").rpartition("/")[0]
         stored = json.loads(result)
-        for place, channel, value in stored["writes"]:
-            if place < 0 or (of_task, place) not in counting:
-                counting[of_task, place] = Write(of_task, stored["path"], place, channel, value)
-    return sorted(counting.values(), key=lambda write: writes_sort_key(write.path, write.task, write.place))
+        found += [Write(of_task, stored["path"], *write) for write in stored["writes"]]
+    return sorted(_counting(found), key=lambda write: writes_sort_key(write.path, write.task, write.place))
+
+
+def _counting(writes: Iterable[Write]) -> list[Write]:
+    """Those that count of these, which are in the order of their time."""
+    counting: dict[tuple[str, int], Write] = {}
+    for write in writes:
+        if write.place < 0 or (write.task, write.place) not in counting:
+            counting[write.task, write.place] = write
+    return list(counting.values())

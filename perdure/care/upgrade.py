@@ -14,8 +14,8 @@ from perdure.checkpoint import Frontier, new_id
 from perdure.checkpointer import Change, Checkpointer, Position
 from perdure.errors import ConcurrentModification, PerdureError, Unreachable
 from perdure.lease import Lease
-from perdure.schema import Opened, open_position
 from perdure.security.keyring import Keyring
+from perdure.states.schema import Opened, open_position
 from perdure.stores.base import Store, ThreadRow
 from perdure.values import Value
 

@@ -104,8 +104,8 @@ class Server:
             return []
         if not self._wait:
             return await self._send(commands)
-        # For all that was written before, so also where this is sent again and changes nothing any more; half as long as
-        # an answer may take, so that the answer comes.
+        # WAIT is about all that was written before it: so it also counts where this is sent again and changes nothing
+        # any more. Half as long as an answer may take, so that the answer comes.
         *answers, replicas = await self._send([*commands, ("WAIT", self._wait, round(_SECONDS * 500))])
         self._check_replicas(replicas)
         return answers

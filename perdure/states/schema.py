@@ -11,11 +11,11 @@ from perdure.canonical import Json
 from perdure.checkpointer import Position
 from perdure.delta import Delta, Operation, Values, apply, same
 from perdure.errors import InvalidInput, UpcastFailed
-from perdure.reducers import OVERWRITE, overwrites, overwriting, setting
 from perdure.security.keyring import Keyring
 from perdure.security.sealing import Sealer, finds_its_place, is_sealed, unseal
 from perdure.state import State, channels, check_updates, materialise, needs_keys, recorded, reduce_updates
-from perdure.versions import upcast_values, upcasters
+from perdure.states.reducers import OVERWRITE, overwrites, overwriting, setting
+from perdure.states.versions import upcast_values, upcasters
 
 
 class Opened:

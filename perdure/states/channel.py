@@ -17,7 +17,8 @@ from perdure.canonical import Json, canonical
 from perdure.delta import Operation, apply, diff
 from perdure.errors import DefinitionError, InvalidInput
 from perdure.message import Message, Remove
-from perdure.reducers import (
+from perdure.security.sealing import Shape, looks_sealed
+from perdure.states.reducers import (
     MISSING,
     OVERWRITE,
     Reducer,
@@ -30,7 +31,6 @@ from perdure.reducers import (
     replacing,
     setting,
 )
-from perdure.security.sealing import Shape, looks_sealed
 
 _SECRETS = (Secret, SecretStr, SecretBytes)
 
