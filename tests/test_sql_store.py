@@ -205,7 +205,7 @@ async def test_a_killed_commit_leaves_the_old_head_or_the_new(store: Store, plac
     await store.close()
     old = await picture(place)
 
-    copies = [place.copy() for _ in range(16)]
+    copies = [place.copy() for _ in range(12)]
     script = [sys.executable, "-m", "tests.commit_and_die", *(copy.url for copy in copies)]
     ran = await asyncio.to_thread(subprocess.run, script, cwd=ROOT, timeout=120, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
