@@ -16,7 +16,7 @@ from perdure.wire import data_converter
 from perdure.workers.embedded import TUNING
 from tests.places import Place, PostgresPlace, SqlitePlace
 from tests.postgres import Fresh, databases
-from tests.valkey import stores
+from tests.valkey import Server, server, stores
 from tests.world import TEMPORAL, World, search_attributes, world
 
 MakeWorld = Callable[..., AbstractAsyncContextManager[World]]
@@ -64,6 +64,23 @@ def redis_url() -> Iterator[Callable[[], str]]:
     """Makes Redis stores: each ``redis_url()`` is the URL of another one, which is empty and has not been migrated."""
     with stores() as fresh:
         yield fresh
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Server]:
+    """A Valkey server of our own, which tests may empty, reconfigure and damage."""
+    with server() as own:
+        yield own
+
+
+@pytest_asyncio.fixture
+async def valkey_url(valkey: Server) -> str:
+    """That server with nothing on it but an empty store that has its schema."""
+    valkey.ask("FLUSHALL")
+    store = open_store(valkey.url)
+    await store.migrate()
+    await store.close()
+    return valkey.url
 
 
 @pytest_asyncio.fixture(params=["memory", "sqlite", "postgres", "redis"])

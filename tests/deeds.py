@@ -6,6 +6,7 @@ from typing import Any
 
 from perdure.budget import Usage
 from perdure.canonical import Json, canonical
+from perdure.care.verify import verify
 from perdure.checkpoint import new_id
 from perdure.checkpointer import Change, Checkpointer, snapshot_digest
 from perdure.delta import Delta
@@ -13,7 +14,9 @@ from perdure.effects import Effect, EffectClass, EffectStatus, arguments_digest
 from perdure.errors import PerdureError
 from perdure.stores import Store
 from perdure.stores.base import CachedResult, EffectRow, Receipt, Snapshot, Step, ThreadRow
-from tests.threads import noise
+from perdure.stores.memory import MemoryStore
+from tests.threads import History, noise
+from tests.twins import Twins, picture
 
 _THREADS = [f"t{number}" for number in range(6)] + ["ünï:code}x"]
 _CLASSES: list[EffectClass] = ["read", "idempotent", "compensable", "irreversible"]
@@ -234,3 +237,26 @@ class Deeds:
             thread_id=thread_id, checkpoint_id=new_id(self._time, self._random), source=source, turn=1, delta=delta,
             metadata=metadata, schema_version=self._random.choice([1, 2]), facts={"f": 1.5},
         )  # fmt: skip
+
+
+def payment(history: History, key: str = "k", effect: Any = "irreversible") -> EffectRow:
+    """An effect on the thread's head."""
+    assert history.head is not None
+    at = history.head.ref
+    entry = Effect(key=key, tool="pay", effect=effect, turn=1, step=at.step, index=0, checkpoint_id=at.id)
+    seen = arguments_digest("pay", b"{}")
+    return EffectRow(thread_id=history.thread_id, entry=entry, arguments=b"{}", arguments_digest=seen)
+
+
+async def same_deeds(store: Store, seed: int, deeds: int) -> None:
+    """Have a store and one in memory do the same by chance; everything they say and hold must be the same too."""
+    memory = MemoryStore()
+    twins: Any = Twins(memory, store)
+    work = Deeds(twins, seed)
+    await work.do(deeds)
+    assert work.refused > deeds / 10
+    assert len(await picture(twins)) > 3
+    one, other = await verify(memory), await verify(store)
+    assert one.problem is other.problem is None
+    assert one.model_copy(update={"store": other.store}) == other
+    assert (await memory.sizes())["rows"] == (await store.sizes())["rows"]

@@ -165,7 +165,6 @@ async def test_a_worker_that_stands_still_keeps_nobody_waiting(make_world: MakeW
             finally:
                 program.process.send_signal(signal.SIGCONT)
         assert max(took) < 25, took
-        print("took", took)
 
 
 async def _seconds(world: World, thread: str) -> float:

@@ -6,6 +6,7 @@ import operator
 import sqlite3
 import subprocess
 import sys
+import types
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -253,6 +254,19 @@ print(graph.invoke({{"messages": [("user", "Where to?")]}}, on("trip"))["spent"]
     assert (done.stdout, done.stderr) == ("13\n", "")
     with PerdureSaver(f"sqlite:///{tmp_path}/store.db") as saver:
         assert travel(saver).invoke(Command(resume="yes"), on("trip"))["approved"] == "yes"
+
+
+def test_the_page_about_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph of docs/langgraph.md runs as it stands there."""
+    page = (Path(__file__).parents[1] / "docs" / "langgraph.md").read_text("utf-8")
+    code, graph = page.split("```python\n")[1].split("```")[0], {"__name__": "page"}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "page", types.ModuleType("page"))
+    exec(compile(code, "docs/langgraph.md", "exec"), graph)
+    with PerdureSaver(f"sqlite:///{tmp_path}/threads.db") as saver:
+        found = saver.get_tuple(on("trip-1"))
+    assert found is not None
+    assert found.checkpoint["channel_values"]["visited"] == ["home", "city 1"]
 
 
 async def test_a_thread_of_perdures_own_is_left_alone(saver: PerdureSaver, url: str) -> None:

@@ -55,7 +55,7 @@ class Writes(NamedTuple):
 IDS = st.sampled_from([f"1f000000-0000-6000-8000-00000000000{number}" for number in range(6)])
 NAMESPACES = st.sampled_from(["", "", "sub:1"])
 RUNS = st.sampled_from(["run-1", "run-2"])
-ITEMS = st.sampled_from(["a", 1, {"id": "m1"}, {"id": "m2"}, {"id": "m1", "more": 2}, None, {3}])
+ITEMS = st.sampled_from(["a", 1, True, {"id": "m1"}, {"id": "m2"}, {"id": "m1", "more": 2}, None, {3}])
 VALUES = st.dictionaries(
     st.sampled_from(["messages", "$odd", "total"]),
     st.lists(ITEMS, max_size=3) | st.integers(0, 3) | st.dictionaries(st.sampled_from("abc"), ITEMS),

@@ -108,6 +108,22 @@ async def test_a_commit_without_its_parent_changes_nothing(store: Store, place: 
     assert dump(place) == before
 
 
+async def test_a_commit_that_is_there_changes_nothing(store: Store, place: Place) -> None:
+    """Also where the head went back to its parent, so that it would fit once more; with other content it is refused."""
+    history = History(store)
+    root = await history.commit({})
+    change = history.change({"n": {"op": "set", "value": 1}})
+    await Checkpointer(store).commit(root, change)
+    ((head,),) = run(place, "SELECT checkpoint_id FROM checkpoints WHERE step = 0")
+    run(place, "UPDATE threads SET head_id = ?", head)
+    before = dump(place)
+    await Checkpointer(store).commit(root, change)
+    with pytest.raises(ConcurrentModification, match="other content") as refused:
+        await Checkpointer(store).commit(root, change.model_copy(update={"turn": 7}))
+    assert (refused.value.expected, refused.value.actual) == (root.ref.id, root.ref.id)
+    assert dump(place) == before
+
+
 @pytest.mark.parametrize("what", ["claim", "receipt", "finish"])
 async def test_a_call_waits_for_a_commit_under_way(what: str, store: Store, place: Place) -> None:
     """Somebody is about to move the head: a call of the step before waits for the outcome, and comes too late."""

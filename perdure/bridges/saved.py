@@ -284,11 +284,9 @@ def _is_same(known: Saved, values: Values, facts: Facts, put: Put) -> bool:
     mine, _ = metadata_of(put.metadata)
     theirs = {key: value for key, value in known.checkpoint.metadata.items() if key != REPLACES}
     stands = Facts.of(known.checkpoint)
-    return (
-        canonical(values) == canonical(known.values)
-        and canonical(mine) == canonical(theirs)
-        and (facts.ts, facts.updated, facts.metadata) == (stands.ts, stands.updated, stands.metadata)
-    )
+    parent = known.checkpoint.parent_id or "" if stands.parent is None else stands.parent
+    now = [values, mine, put.parent, facts.ts, facts.updated, facts.metadata]
+    return canonical(now) == canonical([known.values, theirs, parent, stands.ts, stands.updated, stands.metadata])
 
 
 def _current(checkpoints: Collection[Checkpoint]) -> list[Checkpoint]:

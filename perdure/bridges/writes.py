@@ -36,7 +36,8 @@ async def put_writes(store: Store, name: str, checkpoint_id: str, writes: Sequen
         return 0
     task = writes[0].task
     there = await read_writes(store, name, checkpoint_id, task)
-    new = [write for write in _counting([*there, *writes]) if write not in there]
+    known = {canonical(list(write)) for write in there}  # as bytes: 1 and True are equal in Python
+    new = [write for write in _counting([*there, *writes]) if canonical(list(write)) not in known]
     if not new:
         return 0
     result = {"path": new[0].path, "writes": [[write.place, write.channel, write.value] for write in new]}

@@ -194,9 +194,7 @@ class Store(Protocol):
     async def ancestor(self, thread_id: str, checkpoint_id: str, step: int) -> Checkpoint | None:
         """The ancestor (or the checkpoint itself) of this step, across forks; reads no deltas on the way."""
 
-    async def find(
-        self, metadata: Mapping[str, Json], *, thread_id: str = "", limit: int = 100
-    ) -> list[Checkpoint]:
+    async def find(self, metadata: Mapping[str, Json], *, thread_id: str = "", limit: int = 100) -> list[Checkpoint]:
         """Checkpoints with all of these entries in their metadata, the newest first; of all threads, or of one."""
 
     def walk(self, thread_id: str) -> AsyncIterator[Checkpoint]:

@@ -23,8 +23,8 @@ async def commit(tx: Transaction, step: Step) -> bool:
         raise refusals.head_moved(step, await head_of(tx, c.thread_id))
     orphan = int(c.parent_id is None or c.cut)
     if not await tx.run("add_checkpoint", **values, orphan=orphan):
+        await tx.connection.rollback()  # the head stays
         if await _is_there(tx, step):
-            await tx.connection.rollback()
             return False
         raise refusals.no_parent(step)
     await add_labels(tx, values, c.metadata)
