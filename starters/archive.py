@@ -116,7 +116,7 @@ class Archive:
                     found.append(checkpoint)
                 if len(found) == limit:
                     break
-        left = await self._left(row, found) if all_branches or before else set()
+        left = await self._left(row, found) if all_branches or (end and not await self._rests_on(row, end)) else set()
         return await self._entries(found, left)
 
     async def find(self, metadata: Mapping[str, Json], *, thread_id: str = "", limit: int = 100) -> list[Checkpoint]:
@@ -183,6 +183,11 @@ class Archive:
             )
             for checkpoint in found
         ]  # fmt: skip
+
+    async def _rests_on(self, row: "ThreadRow", checkpoint: Checkpoint) -> bool:
+        """Whether the checkpoint is on the head's line, and with it all that came before."""
+        there = await self._store.ancestor(row.thread_id, row.head_id, checkpoint.step)
+        return there is not None and there.id == checkpoint.id
 
     async def _left(self, row: "ThreadRow", found: list[Checkpoint]) -> set[str]:
         """Those of them that are not on the head's line."""

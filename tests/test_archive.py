@@ -1,7 +1,7 @@
 """Threads as the store has them: histories across branches and forks, trees, differences, metadata."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from perdure.starters.archive import Archive
 from perdure.starters.branches import Stretch, Tree
 from perdure.starters.cli import render
 from perdure.starters.cli.output import Format, Output
+from perdure.stores.base import Store
 from perdure.stores.memory import MemoryStore
 from tests.lines import Line
 
@@ -70,6 +71,8 @@ async def test_a_history_is_the_heads_line(archive: Archive, line: Line) -> None
     assert {entry.id for entry in entries if not entry.left} == {back, second, first}
     assert [entry.step for entry in entries] == [3, 2, 2, 1, 0]
     assert await page(archive, line, all_branches=True, limit=2) == [entry.id for entry in entries[:2]]
+    older = await archive.history(line.thread_id, limit=20, before=left[1], where={})
+    assert [(entry.id, entry.left) for entry in older] == [(left[0], True), (second, False), (first, False)]
 
 
 async def test_pages(archive: Archive, line: Line) -> None:
@@ -229,7 +232,8 @@ async def test_a_difference(archive: Archive, line: Line, printed: Print) -> Non
     two = await line.put(
         {
             "title": {"op": "set", "value": "Coffee"}, "old": {"op": "set", "value": [2]},
-            "messages": {"op": "messages", "put": [message]}, "ticks": {"op": "set", "value": {"a/b": 1}},
+            "role": {"op": "set", "value": [{"role": "x"}, 0, None]}, "ticks": {"op": "set", "value": {"a/b": 1}},
+            "messages": {"op": "messages", "put": [message]},
         }
     )  # fmt: skip
     found = await archive.diff((line.thread_id, one), (line.thread_id, "head"))
@@ -241,9 +245,14 @@ async def test_a_difference(archive: Archive, line: Line, printed: Print) -> Non
     assert sorted(shown[1:]) == sorted(
         [
             "title", '~ "Tea" → "Coffee"', "old", "- [0] 1", "ticks", '+ {"a/b": 1}',
-            "messages", '+ [{"content": "Good\\nday.", "id": "m1", "role": "assistant"}]',
+            "role", '+ [{"role": "x"}, 0, null]',
+            "messages", "+ [0] assistant: Good day.",
         ]
     )  # fmt: skip
+    await line.put({"messages": {"op": "set", "value": [message | {"id": "m2"}]}})
+    other = await archive.diff((line.thread_id, two), (line.thread_id, "head"))
+    assert [operation["path"] for operation in other.patch] == ["/messages/0/id"]
+    assert printed(render.difference(other))[0].endswith("are the same, but for the ids of messages.")
     same = await archive.diff((line.thread_id, one), (line.thread_id, "0"))
     assert same.patch == []
     assert printed(render.difference(same)) == [f"step 0 …{one[-8:]} and step 0 …{one[-8:]} are the same."]
@@ -261,3 +270,42 @@ async def test_a_fork_and_its_origin(archive: Archive, line: Line, printed: Prin
     assert shown[0].startswith(f"from step 0 …{one[-8:]} of {line.thread_id} to step 2 …")
     assert shown[0].endswith(f" of {fork.thread_id}")
     assert sorted(shown[1:]) == ["+ [1] assistant: Good day.", "messages", "title", '~ "Tea" → "Cake"']
+
+
+# ── what it costs ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Counted:
+    """A store that counts what it is asked."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        self.asked.append(name)
+        return getattr(self._store, name)
+
+
+@pytest.mark.parametrize("length", [20, 1_000])
+async def test_a_page_costs_the_same_however_long_the_thread(
+    url: str, line: Line, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    """A page, a state, a step: the same few questions at 20 and at 1,000 checkpoints; a turn a few more, by halving."""
+    counted = Counted(line.store)
+    monkeypatch.setattr("perdure.stores.open.open_existing", lambda url: counted)
+    archive = Archive(Settings(store=url))
+    for number in range(length):
+        await (line.say("go") if number % 2 == 0 else line.answer())
+
+    async def asked(question: Awaitable[object]) -> list[str]:
+        counted.asked.clear()
+        await question
+        return list(counted.asked)
+
+    page = archive.history(line.thread_id, limit=20, where={})
+    assert await asked(page) == ["thread", "path", "effects"]
+    page = archive.history(line.thread_id, limit=5, before="7", where={})
+    assert await asked(page) == ["thread", "checkpoint", "ancestor", "path", "ancestor", "effects"]
+    assert await asked(archive.state(line.thread_id, "head~3")) == ["thread", "checkpoint", "ancestor", "line"]
+    assert len(await asked(archive.checkpoint(line.thread_id, "turn:3"))) <= 13

@@ -256,6 +256,26 @@ print(graph.invoke({{"messages": [("user", "Where to?")]}}, on("trip"))["spent"]
         assert travel(saver).invoke(Command(resume="yes"), on("trip"))["approved"] == "yes"
 
 
+def test_a_process_that_forks(tmp_path: Path) -> None:
+    """A saver that was used before goes on in the child and in the parent, and both end."""
+    program = f"""
+import os
+from tests.travellers import Command, on, travel
+from perdure.bridges.langgraph import PerdureSaver
+graph = travel(PerdureSaver("sqlite:///{tmp_path}/store.db"))
+graph.invoke({{"messages": [("user", "Where to?")]}}, on("trip"))
+child = os.fork()
+print(graph.invoke(Command(resume="child" if not child else "parent"), on("trip"))["approved"], flush=True)
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program], capture_output=True, text=True, timeout=60,
+        check=True, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    assert (sorted(done.stdout.split()), done.stderr) == (["child", "parent"], "")
+
+
 def test_the_page_about_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The graph of docs/langgraph.md runs as it stands there."""
     page = (Path(__file__).parents[1] / "docs" / "langgraph.md").read_text("utf-8")

@@ -237,7 +237,9 @@ async def test_its_health_says_what_is_wrong(tmp_path: Path, model: ModelServer)
             assert await worker.ends(signal.SIGTERM) == 0
     assert worker.out == ""
     told = [json.loads(line) for line in worker.err.splitlines()]
-    assert [line["event"] for line in told if line["logger"] == "perdure.worker"] == [
+    caution, *events = [line for line in told if line["logger"] == "perdure.worker"]
+    assert (caution["level"], caution["store"]) == ("warning", site.settings.store)
+    assert [line["event"] for line in events] == [
         "worker started", "worker stops", "worker stopped",
     ]  # fmt: skip
 

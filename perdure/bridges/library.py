@@ -1,6 +1,7 @@
 """All LangGraph threads of a store: which there are, and what is done to them as a whole."""
 
 import asyncio
+import os
 import weakref
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -30,18 +31,27 @@ class Library:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
         self._loop = OwnLoop()
-        self._opened = _Opened(url)
+        self._opened = _Opened(self.url)
         # Nobody has to think of closing a saver: the store is closed when nobody has the saver any more.
         weakref.finalize(self, _close, self._loop, self._opened)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run it in the store's loop, blocking the caller."""
-        return self._loop.run(work)
+        return self._own_loop().run(work)
 
     async def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         """Run it in the store's loop, from the caller's."""
-        return await self._loop.wait_for(work)
+        return await self._own_loop().wait_for(work)
+
+    def _own_loop(self) -> OwnLoop:
+        if self._process != os.getpid():  # this is a fork: neither the thread nor the connections came along
+            self._begin()
+        return self._loop
 
     def close(self) -> None:
         """Let go of the store; the next call opens it again."""

@@ -29,7 +29,7 @@ class OwnLoop:
         with self._changing:
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None
-        if loop is None or thread is None:
+        if loop is None or thread is None or not thread.is_alive():  # a thread doesn't come along into a fork
             last.close()
             return
         done = asyncio.run_coroutine_threadsafe(last, loop)

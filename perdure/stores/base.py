@@ -153,7 +153,8 @@ class Store(Protocol):
         """
 
     async def copy_thread(self, source: str, target: str) -> None:
-        """Copy all checkpoints, snapshots and receipts, under the same ids. Effects, results and leases stay.
+        """Copy all checkpoints, snapshots and receipts, under the same ids. Effects, results and leases stay; the copy
+        begins a lineage of its own.
 
         Raises ThreadNotFound, or Conflict where the target exists; nothing changes.
         """
@@ -179,7 +180,8 @@ class Store(Protocol):
 
         ``roots`` is the whole state at each remaining checkpoint whose parent goes: that one is ``cut`` from then on.
         ``head`` is the head afterwards; empty: the one that it is by then. Raises Conflict where another thread is
-        forked from a removed one, or something that stays goes back to it; nothing changes.
+        forked from a removed one, or something that stays goes back to it, and CheckpointNotFound where the head or a
+        root wouldn't be there; nothing changes.
         """
 
     async def checkpoint(self, thread_id: str, checkpoint_id: str) -> Checkpoint | None:
@@ -251,7 +253,7 @@ class Store(Protocol):
         """Set what is known of an effect, where that follows from what was known before; else nothing changes.
 
         ``attempted`` may become in doubt; what is in doubt, done or failed; what is done, undone or in need of
-        attention; what needs attention, done or undone. So a settlement that comes late doesn't take back a later one.
+        attention; what needs attention, done, undone, or in need of attention for another reason. So a settlement that comes late doesn't take back a later one.
         """
 
     # ── blobs ────────────────────────────────────────────────────────────────────────────────────────────────────

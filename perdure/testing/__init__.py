@@ -8,6 +8,9 @@
   the response that closes the connection. Below it ``LocalServer``, the plain one. ``run_as_process`` serves
   either in a process of its own.
 
+- ``perdure.testing.conformance`` has the checks that every checkpoint store passes, for those who write one. It needs
+  pytest, so it is imported by its own name.
+
 Fakes for the demo, the examples and people's tests: nothing else in Perdure imports them.
 """
 

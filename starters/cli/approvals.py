@@ -137,4 +137,5 @@ async def _decide(
     answer = await client.decide(thread, verdict, asked, approver=who, reason=reason)
     after = next(request for request in (*answer.open, *answer.closed) if request.id == asked.id)
     still = f"{after.approvals()} of {after.policy.quorum} have said yes" if after.outcome == "open" else ""
-    session.out.show(after, f"Request {after.id} of {thread}: {still or after.verdict_line()}.")
+    verdict_line = (still or after.verdict_line()).rstrip(".")
+    session.out.show(after, f"Request {after.id} of {thread}: {verdict_line}.")

@@ -1,5 +1,7 @@
 """Checks of contents: whatever ids and JSON there are, they are read as they were written."""
 
+from typing import Any
+
 import pytest
 
 from perdure.canonical import Json, canonical
@@ -96,7 +98,7 @@ class Contents(Suite):
         odd = f"a\0{_ODD}"
         thread = Writer(store)
         await thread.commit()
-        fields = {"tool": _ODD, "summary": odd, "compensation": _ODD}
+        fields: dict[str, Any] = {"tool": _ODD, "summary": odd, "compensation": _ODD}
         for key in ("doubtful", "failed"):
             await store.claim(effect_row(thread, key, arguments=bytes(range(256)), **fields), head=thread.head.ref.id)
         await store.settle(thread.thread_id, "doubtful", "in_doubt", error=odd, by=odd)

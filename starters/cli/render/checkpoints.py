@@ -1,21 +1,19 @@
 """Checkpoints as people see them: histories, trees, states, differences."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from pydantic import ValidationError
 from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree as Drawing
 
 from perdure.checkpoint import Checkpoint
-from perdure.message import Message
-from perdure.patch import Edit
 from perdure.starters.branches import Stretch, Tree
 from perdure.starters.cli.output import line, safe
 from perdure.starters.cli.render.tables import moment, table
-from perdure.starters.entries import Difference, HistoryEntry
+from perdure.starters.entries import Change, Difference, HistoryEntry
+from perdure.starters.talk import body, is_talk
 
 _SHORT = 8  # characters of the end of an id; its beginning is only the time
 _SHOWN = 200  # characters of a value in a difference
@@ -57,7 +55,7 @@ def _source(thread_id: str, c: HistoryEntry) -> str:
 
 
 def _metadata(c: Checkpoint) -> str:
-    return " ".join(f"{name}={_json(value)}" for name, value in c.metadata.items())
+    return " ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in c.metadata.items())
 
 
 def tree(drawn: Tree) -> RenderableType:
@@ -103,20 +101,11 @@ def _change(operation: dict[str, Any]) -> str:
 
 
 def state(values: dict[str, Any]) -> RenderableType:
-    """A state: the conversation, then the other channels. Messages of another framework are a channel like others."""
-    talk = values.get("messages", ())
-    shown = {"messages"} if all(isinstance(message, dict) and "role" in message for message in talk) else set()
-    parts = [_message(message) for message in talk if shown]
-    parts += [_channel(name, value) for name, value in values.items() if name not in shown]
+    """A state: the conversation, then the other channels."""
+    talk = values["messages"] if is_talk(values.get("messages")) else []
+    parts = [Text(f"{message['role']}: ", style="bold").append(safe(body(message)), "not bold") for message in talk]
+    parts += [_channel(name, value) for name, value in values.items() if not (talk and name == "messages")]
     return Group(*parts) if parts else Text("The state is empty.", style="dim")
-
-
-def _message(message: dict[str, Any]) -> Text:
-    text = Text(f"{line(message['role'])}: ", style="bold")
-    calls = [f"{call['name']}({call['arguments']})" for call in message.get("tool_calls") or ()]
-    note = f"[{message['note']}]" if message.get("note") else ""
-    body = " ".join(part for part in (message.get("content") or "", *calls, note) if part)
-    return text.append(safe(body), style="not bold")
 
 
 def _channel(name: str, value: Any) -> Text:
@@ -135,38 +124,28 @@ def difference(found: Difference) -> RenderableType:
         f"step {place.step} …{place.checkpoint_id[-_SHORT:]}" + (f" of {place.thread_id}" if across else "")
         for place in (one, other)
     ]
+    if not found.changes:
+        but = ", but for the ids of messages" if found.patch else ""
+        return Text(line(f"{places[0]} and {places[1]} are the same{but}."), style="dim")
     parts: list[Text] = [Text(line(f"from {places[0]} to {places[1]}"), style="dim")]
     channel = ""
-    for edit in found.edits:
-        if edit.path[0] != channel:
-            channel = edit.path[0]
+    for change in found.changes:
+        if change.path[0] != channel:
+            channel = change.path[0]
             parts.append(Text(line(channel), style="bold"))
-        parts += [Text(f"  {text}", style=style) for text, style in _edit(edit)]
-    return Group(*parts) if found.edits else Text(line(f"{places[0]} and {places[1]} are the same."), style="dim")
+        parts.append(_line(change))
+    return Group(*parts)
 
 
-def _edit(edit: Edit) -> Iterator[tuple[str, str]]:
-    place = "".join(f"[{part}]" if part.isdecimal() else f".{line(part)}" for part in edit.path[1:]).lstrip(".")
+def _line(change: Change) -> Text:
+    place = "".join(f"[{part}]" if part.isdecimal() else f".{line(part)}" for part in change.path[1:]).lstrip(".")
     place += " " if place else ""
-    if edit.op == "add":
-        yield f"+ {place}{_shown(edit.new)}", "green"
-    elif edit.op == "remove":
-        yield f"- {place}{_shown(edit.old)}", "red"
-    else:
-        yield f"~ {place}{_shown(edit.old)} → {_shown(edit.new)}", "yellow"
-
-
-def _shown(value: Any) -> str:
-    """A value on a line: a message as what it says, anything else as JSON."""
-    try:
-        message = Message.model_validate(value)
-    except ValidationError:
-        return _cut(line(_json(value)))
-    return _cut(line(_message(message.model_dump()).plain))
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    old, new = _cut(line(change.old)), _cut(line(change.new))
+    if change.op == "add":
+        return Text(f"  + {place}{new}", style="green")
+    if change.op == "remove":
+        return Text(f"  - {place}{old}", style="red")
+    return Text(f"  ~ {place}{old} → {new}", style="yellow")
 
 
 def _cut(text: str) -> str:

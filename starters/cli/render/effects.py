@@ -45,4 +45,6 @@ def plan(planned: RewindPlan) -> RenderableType:
     back = f"Back by {planned.steps} step{'s' if planned.steps != 1 else ''}"
     if not rows:
         return Text(f"{back}; nothing was done outside since.")
-    return Group(Text(f"{back}. What was done outside since:"), table(("effect", "turn", "call", "what happens"), rows, empty=""))
+    return Group(
+        Text(f"{back}. What was done outside since:"), table(("effect", "turn", "call", "what happens"), rows, empty="")
+    )
