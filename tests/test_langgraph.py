@@ -263,9 +263,11 @@ import os
 from tests.travellers import Command, on, travel
 from perdure.bridges.langgraph import PerdureSaver
 graph = travel(PerdureSaver("sqlite:///{tmp_path}/store.db"))
-graph.invoke({{"messages": [("user", "Where to?")]}}, on("trip"))
+for name in ("parent", "child"):
+    graph.invoke({{"messages": [("user", "Where to?")]}}, on(name))
 child = os.fork()
-print(graph.invoke(Command(resume="child" if not child else "parent"), on("trip"))["approved"], flush=True)
+name = "parent" if child else "child"
+print(graph.invoke(Command(resume=name), on(name))["approved"], flush=True)
 if child:
     assert os.waitpid(child, 0)[1] == 0
 """

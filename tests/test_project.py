@@ -123,7 +123,12 @@ def test_embedded_server_is_pinned_exactly() -> None:
     assert [each.operator for each in server.specifier] == ["=="]
 
 
-@pytest.mark.parametrize("path", [".ci/run", "dev.py", "deploy/temporal-schema.sh", "deploy/temporal-namespace.sh", "deploy/perdure-database.sh"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        ".ci/run", "dev.py", "deploy/temporal-schema.sh", "deploy/temporal-namespace.sh", "deploy/perdure-database.sh",
+    ],
+)  # fmt: skip
 def test_programs_are_executable(path: str) -> None:
     """They are started by their name."""
     assert os.access(ROOT / path, os.X_OK)

@@ -253,7 +253,8 @@ class Store(Protocol):
         """Set what is known of an effect, where that follows from what was known before; else nothing changes.
 
         ``attempted`` may become in doubt; what is in doubt, done or failed; what is done, undone or in need of
-        attention; what needs attention, done, undone, or in need of attention for another reason. So a settlement that comes late doesn't take back a later one.
+        attention; what needs attention, done, undone, or in need of attention for another reason. So a settlement that
+        comes late doesn't take back a later one.
         """
 
     # ── blobs ────────────────────────────────────────────────────────────────────────────────────────────────────
