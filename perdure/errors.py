@@ -26,6 +26,7 @@
     │   └── ModelUnavailable       the model doesn't answer now
     └── Failed              (1)    it was tried and did not work
         ├── IntegrityError         a stored row doesn't match its digest
+        ├── Unprovable             a checkpoint can't be made again from the history
         ├── StoreOutdated          the store's schema is not the one this version needs
         ├── SchemaTooNew           a checkpoint was written by newer code than this
         ├── SchemaTooOld           a checkpoint is older than the upcasters reach
@@ -189,6 +190,10 @@ class IntegrityError(Failed):
         super().__init__(message, hint=hint)
         self.table = table
         self.row = row
+
+
+class Unprovable(Failed):
+    """A checkpoint can't be made again: no digest proves what the history tells of it."""
 
 
 class StoreOutdated(Failed):

@@ -41,6 +41,15 @@ async def line(
 async def way_back(store: "Store", thread_id: str, head: str, to: str) -> list[Checkpoint]:
     """The checkpoints from the head back to another of the thread's own, newest first, both included.
 
+    Raises as ``check_target``.
+    """
+    step = await check_target(store, thread_id, head, to)
+    return [checkpoint async for checkpoint in line(store, thread_id, head, down_to=step)]
+
+
+async def check_target(store: "Store", thread_id: str, head: str, to: str) -> int:
+    """The step of the checkpoint that a rewind goes back to.
+
     Raises CheckpointNotFound, or InvalidInput where it isn't on the way back from the head, or is the head.
     """
     target = await store.checkpoint(thread_id, to)
@@ -54,7 +63,7 @@ async def way_back(store: "Store", thread_id: str, head: str, to: str) -> list[C
         raise InvalidInput(
             f"Checkpoint {to} is not on the way back from the head.", hint="`perdure fork` goes on from it."
         )
-    return [checkpoint async for checkpoint in line(store, thread_id, head, down_to=target.step)]
+    return target.step
 
 
 def gone_on_from(way: Iterable[Checkpoint]) -> set[str]:

@@ -15,7 +15,7 @@ from perdure.errors import CheckpointNotFound, IntegrityError, InvalidInput, Thr
 from perdure.settings import Settings
 from perdure.starters.branches import Branches, Tree
 from perdure.starters.entries import Difference, HistoryEntry, Place, difference, entry
-from perdure.travel import PAGE, line, named, rewind_plan, way_back
+from perdure.travel import PAGE, check_target, line, named, rewind_plan, way_back
 
 if TYPE_CHECKING:
     from perdure.checkpointer import Checkpointer
@@ -132,6 +132,13 @@ class Archive:
         target = await named(self._store, row, to)
         way = await way_back(self._store, thread_id, row.head_id, target.id)
         return rewind_plan(await self.effects(thread_id), way)
+
+    async def rewind_target(self, thread_id: str, to: str) -> str:
+        """The id of the checkpoint that a rewind may go back to. Raises as ``rewind_plan``."""
+        row = await self.thread(thread_id)
+        target = await named(self._store, row, to)
+        await check_target(self._store, thread_id, row.head_id, target.id)
+        return target.id
 
     async def blob(self, digest: str) -> bytes:
         """A large tool result by the digest that its message names. Raises CheckpointNotFound, IntegrityError."""

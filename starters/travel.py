@@ -108,10 +108,10 @@ class TimeTravel(Messages):
         the id of the head that the caller has seen. Raises Irrevocable, Refused where an effect is in doubt, LeaseHeld,
         ConcurrentModification, Failed where something could not be undone; the head stays then. And as ``rewind_plan``.
         """
-        target = await self._archive.checkpoint(thread_id, to)
         task = Rewind(
-            to=target.id, keep_effects=keep_effects, go_on=go_on, expected_version=expected_version,
-            metadata=metadata or {}, by=by, reason=reason, token=self._token(thread_id, token),
+            to=await self._archive.rewind_target(thread_id, to), keep_effects=keep_effects, go_on=go_on,
+            expected_version=expected_version, metadata=metadata or {}, by=by, reason=reason,
+            token=self._token(thread_id, token),
         )  # fmt: skip
         return await self._update(thread_id, "rewind", task, Rewound, wake=True, patience=UNDOING)
 

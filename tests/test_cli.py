@@ -18,7 +18,11 @@ import typer.main
 from pydantic import BaseModel
 
 from perdure.approvals import ApprovalPolicy, ApprovalRequest, CountedDecision, RefusedDecision
+from perdure.bridges.import_langgraph import Imported
 from perdure.budget import Budget, Usage
+from perdure.care.prune import PruneReport
+from perdure.care.repair import Repaired
+from perdure.care.upgrade import Upgraded
 from perdure.care.verify import Problem, Report
 from perdure.checkpoint import Checkpoint
 from perdure.contracts import (
@@ -39,7 +43,8 @@ from perdure.starters.cli import app as cli
 from perdure.starters.cli.agents import Drawing
 from perdure.starters.cli.approvals import OpenRequest
 from perdure.starters.cli.checkpoints import Blob
-from perdure.starters.cli.database import Migrated
+from perdure.starters.cli.database import Migrated, NewKey, Sizes
+from perdure.starters.cli.database.retention import Deleted
 from perdure.starters.cli.leases import Released
 from perdure.starters.cli.messages import Sent
 from perdure.starters.cli.threads import Cancelled, Closed
@@ -59,7 +64,7 @@ SHAPES = [
     Sent, TurnResult, Usage, Residue, ThreadSummary, StatusAnswer, LogEntry, Budget, Cancelled, Closed, ApprovalsAnswer,
     OpenRequest, ApprovalRequest, ApprovalPolicy, CountedDecision, RefusedDecision, Question, Effect, Checkpoint,
     HistoryEntry, Tree, Stretch, RewindPlan, Rewound, Committed, Fork, Resumed, Lease, Released, Blob, Migrated,
-    Report, Problem, Drawing, Check,
+    Report, Problem, Sizes, Repaired, Upgraded, PruneReport, Deleted, Imported, NewKey, Drawing, Check,
 ]  # fmt: skip
 
 

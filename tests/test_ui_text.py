@@ -192,8 +192,9 @@ async def test_messages_and_queries_are_explained(make_world: MakeWorld) -> None
         assert definition.type == WORKFLOW
         signals, updates = named(definition.signal_definitions), named(definition.update_definitions)
         queries = {name: said for name, said in named(definition.query_definitions).items() if name[0] != "_"}
-        assert set(signals) == {"send", "approve", "reject", "cancel_turn"}
+        assert set(signals) == {"send", "approve", "reject", "answer", "cancel_turn"}
         assert {"send", "decide", "compensate", "resolve_effect", "extend_budget", "close"} <= set(updates)
+        assert {"update_state", "rewind", "resume", "answer", "acquire_lease", "release_lease"} <= set(updates)
         assert set(queries) == {"checkpoint", "status", "approvals", "effects"}
         for name, said in [*signals.items(), *updates.items(), *queries.items()]:
             assert said, f"{name} has no description"

@@ -11,12 +11,8 @@ from perdure.care.chronicle import Written
 from perdure.checkpoint import Checkpoint, Frontier, Task
 from perdure.checkpointer import Position, digest_of
 from perdure.contracts import NODE_OUTCOMES, AgentSpec, Ended
-from perdure.errors import Failed
+from perdure.errors import Unprovable
 from perdure.graphs.frontier import Chosen, first, following
-
-
-class Unprovable(Failed):
-    """A checkpoint can't be made again from what the history tells."""
 
 
 def rebuild(thread_id: str, written: Written, parent: Position | None) -> Checkpoint:

@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator
 
 from perdure.canonical import canonical
 from perdure.care.chronicle import Chronicle, Written
-from perdure.care.rebuilding import Unprovable, rebuild
+from perdure.care.rebuilding import rebuild
 from perdure.care.verify import Problem, verify
 from perdure.checkpoint import Checkpoint
 from perdure.checkpointer import Checkpointer, digest_of, snapshot_digest, step_of
 from perdure.delta import Values, apply, fold
-from perdure.errors import CheckpointNotFound, IntegrityError, ThreadNotFound
+from perdure.errors import CheckpointNotFound, IntegrityError, ThreadNotFound, Unprovable
 from perdure.stores.base import Snapshot, Step, Store
 from perdure.values import Value
 

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from perdure.errors import StoreUnreachable
 from perdure.stores.database import Database
 
 _BUSY_MS = 10_000  # another process may hold the write lock for one short transaction; ten seconds is an outage
@@ -24,7 +25,10 @@ def open_sqlite(path: Path) -> Database:
 
     @event.listens_for(engine.sync_engine, "do_connect")
     def make_folder(*_: object) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreUnreachable(f"The folder of the store {path} can't be made: {error.strerror}.") from error
 
     event.listen(engine.sync_engine, "connect", _prepare)
     event.listen(engine.sync_engine, "begin", _begin)
