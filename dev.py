@@ -29,6 +29,8 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 BIN = VENV / "bin"
 LOCK = ROOT / "requirements.lock"
+# Most tests wait: for a server, a process, a clock. A file's tests stay together, since many share what they set up.
+SIDE_BY_SIDE = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
 STAMP = VENV / "perdure-dev.stamp"
 
 CHECKS = (
@@ -68,7 +70,7 @@ def demo(args: list[str]) -> int:
 def test(args: list[str]) -> int:
     """Checks first: they take seconds, and what they find would only blur a test's failure."""
     failed = check([])
-    return failed or run(["pytest", *args])
+    return failed or run(["pytest", *SIDE_BY_SIDE, *args])
 
 
 def check(args: list[str]) -> int:
