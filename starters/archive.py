@@ -56,7 +56,7 @@ class Archive:
         unsettled = [effect for effect in await self.effects(thread_id) if effect.status in OPEN]
         return StatusAnswer(
             thread_id=thread_id, agent=row.agent, status=_status(row, unsettled), turn=row.turn,
-            step=head.step if head else 0,
+            step=head.step if head else 0, next=head.next.nodes if head else (),
             attention=tuple(f"{e.key}: {e.label()} ({e.status})" for e in unsettled),
         )  # fmt: skip
 

@@ -30,7 +30,7 @@ from perdure.budget import Usage
 from perdure.canonical import canonical
 from perdure.checkpoint import Ref
 from perdure.checkpointer import Change
-from perdure.contracts import CallModel, Commit, Limits, ModelDone, OpenTurn, Send
+from perdure.contracts import CallModel, Commit, Committed, Limits, ModelDone, OpenTurn, Send
 from perdure.state import State, reduce_updates
 from perdure.testing import Call, LocalServer, ModelFault, ModelServer, Reply, Rule, Script, call, refuse, say, together
 from tests.properties import brief, texts, values, words
@@ -53,6 +53,12 @@ def connect(base_url: str) -> AsyncOpenAI:
     return AsyncOpenAI(
         base_url=base_url, api_key="offline", max_retries=0, http_client=DefaultAsyncHttpxClient(verify=TLS)
     )
+
+
+def committed(done: ModelDone) -> Committed:
+    """The checkpoint that a call has committed by itself."""
+    assert done.committed is not None
+    return done.committed
 
 
 async def ask(base_url: str, *, stream: bool = False, seconds: float = 5.0) -> Answer:
@@ -276,7 +282,7 @@ class Desk:
     async def again(self, thread: str, done: ModelDone, content: str) -> Ref:
         """The thread goes back to where only this message has been said."""
         checkpointer = self.runtime.checkpointer
-        head = await checkpointer.load(thread, done.committed.head.id)
+        head = await checkpointer.load(thread, committed(done).head.id)
         begin = {"messages": Overwrite([Message(role="user", content=content, id="0.0")])}
         delta = reduce_updates(State, head.values, {"x": begin}, step=head.ref.step + 1)
         change = Change(thread_id=thread, checkpoint_id=checkpoint_id(), source="update", turn=1, delta=delta)
@@ -300,12 +306,12 @@ async def test_the_answer_is_committed_with_what_it_used(server: ModelServer, tm
         done = await worker.models.call_model(worker.task(thread, head))
         assert (done.answer, done.calls, done.note) == ("Hi.", (), "")
         assert done.usage.calls == 1 and done.usage.prompt > 0 and done.usage.completion > 0
-        stored = await worker.runtime.store.checkpoint(thread, done.committed.head.id)
+        stored = await worker.runtime.store.checkpoint(thread, committed(done).head.id)
         assert stored is not None and stored.parent_id == head.id
         assert Usage.model_validate(stored.facts["usage"]) == done.usage
-        state = await worker.runtime.checkpointer.load(thread, stored.id, expect=done.committed.head.digest)
+        state = await worker.runtime.checkpointer.load(thread, stored.id, expect=committed(done).head.digest)
         assert [m["content"] for m in state.values["messages"]] == ["hello", "Hi."]
-        assert done.committed.delta == stored.delta
+        assert committed(done).delta == stored.delta
 
 
 async def test_what_the_model_asks_for_becomes_a_plan(server: ModelServer, tmp_path: Path) -> None:

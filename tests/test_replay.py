@@ -122,7 +122,8 @@ async def _slow_room(runner: TurnRunner) -> None:
 
 class _Backwards(Batch):
     def __init__(self, *place: Any, alone: bool) -> None:
-        super().__init__(*place[:-1], place[-1][::-1], alone=alone)
+        *before, plans = place
+        super().__init__(*before, plans[::-1], alone=alone)  # type: ignore[misc]
 
 
 class _BackwardsStep(Step):

@@ -20,6 +20,7 @@ def status(record: Record) -> StatusAnswer:
     return StatusAnswer(
         thread_id=record.thread_id, agent=record.agent, status=record.status(), turn=record.turn_number,
         step=record.head.step if record.head else 0, node=" + ".join(record.next) if turn else "",
+        next=record.next,
         waiting_for=_waiting(record), queued=len(record.queue) + record.opening,
         usage=turn.usage if turn else Usage(), steps_used=turn.steps if turn else 0,
         budget=turn.budget if turn else Budget(), results=tuple(record.results),

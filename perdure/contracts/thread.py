@@ -261,7 +261,7 @@ class CheckpointAnswer(Wire):
 
 
 class StatusAnswer(Wire):
-    """Answer of the query ``status``."""
+    """Answer of the query ``status``. ``next`` are the nodes that follow the head, also where no turn runs."""
 
     thread_id: str
     agent: str
@@ -269,6 +269,7 @@ class StatusAnswer(Wire):
     turn: int
     step: int
     node: str = ""
+    next: tuple[str, ...] = ()
     waiting_for: tuple[str, ...] = ()
     queued: int = 0
     usage: Usage = Usage()

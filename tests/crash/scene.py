@@ -58,7 +58,8 @@ class Scene:
 
     async def update(self, name: str, said: Any, gives: type[T]) -> T:
         """An update of the thread as Temporal keeps it: it waits while no worker runs."""
-        return await self._world.handle(self.thread).execute_update(name, said, result_type=gives)
+        done: T = await self._world.handle(self.thread).execute_update(name, said, result_type=gives)
+        return done
 
     async def worker(self, at: Point | None = None, **environment: str) -> WorkerProcess:
         """Start a worker process; ``at`` is where it is struck."""

@@ -32,6 +32,8 @@ def _facts(answer: StatusAnswer, link: str) -> Iterable[tuple[str, str | Text]]:
     yield "status", state_of(answer.status)
     if answer.node:
         yield f"turn {answer.turn}", f"at {answer.node}; {_used(answer)}"
+    elif answer.next:
+        yield "stands", f"before {', '.join(answer.next)}\n  perdure resume {answer.thread_id}"
     if answer.queued:
         yield "queued", f"{answer.queued} messages"
     for need in needs(answer):
