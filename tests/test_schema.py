@@ -449,5 +449,5 @@ def test_the_page_about_state_tells_the_truth(capsys: pytest.CaptureFixture[str]
         exec(compile(block, str(page), "exec"), scope)
         defined = [v for v in scope.values() if isinstance(v, type) and issubclass(v, State) and v is not State]
         assert all(channels(state) for state in defined)
-        said = "".join(re.findall(r"^print\(.*\) +# (.*\n)", block, re.MULTILINE))
+        said = "".join(re.findall(r"^print\(.*\)\s+# (.*\n)", block, re.MULTILINE))
         assert capsys.readouterr().out == said
