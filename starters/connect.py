@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 NOBODY = "Is a worker running? `perdure worker` starts one, `perdure doctor` checks."
 _ONE_TRY = timedelta(seconds=5)  # a worker answers in milliseconds, one that stands still never
+_CUT = 2  # times in a row that a connection may end in the middle of an answer
 _TIMED_OUT = frozenset({RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED})
 
 
@@ -52,6 +53,18 @@ async def insist(call: Callable[[timedelta], Awaitable[T]]) -> T:
         except RPCError as error:
             if error.status not in _TIMED_OUT:
                 raise
+
+
+async def whole(question: Callable[[], Awaitable[T]]) -> T:
+    """The answer to a question that changes nothing. Temporal's server ends each connection after some minutes, in the
+    middle of an answer too: then it is asked again. Raises RPCError."""
+    for _ in range(_CUT):
+        try:
+            return await question()
+        except RPCError as error:
+            if error.status != RPCStatusCode.CANCELLED:
+                raise
+    return await question()
 
 
 def rpc_error(thread_id: str, error: RPCError) -> PerdureError:

@@ -12,7 +12,7 @@ from perdure.contracts import WORKFLOW, ThreadInput, lean
 from perdure.errors import Conflict, ThreadClosed, ThreadNotFound
 from perdure.settings import Settings
 from perdure.starters.archive import Archive, checked_id
-from perdure.starters.connect import ask, insist, rpc_error
+from perdure.starters.connect import ask, insist, rpc_error, whole
 from perdure.starters.service import Service
 
 Answer = TypeVar("Answer")
@@ -122,7 +122,7 @@ class Connection:
 
     async def _last_run(self, thread_id: str) -> temporalio.client.WorkflowExecutionDescription | None:
         try:
-            return await self._handle(thread_id).describe()
+            return await whole(self._handle(thread_id).describe)
         except RPCError as error:
             if error.status == RPCStatusCode.NOT_FOUND:
                 return None

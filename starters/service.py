@@ -13,7 +13,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from perdure.errors import TemporalUnreachable
-from perdure.starters.connect import NOBODY, rpc_error
+from perdure.starters.connect import NOBODY, rpc_error, whole
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class Service:
 
     async def _queue_of(self, thread_id: str) -> str:
         try:
-            return (await self._temporal.get_workflow_handle(thread_id).describe()).task_queue
+            return (await whole(self._temporal.get_workflow_handle(thread_id).describe)).task_queue
         except RPCError as error:
             raise rpc_error(thread_id, error) from error
 
@@ -64,8 +64,9 @@ class Service:
         question = DescribeTaskQueueRequest(
             namespace=self._temporal.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind
         )
+        describe = self._temporal.workflow_service.describe_task_queue
         try:
-            answer = await self._temporal.workflow_service.describe_task_queue(question, timeout=_PATIENCE)
+            answer = await whole(lambda: describe(question, retry=True, timeout=_PATIENCE))
         except RPCError as error:
             raise rpc_error("", error) from error
         return bool(answer.pollers)

@@ -29,6 +29,15 @@ SERVER = {
 }
 
 
+# The files that take longest. Run side by side, they begin first, so that none of them is what everybody waits for.
+_LONG = ("test_travel_cli.py", "test_crash.py", "test_cli_errors.py", "test_cli.py", "test_repair.py", "test_life.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; else in their order."""
+    items.sort(key=lambda item: _LONG.index(item.path.name) if item.path.name in _LONG else len(_LONG))
+
+
 @pytest_asyncio.fixture(scope="session")
 async def environment() -> AsyncIterator[WorkflowEnvironment]:
     """The server. Each thread has a clock of its own, which ``World.forward`` moves: 30 days pass in a second."""

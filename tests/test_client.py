@@ -13,7 +13,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from perdure.errors import LeaseHeld, Refused, TemporalUnreachable
 from perdure.starters.client import Client
-from perdure.starters.connect import ask, insist
+from perdure.starters.connect import ask, insist, whole
 from tests.clerk import app, script
 from tests.cli import Cli
 from tests.conftest import MakeWorld
@@ -171,3 +171,32 @@ async def _seconds(world: World, thread: str) -> float:
     began = time.monotonic()
     assert (await world.client.status(thread)).thread_id == thread
     return time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    ("troubles", "asked"),
+    [
+        ([], 1),
+        ([RPCStatusCode.CANCELLED], 2),
+        ([RPCStatusCode.CANCELLED] * 2, 3),
+        ([RPCStatusCode.CANCELLED] * 9, 3),
+        ([RPCStatusCode.NOT_FOUND] * 9, 1),
+    ],
+)
+async def test_a_question_whose_connection_ends_is_asked_again(troubles: list[RPCStatusCode], asked: int) -> None:
+    """Temporal's server ends each connection after some minutes; any other refusal is an answer."""
+    times, left = 0, list(troubles)
+
+    async def question() -> str:
+        nonlocal times
+        times += 1
+        if left:
+            raise RPCError("operation was canceled", left.pop(), b"")
+        return "an answer"
+
+    if len(troubles) < asked:
+        assert await whole(question) == "an answer"
+    else:
+        with pytest.raises(RPCError):
+            await whole(question)
+    assert times == asked
