@@ -4,8 +4,8 @@ Wire types ignore fields they don't know, so that an older worker can serve a th
 What goes to activities and comes back is written ``lean``: an optional field costs history only where it is used.
 """
 
-from perdure.contracts.base import *  # noqa: F403
+from perdure.contracts.base import *  # noqa: F403 - one door to all of them
 from perdure.contracts.spec import *  # noqa: F403 - one door to all of them
-from perdure.contracts.stubs import *  # noqa: F403
-from perdure.contracts.tasks import *  # noqa: F403
-from perdure.contracts.thread import *  # noqa: F403
+from perdure.contracts.stubs import *  # noqa: F403 - one door to all of them
+from perdure.contracts.tasks import *  # noqa: F403 - one door to all of them
+from perdure.contracts.thread import *  # noqa: F403 - one door to all of them
