@@ -84,6 +84,13 @@ class Runtime:
         assert commit.head is not None, "only the first checkpoint of a thread has no head"
         return await self.checkpointer.load(commit.thread_id, commit.head.id, expect=commit.head.digest)
 
+    async def earlier(self, commit: Commit) -> Committed | None:
+        """What another attempt committed and could not report."""
+        found = await self.store.checkpoint(commit.thread_id, commit.checkpoint_id)
+        if found is None:
+            return None
+        return committed(await self.checkpointer.load(commit.thread_id, found.id), found.delta)
+
     async def open(self, commit: Commit, agent: str) -> Opened:
         """The state that a commit extends, as the agent's own: unsealed, and in the version that the code has."""
         return self.opened(agent, await self.head(commit) if commit.head else None)

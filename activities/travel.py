@@ -4,7 +4,7 @@ from typing import Any
 
 from temporalio import activity
 
-from perdure.activities.runtime import Runtime, committed
+from perdure.activities.runtime import Runtime
 from perdure.activities.steps import Extra, Updates, next_frontier, write
 from perdure.activities.turns import found
 from perdure.canonical import Json
@@ -73,9 +73,8 @@ class TravelActivities:
     async def write_state(self, task: WriteState) -> Committed:
         """Commit an update. Raises InvalidInput, NodeGone, ConcurrentModification; then nothing was written."""
         runtime, commit = self._runtime, task.commit
-        earlier = await runtime.store.checkpoint(commit.thread_id, commit.checkpoint_id)
-        if earlier is not None:
-            return committed(await runtime.checkpointer.load(commit.thread_id, earlier.id), earlier.delta)
+        if (earlier := await runtime.earlier(commit)) is not None:
+            return earlier
         opened = await runtime.open(commit, task.agent)
         assert opened.position is not None, "an update extends a head"
         updates = opened.given(_written(task.update))

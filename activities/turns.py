@@ -7,7 +7,7 @@ from temporalio import activity
 from perdure.activities.once import once
 from perdure.activities.planning import Place, plan_call
 from perdure.activities.records import Record, tool_message
-from perdure.activities.runtime import Runtime, committed
+from perdure.activities.runtime import Runtime
 from perdure.activities.steps import Extra, first_frontier, write
 from perdure.canonical import Json, canonical
 from perdure.checkpointer import Position
@@ -19,7 +19,6 @@ from perdure.contracts import (
     OPEN_TURN,
     RESUME_TURN,
     CloseThread,
-    Commit,
     Committed,
     Found,
     KeepLease,
@@ -87,7 +86,7 @@ class TurnActivities:
         Raises AgentNotFound, InvalidInput, or Conflict where a thread to be begun exists; then nothing was written.
         """
         definition = await self._runtime.publish(task.agent)
-        done = await once(lambda: self._earlier(task.commit), lambda: self._take_in(task, definition))
+        done = await once(lambda: self._runtime.earlier(task.commit), lambda: self._take_in(task, definition))
         return OpenedTurn(spec=definition.spec, committed=done)
 
     async def _take_in(self, task: OpenTurn, definition: Definition) -> Committed:
@@ -103,13 +102,6 @@ class TurnActivities:
             extra=extra, agent=task.agent, tenant=task.tenant,
         )  # fmt: skip
         return merged.told()
-
-    async def _earlier(self, commit: Commit) -> Committed | None:
-        """What another attempt committed and could not report."""
-        earlier = await self._runtime.store.checkpoint(commit.thread_id, commit.checkpoint_id)
-        if earlier is None:
-            return None
-        return committed(await self._runtime.checkpointer.load(commit.thread_id, earlier.id), earlier.delta)
 
     @activity.defn(name=RESUME_TURN.name)
     async def resume_turn(self, task: ResumeTurn) -> ResumedTurn:
