@@ -5,23 +5,26 @@ import json
 from temporalio import activity
 
 from perdure.activities.invoke import invoke
-from perdure.activities.records import Record
+from perdure.activities.records import Record, text_of
 from perdure.activities.runtime import Runtime
+from perdure.context import ToolContext
 from perdure.contracts import (
     INSPECT_EFFECT,
     LOAD_SAGA,
     SETTLE_EFFECT,
     InspectEffect,
     Known,
+    Reconcile,
     Saga,
     SagaQuery,
     Settle,
     Undo,
 )
-from perdure.effects import Effect, to_undo, undo_key
+from perdure.effects import THREAD, Effect, to_undo, undo_key
 from perdure.errors import EffectNotFound, InvalidInput
-from perdure.stores.base import EffectRow
-from perdure.tool import Tool, ToolContext
+from perdure.outcome import Outcome
+from perdure.stores.base import EffectRow, Receipt
+from perdure.tool import MAX_OUTPUT, Tool
 from perdure.travel import gone_on_from, line
 
 
@@ -39,21 +42,19 @@ class EffectActivities:
 
     @activity.defn(name=LOAD_SAGA.name)
     async def load_saga(self, task: SagaQuery) -> Saga:
-        """The effects of a turn; without a number, of the latest turn that has something to undo.
+        """The effects of a turn and of the sagas that it took part in, or of one saga (of the whole thread: all).
+
+        Without either, of the latest turn that has something to undo.
 
         What a rewind has left behind is not among them: it was undone then, or kept on purpose.
         """
-        rows = await self._runtime.store.effects(task.thread_id, task.turn)
+        rows = await self._runtime.store.effects(task.thread_id)
         on_line = await self._on_line(task.thread_id, {row.entry.checkpoint_id: row.entry.step for row in rows})
         rows = [row for row in rows if row.entry.checkpoint_id in on_line]
-        undoable = to_undo(row.entry for row in rows)
-        turn = task.turn if task.turn is not None else max((entry.turn for entry in undoable), default=0)
+        turn, effects = _together([row.entry for row in rows], task)
         known = self._runtime.app.tools
-        wanted = sorted({entry.compensation for entry in undoable if entry.turn == turn} & known.keys())
-        return Saga(
-            turn=turn, effects=tuple(row.entry for row in rows if row.entry.turn == turn),
-            tools={name: known[name].spec for name in wanted},
-        )  # fmt: skip
+        named = {name for e in effects for name in (e.tool, e.compensation, e.reconcile)}
+        return Saga(turn=turn, effects=effects, tools={name: known[name].spec for name in sorted(named & known.keys())})
 
     async def _on_line(self, thread_id: str, made_at: dict[str, int]) -> set[str]:
         """Those of the checkpoints (id -> step) that the thread has gone on from."""
@@ -77,19 +78,53 @@ class EffectActivities:
         if row.entry.status == "undone":
             return row.entry
         tool = self._runtime.tool(task.compensation)
-        context = ToolContext(
-            thread_id=task.thread_id, turn=row.entry.turn, step=row.entry.step, idempotency_key=undo_key(task.key),
-            attempt=activity.info().attempt,
-        )  # fmt: skip
-        await invoke(tool, tool.bind(context, _arguments(tool, row)))
+        await _invoke(tool, row, undo_key(task.key))
         await self._runtime.store.settle(task.thread_id, task.key, "undone")
         return (await self._row(task.thread_id, task.key)).entry
+
+    async def reconcile(self, task: Reconcile) -> Known:
+        """Ask a tool's hook how a call ended, and write that down. Raises InvalidInput where it returns no Outcome."""
+        row = await self._row(task.thread_id, task.key)
+        if row.entry.status not in ("attempted", "in_doubt"):
+            return Known(status=row.entry.status, error=row.entry.error)
+        hook, made = self._runtime.tool(task.reconcile), self._runtime.tool(task.tool)
+        outcome = await _invoke(hook, row, task.key)
+        if not isinstance(outcome, Outcome):
+            raise InvalidInput(f"{hook.name} returned {type(outcome).__name__}, and must return an Outcome.")
+        store = self._runtime.store
+        if outcome.known == "done":
+            returned = json.loads(made.dump(outcome.result))
+            record = Record(ok=True, content=text_of(returned)[:MAX_OUTPUT], returned=returned)
+            await store.finish(task.thread_id, Receipt(key=task.key, result=record.dump()))
+        elif outcome.known == "not_done":
+            await store.settle(task.thread_id, task.key, "failed", error="It was not done.", by=hook.name)
+        entry = (await self._row(task.thread_id, task.key)).entry
+        return Known(status=entry.status, error=entry.error)
 
     async def _row(self, thread_id: str, key: str) -> EffectRow:
         row = await self._runtime.store.effect(thread_id, key)
         if row is None:
             raise EffectNotFound(f"Thread {thread_id} has no effect {key}.")
         return row
+
+
+def _together(entries: list[Effect], task: SagaQuery) -> tuple[int, tuple[Effect, ...]]:
+    """The turn that is undone, and all effects that are undone with it."""
+    if task.saga:
+        chosen = tuple(e for e in entries if task.saga in (THREAD, e.saga))
+        return max((e.turn for e in chosen), default=0), chosen
+    turn = task.turn if task.turn is not None else max((e.turn for e in to_undo(entries)), default=0)
+    sagas = {e.saga for e in entries if e.turn == turn and e.saga}
+    return turn, tuple(e for e in entries if e.turn == turn or e.saga in sagas)
+
+
+async def _invoke(tool: Tool, row: EffectRow, key: str) -> object:
+    """Call a compensation or a hook with what the effect left, under a key."""
+    entry = row.entry
+    context = ToolContext(
+        thread_id=row.thread_id, turn=entry.turn, step=entry.step, idempotency_key=key, attempt=activity.info().attempt
+    )
+    return await invoke(tool.function, tool.bind(context, _arguments(tool, row)), tool.spec.timeout)
 
 
 def _arguments(tool: Tool, row: EffectRow) -> dict[str, object]:

@@ -11,7 +11,7 @@ from perdure.activities.runtime import Runtime, committed
 from perdure.activities.steps import Extra, Merged, commit_step
 from perdure.budget import Usage
 from perdure.canonical import Json
-from perdure.contracts import CALL_MODEL, CallModel, Committed, Ended, ModelDone
+from perdure.contracts import CALL_MODEL, CallModel, Committed, Ended, ModelDone, Recorded
 from perdure.delta import latest_message
 from perdure.effects import task_key
 from perdure.graphs.definition import Definition, ModelDefinition
@@ -55,6 +55,8 @@ class ModelActivities:
     async def _attempt(self, task: CallModel, definition: Definition) -> ModelDone:
         runtime, model = self._runtime, definition.models[task.node]
         opened = await runtime.open(task.commit, task.agent)
+        if task.recorded is not None and (planned := await self._planned(task, model, task.recorded)):
+            return await self._keep(task, definition, opened, planned, None)
         request = request_of(model, opened.values)
         key = request_key(request)
         scope = await self._scope(task.commit.thread_id, model)
@@ -72,6 +74,15 @@ class ModelActivities:
         if model.cache == "lineage":
             return f"lineage:{await self._runtime.lineage(thread_id)}"
         return "global" if model.cache == "global" else ""
+
+    async def _planned(self, task: CallModel, model: ModelDefinition, where: Recorded) -> Answer | None:
+        """The answer that the same node gave in a dry run; None where it is another's turn by now."""
+        checkpoint = await self._runtime.store.checkpoint(where.thread_id, where.checkpoint_id)
+        if checkpoint is None or checkpoint.nodes != (task.node,):
+            return None
+        message = latest_message(checkpoint.delta, model.channel)
+        said = Message.model_validate(unseal({"answer": message}, self._runtime.keyring)["answer"])
+        return Answer(content=said.content, calls=said.tool_calls, note=said.note, usage=Usage())
 
     async def _recorded(self, hit: CachedResult) -> Answer | None:
         """What an earlier call got; its tokens are saved, not spent. None where its checkpoint was removed."""

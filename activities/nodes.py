@@ -1,11 +1,11 @@
 """Running the function of a node, asking the question of a human one, and taking the answer in."""
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from temporalio import activity
 
+from perdure.activities.invoke import invoke
 from perdure.activities.locks import KeyedLocks
 from perdure.activities.once import once
 from perdure.activities.records import Record
@@ -100,10 +100,7 @@ class NodeActivities:
             attempt=activity.info().attempt, node=task.node, arg=_arg(task, opened),
         )  # fmt: skip
         kwargs = node.bind(opened.state(), context)
-        async with asyncio.timeout(definition.spec.nodes[task.node].timeout):
-            returned: Any = await (
-                node.function(**kwargs) if node.is_async else asyncio.to_thread(node.function, **kwargs)
-            )
+        returned = await invoke(node.function, kwargs, definition.spec.nodes[task.node].timeout)
         return self._record(task.node, opened, node.returned(returned))
 
     def _record(self, node: str, opened: Opened, returned: Returned) -> Record:

@@ -1,12 +1,15 @@
 """Plans: what the calls of a model's answer come to before any of them runs."""
 
+from collections.abc import Iterable
+
 from perdure.activities.runtime import Runtime
 from perdure.canonical import Json
 from perdure.contracts import ToolPlan
 from perdure.effects import effect_key
 from perdure.errors import InvalidInput
-from perdure.graphs.definition import ModelDefinition
-from perdure.message import ToolCall
+from perdure.graphs.definition import Definition, ModelDefinition
+from perdure.message import ToolCall, open_calls
+from perdure.states.schema import Opened
 from perdure.tool import Tool, call_summary
 from perdure.values import Value
 
@@ -32,12 +35,36 @@ def plan_call(runtime: Runtime, model: ModelDefinition, place: Place, index: int
     if tool is None:
         return plan.model_copy(update={"error": f"The tool {call.name!r} is no longer available."})
     try:
-        return _resolved(place, plan, tool, call)
+        return _resolved(runtime, place, plan, tool, call)
     except InvalidInput as error:
         return plan.model_copy(update={"error": str(error)})
 
 
-def _resolved(place: Place, plan: ToolPlan, tool: Tool, call: ToolCall) -> ToolPlan:
+def open_plans(
+    runtime: Runtime, definition: Definition, opened: Opened, nodes: Iterable[str], place: Place
+) -> dict[str, tuple[ToolPlan, ...]]:
+    """By conversation: plans for the calls that wait there, where one of these nodes makes them."""
+    known = definition.spec.nodes
+    channels = {known[node].channel for node in nodes if node in known and known[node].kind == "tools"}
+    return {channel: _waiting(runtime, definition, opened, channel, place) for channel in sorted(channels)}
+
+
+def _waiting(
+    runtime: Runtime, definition: Definition, opened: Opened, channel: str, place: Place
+) -> tuple[ToolPlan, ...]:
+    """Plans for the calls of the latest answer that have no answer yet, by the model that offered their tools."""
+    messages = opened.values.get(channel, [])
+    waiting = {call.id: call.name for call in open_calls(messages)}
+    models = [model for model in definition.models.values() if model.channel == channel and model.tools]
+    model = max(models, key=lambda one: len(set(waiting.values()) & one.offered()), default=None)
+    answer: dict[str, Json] = next((m for m in reversed(messages) if m["role"] == "assistant"), {})
+    calls = enumerate(map(ToolCall.model_validate, answer.get("tool_calls", ())))
+    if model is None:
+        return ()
+    return tuple(plan_call(runtime, model, place, i, call) for i, call in calls if call.id in waiting)
+
+
+def _resolved(runtime: Runtime, place: Place, plan: ToolPlan, tool: Tool, call: ToolCall) -> ToolPlan:
     arguments = tool.parse(call.arguments)
     shown = arguments.model_dump(mode="json")
     name = tool.digest(arguments)
@@ -47,6 +74,8 @@ def _resolved(place: Place, plan: ToolPlan, tool: Tool, call: ToolCall) -> ToolP
         "key": effect_key(place.thread_id, place.branch, place.turn, place.step, plan.index, tool.name, name),
     }
     reason = tool.approval.required(arguments) if tool.approval else None
-    if tool.policy and reason is not None:
-        update |= {"approval": tool.policy.model_copy(update={"reason": reason}), "arguments": shown}
+    if reason is not None:
+        policy = runtime.app.policies[tool.name]
+        told = {"reason": reason, "signed": runtime.approver_keys is not None}
+        update |= {"approval": policy.model_copy(update=told), "arguments": shown}
     return plan.model_copy(update=update)

@@ -26,6 +26,7 @@ class Runtime:
         self.store = store
         self.limits = limits
         self.keyring = keyring
+        self.approver_keys: object | None = None
         self.checkpointer = Checkpointer(store)
         self._model = model
         self._definitions: dict[str, Definition] = {}

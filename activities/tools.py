@@ -9,6 +9,8 @@ from pydantic import BaseModel
 from temporalio import activity
 from temporalio.common import RawValue
 
+from perdure.activities.decisions import check_evidence
+from perdure.activities.dry_run import recorded, simulated
 from perdure.activities.effects import EffectActivities
 from perdure.activities.invoke import invoke
 from perdure.activities.nodes import NodeActivities
@@ -19,30 +21,44 @@ from perdure.activities.steps import Extra, commit_step
 from perdure.approvals import stamp
 from perdure.canonical import Json
 from perdure.checkpoint import Ref
+from perdure.context import ToolContext
 from perdure.contracts import (
     NODE_PREFIX,
+    RECONCILE_PREFIX,
     TOOL_PREFIX,
     UNDO_PREFIX,
     CallTool,
     Committed,
     Ended,
+    Known,
     NodeDone,
+    Reconcile,
     RunNode,
     ToolDone,
     Undo,
 )
 from perdure.effects import Effect
-from perdure.errors import Conflict, InDoubt, InvalidInput, Refused, ToolError, ToolGone
+from perdure.errors import (
+    ApprovalVoid,
+    ConcurrentModification,
+    Conflict,
+    InDoubt,
+    InvalidInput,
+    Refused,
+    ToolError,
+    ToolGone,
+)
 from perdure.failures import bounded
 from perdure.message import ToolCall
+from perdure.onetime import tokens
 from perdure.states.schema import Opened
 from perdure.stores.base import CachedResult, EffectRow, Receipt
-from perdure.tool import MAX_OUTPUT, Tool, ToolContext, call_summary
+from perdure.tool import MAX_OUTPUT, Tool, call_summary
 
 
 class ToolActivities:
-    """The activities whose type carries a name: ``tool:NAME`` runs a tool, ``undo:NAME`` compensates with it, and
-    ``node:NAME`` runs the function of a node."""
+    """The activities whose type carries a name: ``tool:NAME`` runs a tool, ``undo:NAME`` compensates with it,
+    ``reconcile:NAME`` asks it how a call ended, and ``node:NAME`` runs the function of a node."""
 
     def __init__(self, runtime: Runtime, effects: EffectActivities, nodes: NodeActivities) -> None:
         self._runtime = runtime
@@ -50,7 +66,7 @@ class ToolActivities:
         self._nodes = nodes
 
     @activity.defn(dynamic=True)
-    async def run(self, args: Sequence[RawValue]) -> ToolDone | Effect | NodeDone:
+    async def run(self, args: Sequence[RawValue]) -> ToolDone | Effect | Known | NodeDone:
         """Dispatch by activity type. Raises ToolGone for a type that isn't ours."""
         kind = activity.info().activity_type
         converter = activity.payload_converter()
@@ -58,6 +74,8 @@ class ToolActivities:
             return await self.call(converter.from_payload(args[0].payload, CallTool))
         if kind.startswith(UNDO_PREFIX):
             return await self._effects.undo(converter.from_payload(args[0].payload, Undo))
+        if kind.startswith(RECONCILE_PREFIX):
+            return await self._effects.reconcile(converter.from_payload(args[0].payload, Reconcile))
         if kind.startswith(NODE_PREFIX):
             return await self._nodes.run(converter.from_payload(args[0].payload, RunNode))
         raise ToolGone(f"No activity is named {kind!r} here.", hint="Is another program using this task queue?")
@@ -69,10 +87,11 @@ class ToolActivities:
     async def _attempt(self, task: CallTool) -> ToolDone:
         tool = self._runtime.tool(task.tool)
         opened = await self._runtime.open(task.commit, task.agent)
-        arguments = tool.parse(_find_call(opened, await self._channel(task), task.call_id).arguments)
-        if tool.digest(arguments) != task.digest:
-            raise Refused(f"The arguments of {task.tool} are not the ones that were planned (and approved).")
+        arguments = await self._arguments(task, tool, opened)
         context = self._context(task, opened)
+        if task.dry_run and (tool.spec.effect != "read" or tool.simulate is not None):
+            return await self._dry(task, tool, opened, arguments, context)
+        self._check_approval(task, tool, arguments)
         if tool.spec.effect != "read" and (known := await self._claim(task, tool, arguments)):
             if known.invalid:
                 raise InvalidInput(known.invalid)
@@ -81,12 +100,54 @@ class ToolActivities:
             return await self._finish(task, opened, known, facts={"cached": True})
         kwargs = tool.bind(context, {name: getattr(arguments, name) for name in tool.parameters})
         try:
-            returned = await invoke(tool, kwargs)
+            returned = await invoke(tool.function, kwargs, tool.spec.timeout)
         except ToolError as error:
             return await self._refused(task, tool, opened, error)
+        finally:
+            if context.joined and tool.spec.effect != "read":
+                await self._runtime.store.join_saga(task.commit.thread_id, task.key, context.joined)
         record = await self._record(task, tool, opened, context, returned)
         await self._remember(task, tool, record)
         return await self._finish(task, opened, record)
+
+    async def _arguments(self, task: CallTool, tool: Tool, opened: Opened) -> BaseModel:
+        """What the call is made with: as it stands in the conversation, or as a person changed it."""
+        if task.arguments is not None:
+            arguments = tool.take(task.arguments)
+        else:
+            arguments = tool.parse(_find_call(opened, await self._channel(task), task.call_id).arguments)
+        if tool.digest(arguments) != task.digest:
+            raise Refused(f"The arguments of {task.tool} are not the ones that were planned (and approved).")
+        return arguments
+
+    def _check_approval(self, task: CallTool, tool: Tool, arguments: BaseModel) -> None:
+        """Nothing runs on a yes to something else, nor on a task that somebody else queued. Raises ApprovalVoid."""
+        if task.approval is not None:
+            check_evidence(self._runtime, task.commit.thread_id, task.tool, task.digest, task.approval)
+        elif tool.approval is not None and tool.approval.required(arguments) is not None:
+            raise ApprovalVoid(f"{tool.name} needs an approval, and this call has none.")
+
+    async def _dry(
+        self, task: CallTool, tool: Tool, opened: Opened, arguments: BaseModel, context: ToolContext
+    ) -> ToolDone:
+        """Answer a call of a dry run, and enter it in the ledger as one that was not made."""
+        found = await recorded(self._runtime, task.commit.thread_id, tool, task.digest)
+        source, record = found or ("", None)
+        if record is None:
+            try:
+                record = await self._record(
+                    task, tool, opened, context, await simulated(tool, arguments, context), done=False
+                )
+            except ToolError as error:
+                return await self._finish(task, opened, Record(ok=False, content=f"Error: {error}"))
+        if tool.spec.effect != "read":
+            entry = self._entry(task, tool, arguments).model_copy(update={"status": "simulated", "source": source})
+            row = EffectRow(
+                thread_id=task.commit.thread_id, entry=entry, arguments=tool.canonical_arguments(arguments),
+                arguments_digest=task.digest, receipt=record.dump(),
+            )  # fmt: skip
+            await self._runtime.store.record_simulated(row, head=_head(task).id)
+        return await self._finish(task, opened, record, facts={"simulated": source or True})
 
     async def _cached(self, task: CallTool, tool: Tool) -> Record | None:
         """What the same call of this lineage came to lately, where the tool allows that."""
@@ -125,15 +186,12 @@ class ToolActivities:
 
     async def _claim(self, task: CallTool, tool: Tool, arguments: BaseModel) -> Record | None:
         """Enter the attempt in the ledger. The record, if the effect is done already; an error, if it may not be."""
-        head = _head(task)
-        entry = Effect(
-            key=task.key, tool=tool.name, effect=tool.spec.effect, turn=task.commit.turn, index=task.index,
-            step=head.step, checkpoint_id=head.id, branch=task.branch, compensation=tool.spec.compensation,
-            summary=call_summary(tool.name, arguments.model_dump(mode="json")),
+        entry, stored = self._entry(task, tool, arguments), tool.canonical_arguments(arguments)
+        row = EffectRow(
+            thread_id=task.commit.thread_id, entry=entry, arguments=stored, arguments_digest=task.digest,
+            tokens=tokens(arguments, tool.one_time),
         )  # fmt: skip
-        stored = tool.canonical_arguments(arguments)
-        row = EffectRow(thread_id=task.commit.thread_id, entry=entry, arguments=stored, arguments_digest=task.digest)
-        before = await self._runtime.store.claim(row, head=head.id)
+        before = await self._runtime.store.claim(row, head=_head(task).id)
         if before is None or (before.entry.status in ("attempted", "failed") and tool.spec.effect != "irreversible"):
             return None
         if before.entry.status == "done" and before.receipt is not None:
@@ -142,10 +200,20 @@ class ToolActivities:
             raise InDoubt(f"{entry.label()} was attempted before and its outcome is unknown.")
         raise Conflict(f"{entry.label()} is {before.entry.status} under this key and is not attempted again.")
 
+    def _entry(self, task: CallTool, tool: Tool, arguments: BaseModel) -> Effect:
+        head, spec = _head(task), tool.spec
+        return Effect(
+            key=task.key, tool=tool.name, effect=spec.effect, turn=task.commit.turn, index=task.index,
+            step=head.step, checkpoint_id=head.id, branch=task.branch, compensation=spec.compensation,
+            reconcile=spec.reconcile, saga=spec.saga,
+            summary=call_summary(tool.name, arguments.model_dump(mode="json")),
+        )  # fmt: skip
+
     def _context(self, task: CallTool, opened: Opened) -> ToolContext:
         return ToolContext(
             thread_id=task.commit.thread_id, turn=task.commit.turn, step=_head(task).step, idempotency_key=task.key,
-            attempt=activity.info().attempt, approved_by=task.approved_by, state=opened.state,
+            attempt=activity.info().attempt, approved_by=task.approval.approved_by if task.approval else (),
+            dry_run=task.dry_run, state=opened.state,
         )  # fmt: skip
 
     async def _refused(self, task: CallTool, tool: Tool, opened: Opened, error: ToolError) -> ToolDone:
@@ -156,8 +224,10 @@ class ToolActivities:
             raise error
         return await self._finish(task, opened, Record(ok=False, content=await self._bounded(f"Error: {error}")))
 
-    async def _record(self, task: CallTool, tool: Tool, opened: Opened, context: ToolContext, returned: Any) -> Record:
-        """The result, bounded for the model. If it or its updates are invalid the effect is still recorded as done."""
+    async def _record(
+        self, task: CallTool, tool: Tool, opened: Opened, context: ToolContext, returned: Any, *, done: bool = True
+    ) -> Record:
+        """The result, bounded for the model. If it or its updates are invalid an effect is still recorded as done."""
         try:
             dumped = json.loads(tool.dump(returned))
             updates = opened.recorded(context.updates)
@@ -165,11 +235,14 @@ class ToolActivities:
                 await self._updates(task, Record(ok=True, content="", updates=updates)), step=_head(task).step + 1
             )
         except InvalidInput as error:
-            if tool.spec.effect != "read":
+            if tool.spec.effect != "read" and done:
                 receipt = Receipt(key=task.key, result=Record(ok=True, content="", invalid=error.message).dump())
                 await self._runtime.store.finish(task.commit.thread_id, receipt, head=_head(task).id)
             raise
         content = await self._bounded(text_of(dumped))
+        if task.approval is not None and task.approval.edited_by:
+            made = call_summary(tool.name, task.arguments or {})
+            content += f"\n[{task.approval.edited_by} changed the arguments: {made}]"
         return Record(
             ok=True, content=content, updates=updates, returned=None if tool.spec.effect == "read" else dumped
         )
@@ -186,13 +259,23 @@ class ToolActivities:
     ) -> ToolDone:
         """Commit the step with its receipt, or leave the receipt for the merge."""
         receipt = Receipt(key=task.key, result=record.dump())
+        try:
+            return await self._keep(task, opened, record, receipt, facts or {})
+        except ConcurrentModification:
+            if record.ok and not task.dry_run:  # the step is over, and yet it was done: the ledger must know
+                await self._runtime.store.finish(task.commit.thread_id, receipt)
+            raise
+
+    async def _keep(
+        self, task: CallTool, opened: Opened, record: Record, receipt: Receipt, facts: dict[str, Json]
+    ) -> ToolDone:
         if not task.alone:
             await self._runtime.store.put_receipt(task.commit.thread_id, receipt, head=_head(task).id)
             return _done(record)
         merged = await commit_step(
             self._runtime, task.agent, task.spec, task.commit, opened, await self._updates(task, record),
             ended=(Ended(node=task.node, outcome="done"),), asked={},
-            extra=Extra(receipt=receipt if record.ok else None, facts=facts or {}),
+            extra=Extra(receipt=receipt if record.ok else None, facts=facts),
         )  # fmt: skip
         return _done(record, merged.told())
 

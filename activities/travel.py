@@ -25,7 +25,7 @@ from perdure.contracts import (
     UpdateState,
     WriteState,
 )
-from perdure.errors import Conflict, InvalidInput, NodeGone, ThreadNotFound
+from perdure.errors import Conflict, InvalidInput, NodeGone, Refused, ThreadNotFound
 from perdure.message import open_calls
 from perdure.state import Overwrite
 from perdure.states.schema import Opened
@@ -50,6 +50,11 @@ class TravelActivities:
         row = await store.thread(origin.thread_id)
         if row is None:
             raise ThreadNotFound(f"There is no thread {origin.thread_id} to fork.")
+        if row.dry_run and not origin.dry_run:
+            raise Refused(
+                f"{origin.thread_id} is a dry run: what it tells was never done.",
+                hint="Fork it with --dry-run, or promote it.",
+            )
         there = await store.thread(commit.thread_id)
         if there is None:
             await self._fork(task, row)
@@ -67,7 +72,9 @@ class TravelActivities:
             schema_version=opened.schema_version, next=parent.next, metadata=origin.metadata,
             facts={"by": origin.by} if origin.by else {}, delta=opened.merge(updates, step=parent.ref.step + 1),
         )  # fmt: skip
-        await self._runtime.checkpointer.commit(parent, change, agent=row.agent, tenant=row.tenant, lineage=row.lineage)
+        await self._runtime.checkpointer.commit(
+            parent, change, agent=row.agent, tenant=row.tenant, lineage=row.lineage, dry_run=origin.dry_run
+        )
 
     @activity.defn(name=WRITE_STATE.name)
     async def write_state(self, task: WriteState) -> Committed:

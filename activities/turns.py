@@ -1,11 +1,12 @@
 """Activities around a turn: find a thread, open a turn, take up what follows a head, close a thread."""
 
+from contextlib import aclosing
 from typing import Any
 
 from temporalio import activity
 
 from perdure.activities.once import once
-from perdure.activities.planning import Place, plan_call
+from perdure.activities.planning import Place, open_plans
 from perdure.activities.records import Record, tool_message
 from perdure.activities.runtime import Runtime
 from perdure.activities.steps import Extra, first_frontier, write
@@ -28,18 +29,18 @@ from perdure.contracts import (
     ResumedTurn,
     ResumeTurn,
     Send,
-    ToolPlan,
 )
 from perdure.delta import Delta, Values
 from perdure.effects import OPEN, Effect
 from perdure.errors import Conflict, DefinitionError, InvalidInput, ThreadClosed, ThreadNotFound
 from perdure.graphs.definition import Definition
 from perdure.lease import Lease
-from perdure.message import Message, ToolCall, open_calls
+from perdure.message import Message, open_calls
 from perdure.security.sealing import redact
 from perdure.state import State, conversations
 from perdure.states.schema import Opened
 from perdure.stores.base import ThreadRow
+from perdure.travel import line
 from perdure.view import view_of
 
 _LOOKED_BACK = 200  # checkpoints in which a resumed thread looks for messages that may be sent once more
@@ -96,7 +97,10 @@ class TurnActivities:
         opened = await runtime.open(commit, task.agent)
         graph = runtime.app.graph(task.agent)
         delta, after = opened.after(opened.given(_input(graph.state, task.message, opened)), step=_step(opened))
-        extra = Extra(facts={"message_id": task.message.id}, metadata=task.message.metadata)
+        facts: dict[str, Json] = {"message_id": task.message.id}
+        if task.message.sender:
+            facts["sender"] = task.message.sender
+        extra = Extra(facts=facts, metadata=task.message.metadata)
         merged = await write(
             runtime, commit, opened, delta, source="input", next=await first_frontier(graph, definition.spec, after),
             extra=extra, agent=task.agent, tenant=task.tenant,
@@ -119,22 +123,18 @@ class TurnActivities:
                 hint="Deploy it again, or send a message: that begins a new turn.",
             )
         opened = runtime.opened(task.agent, head)
-        channels = {spec.nodes[node].channel for node in head.next.nodes if spec.nodes[node].kind == "tools"}
         place = Place(thread_id=task.thread_id, branch=task.branch, turn=head.turn, step=head.ref.step)
-        calls = {channel: self._plans(definition, opened, channel, place) for channel in sorted(channels)}
-        return ResumedTurn(spec=spec, calls=calls)
+        calls = open_plans(runtime, definition, opened, head.next.nodes, place)
+        return ResumedTurn(spec=spec, calls=calls, requesters=await self._requesters(head))
 
-    def _plans(self, definition: Definition, opened: Opened, channel: str, place: Place) -> tuple[ToolPlan, ...]:
-        """Plans for the calls of the latest answer that have no answer yet, by the model that offered their tools."""
-        messages = opened.values.get(channel, [])
-        waiting = {call.id: call.name for call in open_calls(messages)}
-        models = [model for model in definition.models.values() if model.channel == channel and model.tools]
-        model = max(models, key=lambda one: len(set(waiting.values()) & one.offered()), default=None)
-        answer: dict[str, Json] = next((m for m in reversed(messages) if m["role"] == "assistant"), {})
-        calls = enumerate(map(ToolCall.model_validate, answer.get("tool_calls", ())))
-        if model is None:
-            return ()
-        return tuple(plan_call(self._runtime, model, place, i, call) for i, call in calls if call.id in waiting)
+    async def _requesters(self, head: Position) -> tuple[str, ...]:
+        """Who sent the message of the turn that the head belongs to."""
+        async with aclosing(line(self._runtime.store, head.thread_id, head.ref.id)) as way:
+            async for checkpoint in way:
+                if checkpoint.source == "input" or checkpoint.turn != head.turn:
+                    sender = str(checkpoint.facts.get("sender", "")) if checkpoint.turn == head.turn else ""
+                    return (sender,) if sender else ()
+        return ()
 
     @activity.defn(name=KEEP_LEASE.name)
     async def keep_lease(self, task: KeepLease) -> bool:
@@ -155,7 +155,8 @@ def found(row: ThreadRow, head: Position, delta: Delta | None = None) -> Found:
     return Found(
         agent=row.agent, tenant=row.tenant, head=head.ref, parent_id=head.parent_id, next=head.next.nodes,
         turn=head.turn, branch=row.branch, view=view_of(redact(head.values)), schema_version=head.schema_version,
-        lease=Lease.model_validate_json(row.lease) if row.lease else None, delta=delta if inline else None,
+        dry_run=row.dry_run, lease=Lease.model_validate_json(row.lease) if row.lease else None,
+        delta=delta if inline else None,
     )  # fmt: skip
 
 

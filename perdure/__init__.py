@@ -9,7 +9,9 @@ from perdure.tool import tool
 if TYPE_CHECKING:
     from perdure.agent import Agent
     from perdure.app import App
+    from perdure.approvals.declared import Approval, Escalation
     from perdure.budget import Budget
+    from perdure.context import ToolContext
     from perdure.contracts import END, START
     from perdure.errors import PerdureError, ToolError
     from perdure.graph import Graph
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from perdure.graphs.human import Ask
     from perdure.graphs.nodes import NodeFailure, Retry
     from perdure.message import Message, Remove
+    from perdure.onetime import OneTime
+    from perdure.outcome import Outcome
     from perdure.starters.client import Client
     from perdure.state import (
         Ephemeral,
@@ -35,16 +39,18 @@ if TYPE_CHECKING:
         union,
         upcast,
     )
-    from perdure.tool import Approval, Tool, ToolContext
+    from perdure.tool import Tool
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "perdure.agent": ("Agent",),
     "perdure.app": ("App",),
+    "perdure.approvals.declared": ("Approval", "Escalation"),
     "perdure.budget": ("Budget",),
     "perdure.graphs.cache": ("Cache",),
     "perdure.graphs.choice": ("Command", "Send"),
+    "perdure.context": ("ToolContext",),
     "perdure.contracts": ("END", "START"),
     "perdure.errors": ("PerdureError", "ToolError"),
     "perdure.graphs.functions": ("NodeContext",),
@@ -52,20 +58,22 @@ _HOMES = {
     "perdure.graphs.human": ("Ask",),
     "perdure.message": ("Message", "Remove"),
     "perdure.graphs.nodes": ("NodeFailure", "Retry"),
+    "perdure.onetime": ("OneTime",),
+    "perdure.outcome": ("Outcome",),
     "perdure.starters.client": ("Client",),
     "perdure.state": (
         "Ephemeral", "Overwrite", "Sensitive", "State", "add", "append", "maximum", "merge", "messages", "minimum",
         "overwrite", "union", "upcast",
     ),
-    "perdure.tool": ("Approval", "Tool", "ToolContext"),
+    "perdure.tool": ("Tool",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "END", "START", "Agent", "App", "Approval", "Ask", "Budget", "Cache", "Client", "Command", "Ephemeral", "Graph",
-    "Message", "NodeContext", "NodeFailure", "Overwrite", "PerdureError", "Remove", "Retry", "Send", "Sensitive",
-    "State", "Tool", "ToolContext", "ToolError", "add", "append", "maximum", "merge", "messages", "minimum",
-    "overwrite", "tool", "union", "upcast",
+    "END", "START", "Agent", "App", "Approval", "Ask", "Budget", "Cache", "Client", "Command", "Ephemeral",
+    "Escalation", "Graph", "Message", "NodeContext", "NodeFailure", "OneTime", "Outcome", "Overwrite", "PerdureError",
+    "Remove", "Retry", "Send", "Sensitive", "State", "Tool", "ToolContext", "ToolError", "add", "append", "maximum",
+    "merge", "messages", "minimum", "overwrite", "tool", "union", "upcast",
 ]  # fmt: skip
 
 

@@ -3,10 +3,12 @@
 import importlib
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from perdure.agent import Agent
+from perdure.approvals import ApprovalPolicy
 from perdure.contracts import Limits
 from perdure.errors import AgentNotFound, DefinitionError, InvalidInput
 from perdure.graph import Graph
@@ -19,16 +21,26 @@ _OFFERED = {"receipt"}  # what a compensation may ask for besides the call's own
 class App:
     """Agents and graphs, and tools that no agent shows to its model (compensations). Checked when it is made.
 
-    Raises DefinitionError: duplicate names, a graph that isn't sound, an unknown compensation, one that asks for what
-    it won't get, or one that can't be retried.
+    ``groups`` are the people by the names of groups, for the policies of approvals.
+
+    Raises DefinitionError: duplicate names, a graph that isn't sound, an unknown compensation or hook, one that asks
+    for what it won't get, or one that can't be retried; compensations that wait for one another; a quorum that can't be
+    reached.
     """
 
-    def __init__(self, *, agents: Sequence[Agent | Graph], tools: Sequence[Tool] = ()) -> None:
+    def __init__(
+        self, *, agents: Sequence[Agent | Graph], tools: Sequence[Tool] = (),
+        groups: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:  # fmt: skip
         self.graphs = _by_name(agents)
         self.tools = _tools(self.graphs.values(), tools)
+        self.policies = _policies(self.tools.values(), groups or {})
         for item in self.tools.values():
             if item.spec.compensation:
                 _check_compensation(item, self.tools)
+            if item.spec.reconcile:
+                _check_hook(item, self.tools)
+        _check_order(self.tools)
         for graph in self.graphs.values():
             _check_definition(graph, self.tools)
 
@@ -88,6 +100,17 @@ def _tools(graphs: Iterable[CompiledGraph], extra: Sequence[Tool]) -> dict[str, 
     return found
 
 
+def _policies(tools: Iterable[Tool], groups: Mapping[str, Sequence[str]]) -> dict[str, ApprovalPolicy]:
+    policies: dict[str, ApprovalPolicy] = {}
+    for item in tools:
+        try:
+            if item.approval:
+                policies[item.name] = item.approval.policy(groups)
+        except DefinitionError as error:
+            raise DefinitionError(f"Tool {item.place}: {error.message}", hint=error.hint) from error
+    return policies
+
+
 def _check_definition(graph: CompiledGraph, tools: dict[str, Tool]) -> None:
     try:
         graph.definition(tools, Limits())
@@ -113,3 +136,31 @@ def _check_compensation(item: Tool, tools: dict[str, Tool]) -> None:
             f"which {item.name} doesn't have.",
             hint=f"A compensation may take receipt and {', '.join(item.parameters) or 'nothing else'}.",
         )
+
+
+def _check_hook(item: Tool, tools: dict[str, Tool]) -> None:
+    hook = tools.get(item.spec.reconcile)
+    if hook is None:
+        raise DefinitionError(
+            f"Tool {item.place}: its hook {item.spec.reconcile!r} is unknown.", hint="Add it to App(tools=[...])."
+        )
+    if hook.spec.effect != "read":
+        raise DefinitionError(f"Tool {hook.place} tells how {item.name} ended, and so must only read.")
+    required = {name for name, field in hook.arguments.model_fields.items() if field.is_required()}
+    if missing := required - set(item.parameters):
+        raise DefinitionError(
+            f"Tool {hook.place} tells how {item.name} ended but needs {', '.join(sorted(missing))}, "
+            f"which {item.name} doesn't have."
+        )
+
+
+def _check_order(tools: dict[str, Tool]) -> None:
+    """Compensations that wait for one another would wait for ever."""
+    after = {name: item.spec.undo_after or () for name, item in tools.items()}
+    for name, others in after.items():
+        if unknown := set(others) - tools.keys():
+            raise DefinitionError(f"Tool {tools[name].place}: `undo_after` names {unknown.pop()!r}, which is unknown.")
+    try:
+        TopologicalSorter(after).prepare()
+    except CycleError as error:
+        raise DefinitionError(f"Their compensations wait for one another: {' and '.join(error.args[1])}.") from error

@@ -93,6 +93,7 @@ class Checkpointer:
         replaces: str = "",
         branch: int | None = None,
         lineage: str = "",
+        dry_run: bool = False,
         agent: str = "",
         tenant: str = "",
         result: CachedResult | None = None,
@@ -111,7 +112,8 @@ class Checkpointer:
         step = step_of(parent, checkpoint, values).model_copy(
             update={
                 "extends": None if forks else replaces or checkpoint.parent_id, "agent": agent, "tenant": tenant,
-                "branch": branch, "lineage": lineage, "result": result, "receipt": receipt, "clears": clears,
+                "branch": branch, "lineage": lineage, "dry_run": dry_run, "result": result, "receipt": receipt,
+                "clears": clears,
             }
         )  # fmt: skip
         await self.store.commit(step)

@@ -4,7 +4,7 @@ Classes (DESIGN §7): ``read`` and ``idempotent`` have nothing to undo, ``compen
 ``irreversible`` can't be undone and is never attempted twice.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from perdure.canonical import digest
@@ -19,8 +19,10 @@ EffectStatus = Literal[
     "in_doubt",  # attempted, outcome unknown: a person settles it
     "undone",  # compensated
     "needs_attention",  # its compensation failed for good
+    "simulated",  # in a dry run: nothing was done outside
 ]
 
+THREAD = "thread"  # the saga of a whole thread
 OPEN: frozenset[EffectStatus] = frozenset({"in_doubt", "needs_attention"})
 
 
@@ -37,6 +39,9 @@ class Effect(Value):
     checkpoint_id: str = ""  # the head on which the call was made
     summary: str = ""
     compensation: str = ""
+    reconcile: str = ""  # the tool that can tell whether it was done
+    saga: str = ""  # what is undone together: empty for the turn, THREAD for all of the thread, else a name
+    source: str = ""  # of a simulated one: the key of the effect whose receipt answered
     status: EffectStatus = "registered"
     attempts: int = 0
     error: str = ""
@@ -79,13 +84,53 @@ def to_undo(effects: Iterable[Effect]) -> list[Effect]:
     return sorted(undoable, key=lambda e: (e.finished_at, e.step, e.index), reverse=True)
 
 
+def undo_order(
+    effects: Sequence[Effect], after: Mapping[str, tuple[str, ...] | None]
+) -> dict[str, frozenset[str]]:  # fmt: skip
+    """What the compensation of each effect waits for: keys by key. ``effects`` are as ``to_undo`` gives them.
+
+    Without a word each waits for all that were done after it: one after the other. ``after`` tells by tool which tools'
+    compensations it waits for, and that it waits for no others: those run side by side. Where both would wait for one
+    another, what was declared counts.
+    """
+    if not any(after.get(effect.tool) is not None for effect in effects):
+        return {
+            effect.key: frozenset({effects[number - 1].key} if number else ()) for number, effect in enumerate(effects)
+        }
+    waits: dict[str, set[str]] = {}
+    for effect in effects:
+        declared = after.get(effect.tool)
+        named = declared if declared is not None else ()
+        waits[effect.key] = {other.key for other in effects if other.tool in named and other.key != effect.key}
+    for number, effect in enumerate(effects):
+        if after.get(effect.tool) is None:
+            waits[effect.key] |= {e.key for e in effects[:number] if not _waits_for(e.key, effect.key, waits)}
+    return {key: frozenset(others) for key, others in waits.items()}
+
+
+def _waits_for(one: str, other: str, waits: Mapping[str, set[str]]) -> bool:
+    """Whether one waits for the other, be it by way of others."""
+    seen, open = {one}, [one]
+    while open:
+        for key in waits[open.pop()] - seen:
+            if key == other:
+                return True
+            seen.add(key)
+            open.append(key)
+    return False
+
+
 class Residue(Value):
-    """What a rollback left: the report at its end. Each list names effects by their label."""
+    """What a rollback left: the report at its end. Each list names effects by their label.
+
+    ``settled`` are those that stand as somebody said: how, and who.
+    """
 
     undone: tuple[str, ...] = ()
     still_done: tuple[str, ...] = ()
     in_doubt: tuple[str, ...] = ()
     needs_attention: tuple[str, ...] = ()
+    settled: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """The report as lines for people; empty where nothing happened outside."""
@@ -94,14 +139,18 @@ class Residue(Value):
             "Still done, can't be undone": self.still_done,
             "In doubt": self.in_doubt,
             "Could not be undone, needs attention": self.needs_attention,
+            "Settled": self.settled,
         }
         return [f"{title}: {', '.join(labels)}." for title, labels in groups.items() if labels]
 
 
 def residue(effects: Iterable[Effect]) -> Residue:
     """The residue report over the effects of a saga."""
-    groups: dict[str, list[str]] = {"undone": [], "still_done": [], "in_doubt": [], "needs_attention": []}
+    names = ("undone", "still_done", "in_doubt", "needs_attention", "settled")
+    groups: dict[str, list[str]] = {name: [] for name in names}
     for effect in sorted(effects, key=lambda e: e.undone_at):
+        if effect.settled_by:
+            groups["settled"].append(f"{effect.label()} is {effect.status}, says {effect.settled_by}")
         if effect.status in groups:
             groups[effect.status].append(effect.label())
         elif effect.status == "done" and effect.effect != "read":

@@ -19,7 +19,9 @@
     │   ├── ThreadClosed           the thread takes no more messages
     │   ├── ThreadBusy             the thread takes no message now
     │   ├── LeaseHeld              somebody else writes to the thread alone for now
-    │   └── Irrevocable            a rewind would leave behind what can't be undone
+    │   ├── Irrevocable            a rewind would leave behind what can't be undone
+    │   ├── TokenSpent             a one-time token was used by another call
+    │   └── ApprovalVoid           what approved a call no longer counts
     ├── Unreachable         (6)    try again when it is back
     │   ├── TemporalUnreachable    no Temporal server, or no worker that answers
     │   ├── StoreUnreachable       the checkpoint store doesn't answer
@@ -37,6 +39,7 @@
         ├── ToolError              a tool says clearly that it did not do it
         ├── ToolGone               a pending call names a tool that no longer exists
         ├── NodeGone               what follows names a node that the graph no longer has
+        ├── NotSimulated           a dry run came to a call that it can't answer
         ├── InDoubt                an effect was attempted and nobody knows how it ended
         ├── Caution                `perdure doctor` found something that threads can do without
         └── TurnFailed             a turn ended without an answer
@@ -136,7 +139,9 @@ class Refused(PerdureError):
 class DecisionRefused(Refused):
     """A decision that does not count; the reason is in the message and in the thread's record.
 
-    ``code``: undecodable, malformed, unknown_request, expired, closed, wrong_digest, not_an_approver, repeated.
+    ``code``: undecodable, malformed, unknown_request, expired, closed, wrong_digest, not_an_approver, repeated,
+    separation (of duties), invalid_edit, unchecked; and where decisions are signed: unsigned, unknown_key, forged,
+    stale, replayed.
     """
 
     def __init__(self, message: str, *, hint: str = "", code: str = "refused") -> None:
@@ -158,6 +163,14 @@ class LeaseHeld(Refused):
 
 class Irrevocable(Refused):
     """A rewind would leave behind what can't be undone."""
+
+
+class TokenSpent(Refused):
+    """A one-time token was used by another call of the thread, or of one that it shares a past with."""
+
+
+class ApprovalVoid(Refused):
+    """A call was approved, and what approved it no longer counts: a key was withdrawn, or signatures are needed now."""
 
 
 class Unreachable(PerdureError):
@@ -238,6 +251,10 @@ class ToolGone(Failed):
 
 class NodeGone(Failed):
     """What follows names a node that the graph no longer has, or has as another kind."""
+
+
+class NotSimulated(Failed):
+    """A dry run came to a call that has no recorded receipt and no ``simulate`` function; nothing was done outside."""
 
 
 class InDoubt(Failed):

@@ -11,6 +11,8 @@ from perdure.errors import InvalidInput, UsageError
 
 if TYPE_CHECKING:
     from perdure.security.keyring import Keyring
+    from perdure.security.signing import ApproverKeys
+    from perdure.security.webhook import Webhook
 
 
 class Settings(BaseSettings):
@@ -24,6 +26,9 @@ class Settings(BaseSettings):
     home: Path = Path(".perdure")
     keys: SecretStr = SecretStr("")  # that seal sensitive channels, the current one first: ID:BASE64,ID:BASE64
     keys_file: Path | None = None  # has them instead, one a line
+    approver_keys: Path | None = None  # public keys of approvers, a file or a folder: only signed decisions count
+    webhook: str = ""  # where news goes that people should know
+    webhook_secret: SecretStr = SecretStr("")  # signs it; several, with commas between them, while one is changed
     task_queue: str = TASK_QUEUE
     log: str = "text"  # text | json
     log_level: str = "INFO"
@@ -44,7 +49,7 @@ class Settings(BaseSettings):
 
     def limits(self) -> Limits:
         """What of the settings shapes a workflow's commands."""
-        return Limits(heartbeat=self.heartbeat, history_events=self.history_events)
+        return Limits(heartbeat=self.heartbeat, history_events=self.history_events, notify=bool(self.webhook))
 
     def keyring(self) -> "Keyring | None":
         """The keys that seal what is sensitive; None where none are set. Raises InvalidInput, UsageError."""
@@ -64,3 +69,20 @@ class Settings(BaseSettings):
             return Keyring.parse(text)
         except InvalidInput as error:
             raise InvalidInput(f"PERDURE_KEYS: {error.message}", hint=error.hint) from error
+
+    def approvers(self) -> "ApproverKeys | None":
+        """The keys of approvers, followed as they change; None where decisions are not signed. Raises InvalidInput,
+        UsageError."""
+        if self.approver_keys is None:
+            return None
+        from perdure.security.signing import ApproverKeys
+
+        return ApproverKeys.load(self.approver_keys)
+
+    def hook(self) -> "Webhook | None":
+        """Where news goes, if anywhere. Raises UsageError for an address that is none, or without a secret."""
+        if not self.webhook:
+            return None
+        from perdure.security.webhook import Webhook
+
+        return Webhook.parse(self.webhook, self.webhook_secret.get_secret_value())

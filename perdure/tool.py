@@ -12,81 +12,19 @@ import docstring_parser
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 
-from perdure.approvals import ApprovalPolicy
+from perdure.approvals.declared import Approval
 from perdure.canonical import Json, canonical
+from perdure.context import ToolContext
 from perdure.contracts import ToolSpec
 from perdure.duration import Duration, seconds
 from perdure.effects import EffectClass, arguments_digest
 from perdure.errors import DefinitionError, InvalidInput
-from perdure.state import State, holds_secret
+from perdure.onetime import one_time
+from perdure.state import holds_secret
 
 OnError = Literal["return", "rollback"]
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what OpenAI's protocol allows
 MAX_OUTPUT = 16_384  # characters of a result that the model is shown; the rest is kept in the store
-
-
-class ToolContext:
-    """What a tool is told about its call. Declare a parameter ``ctx: ToolContext`` to receive it."""
-
-    def __init__(
-        self, *, thread_id: str, turn: int, step: int, idempotency_key: str, attempt: int = 1,
-        approved_by: tuple[str, ...] = (), state: Callable[[], State] = State,
-    ) -> None:  # fmt: skip
-        self.thread_id = thread_id
-        self.turn = turn
-        self.step = step
-        self.idempotency_key = idempotency_key
-        self.attempt = attempt
-        self.approved_by = approved_by
-        self.updates: dict[str, Any] = {}
-        self._state = state
-
-    @property
-    def state(self) -> State:
-        """The state before this step, as the agent's own class. Changing it changes nothing: use ``update``."""
-        return self._state()
-
-    def update(self, **channels: Any) -> None:
-        """Write to channels of the state; merged by their reducers and committed together with the tool's result."""
-        self.updates.update(channels)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Approval:
-    """A gate before a call: people decide whether it runs.
-
-    ``when`` looks at the validated arguments and tells whether this call needs approval (default: every call). It
-    runs where the call is planned; if it fails, approval is needed. ``approvers`` empty means anyone. ``expires``
-    is how long a request stays open.
-    """
-
-    when: Callable[[Any], bool] | None = None
-    approvers: Sequence[str] = ()
-    quorum: int = 1
-    expires: Duration = "24h"
-    reason: str = ""
-
-    def policy(self) -> ApprovalPolicy:
-        """The part that is data. Raises DefinitionError for a quorum that can't be reached."""
-        if isinstance(self.approvers, str):
-            raise DefinitionError("`approvers` is a list.", hint=f"Write approvers=[{self.approvers!r}].")
-        if self.quorum < 1 or (self.approvers and self.quorum > len(set(self.approvers))):
-            raise DefinitionError(
-                f"A quorum of {self.quorum} can't be reached by {len(set(self.approvers))} approvers."
-            )
-        return ApprovalPolicy(
-            approvers=tuple(self.approvers), quorum=self.quorum, expires=seconds(self.expires), reason=self.reason
-        )
-
-    def required(self, arguments: BaseModel) -> str | None:
-        """Why this call needs approval, or None."""
-        if self.when is None:
-            return self.reason or "every call of this tool needs approval"
-        try:
-            needed = self.when(arguments)
-        except Exception as error:  # the author's code: whatever it raises, the safe answer is to ask a person
-            return f"the approval condition failed ({type(error).__name__}: {error})"
-        return (self.reason or "the arguments match the approval condition") if needed else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,17 +41,13 @@ class Tool:
     returns: TypeAdapter[Any]
     spec: ToolSpec
     approval: Approval | None
-    policy: ApprovalPolicy | None
     hidden: bool
     cache: float | None = None  # seconds for which a result answers the same call
+    one_time: tuple[str, ...] = ()  # parameters that are tokens
+    simulate: Callable[..., Any] | None = None  # answers in a dry run
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
-
-    @property
-    def is_async(self) -> bool:
-        """Whether the function is a coroutine function; others run in a thread."""
-        return inspect.iscoroutinefunction(self.function)
 
     def schema(self) -> dict[str, Json]:
         """The tool as the chat protocol announces it."""
@@ -131,6 +65,10 @@ class Tool:
             raise InvalidInput(
                 f"Invalid arguments for {self.name}: {reasons}.", hint="Correct them and call again."
             ) from error
+
+    def take(self, given: Mapping[str, Json]) -> BaseModel:
+        """Arguments that a person gave, validated. Raises InvalidInput."""
+        return self.parse(canonical(given).decode())
 
     def canonical_arguments(self, arguments: BaseModel) -> bytes:
         """Exactly what will run, as canonical JSON."""
@@ -162,7 +100,8 @@ def tool(function: Callable[..., Any], /) -> Tool: ...
 def tool(
     *, effect: EffectClass = ..., compensate: str = ..., approval: Approval | None = ..., hidden: bool = ...,
     on_error: OnError = ..., timeout: Duration = ..., attempts: int | None = ..., deadline: Duration = ...,
-    name: str = ..., cache: Duration | None = ...,
+    name: str = ..., cache: Duration | None = ..., reconcile: str = ..., saga: str = ...,
+    undo_after: Sequence[str] | None = ..., simulate: Callable[..., Any] | None = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...  # fmt: skip
 
 
@@ -170,6 +109,8 @@ def tool(
     function: Callable[..., Any] | None = None, /, *, effect: EffectClass = "read", compensate: str = "",
     approval: Approval | None = None, hidden: bool = False, on_error: OnError = "return", timeout: Duration = "60s",
     attempts: int | None = None, deadline: Duration = "10m", name: str = "", cache: Duration | None = None,
+    reconcile: str = "", saga: str = "", undo_after: Sequence[str] | None = None,
+    simulate: Callable[..., Any] | None = None,
 ) -> Any:  # fmt: skip
     """Declare a function as a tool.
 
@@ -182,10 +123,17 @@ def tool(
         hidden: the model never sees the tool (compensations).
         on_error: what a ``ToolError`` does: ``return`` tells the model, ``rollback`` ends the turn and undoes it.
         timeout: for one attempt.
-        attempts: how often an unclear failure is tried; 3, or 1 for irreversible tools.
+        attempts: how often an unclear failure is tried; 3, or 1 for irreversible tools, or 5 for hidden ones.
         deadline: for all attempts together.
         name: the tool's name; the function's by default.
         cache: how long a result answers the same call of the thread and of its forks; for ``read`` only.
+        reconcile: name of the tool that tells whether a call was done whose answer was lost. It receives any of the
+            call's own arguments and returns an ``Outcome``; its context has the call's idempotency key.
+        saga: what the call is undone with: by default its turn; ``"thread"``: all such calls of the thread; else those
+            of this name. ``ctx.saga(name)`` says it in the call.
+        undo_after: names of tools whose compensations come before this one's; it waits for no others and runs beside
+            them. By default compensations run one after the other, in reverse order of completion.
+        simulate: answers in a dry run where nothing is recorded: takes what the tool takes, and touches nothing.
 
     Raises DefinitionError that names the function.
     """
@@ -196,31 +144,44 @@ def tool(
         place = f"{function.__module__}.{function.__qualname__}"
         try:
             spec = ToolSpec(
-                effect=effect, timeout=seconds(timeout), attempts=_attempts(effect, attempts),
-                deadline=seconds(deadline), on_error=on_error, compensation=compensate,
+                effect=effect, timeout=seconds(timeout), attempts=_attempts(effect, attempts, hidden),
+                deadline=seconds(deadline), on_error=on_error, compensation=compensate, reconcile=reconcile, saga=saga,
+                undo_after=None if undo_after is None else tuple(undo_after),
             )  # fmt: skip
             if (effect == "compensable") != bool(compensate):
                 raise DefinitionError("`compensate` goes with effect='compensable', and only with it.")
             if cache is not None and effect != "read":
                 raise DefinitionError("`cache` is for tools that only read: others would be skipped.")
+            if effect == "read" and (reconcile or saga or undo_after is not None):
+                raise DefinitionError("`reconcile`, `saga` and `undo_after` are for tools with an effect.")
             declared = _declared(
                 function, place, spec, name=name or function.__name__, approval=approval, hidden=hidden
             )
-            return replace(declared, cache=None if cache is None else seconds(cache))
+            if simulate is not None:
+                _check_simulation(declared, simulate)
+            if effect == "read" and declared.one_time:
+                raise DefinitionError("a token is spent by an effect, and this tool only reads.")
+            return replace(declared, cache=None if cache is None else seconds(cache), simulate=simulate)
         except DefinitionError as error:
             raise DefinitionError(f"Tool {place}: {error.message}", hint=error.hint) from error
 
     return declare if function is None else declare(function)
 
 
-def _attempts(effect: EffectClass, attempts: int | None) -> int:
+def _attempts(effect: EffectClass, attempts: int | None, hidden: bool) -> int:
     if attempts is None:
-        return 1 if effect == "irreversible" else 3
+        return 1 if effect == "irreversible" else 5 if hidden else 3
     if effect == "irreversible" and attempts != 1:
         raise DefinitionError("an irreversible tool is never retried.", hint="Leave `attempts` out.")
     if attempts < 1:
         raise DefinitionError("`attempts` must be at least 1.")
     return attempts
+
+
+def _check_simulation(item: Tool, simulate: Callable[..., Any]) -> None:
+    offered = {*item.parameters, *([item.context_parameter] if item.context_parameter else [])}
+    if missing := inspect.signature(simulate).parameters.keys() - offered:
+        raise DefinitionError(f"its simulation wants {', '.join(sorted(missing))}, which the tool doesn't take.")
 
 
 def _declared(
@@ -248,7 +209,7 @@ def _declared(
     return Tool(
         name=name, description=_description(documented), function=function, place=place, arguments=arguments,
         parameters=tuple(fields), context_parameter=context, returns=returns, spec=spec, approval=approval,
-        policy=approval.policy() if approval else None, hidden=hidden,
+        hidden=hidden, one_time=one_time({name: hint for name, hint in hints.items() if name in fields}),
     )  # fmt: skip
 
 

@@ -9,11 +9,14 @@ from pydantic import ValidationError
 from temporalio.client import Client
 from temporalio.worker import Interceptor, UnsandboxedWorkflowRunner, Worker
 
+from perdure.activities.decisions import DecisionActivities
 from perdure.activities.effects import EffectActivities
 from perdure.activities.guard import ActivityGuard
+from perdure.activities.journal import JournalActivities
 from perdure.activities.merges import MergeActivities
 from perdure.activities.model import ModelActivities
 from perdure.activities.nodes import NodeActivities
+from perdure.activities.promotion import PromotionActivities
 from perdure.activities.runtime import Runtime
 from perdure.activities.tools import ToolActivities
 from perdure.activities.travel import TravelActivities
@@ -75,6 +78,9 @@ def _activities(runtime: Runtime) -> list[Callable[..., Any]]:
         turns.look_up, turns.open_turn, turns.resume_turn, turns.keep_lease, turns.close_thread,
         travel.fork_thread, travel.write_state, travel.plan_rewind, travel.rewind_head,
         ModelActivities(runtime).call_model,
+        PromotionActivities(runtime).promote_fork,
+        DecisionActivities(runtime).check_decision,
+        JournalActivities(runtime).append_audit,
         MergeActivities(runtime).merge_step,
         nodes.ask, nodes.take_answer,
         effects.inspect_effect, effects.load_saga, effects.settle_effect,

@@ -25,6 +25,7 @@ def status(record: Record) -> StatusAnswer:
         usage=turn.usage if turn else Usage(), steps_used=turn.steps if turn else 0,
         budget=turn.budget if turn else Budget(), results=tuple(record.results),
         attention=tuple(f"{e.key}: {e.label()} ({e.status})" for e in record.attention()), log=tuple(record.log),
+        dry_run=record.dry_run, audit=record.journal.head,
     )  # fmt: skip
 
 

@@ -29,9 +29,11 @@ from perdure.effects import Effect, EffectStatus
 from perdure.failures import describe, root
 from perdure.workflows.calls import error_type, give_up, start_tool, store_call
 from perdure.workflows.display import Display
+from perdure.workflows.gate import Gate, Passed
 from perdure.workflows.record import Record, Stop, Stopped, Turn
-from perdure.workflows.saga import stamp_now
+from perdure.workflows.saga import reconciled, stamp_now
 
+_UNTOUCHED = {"ToolError", "NotSimulated", "ApprovalVoid", "TokenSpent"}  # clear: nothing was done
 _ROUNDS = 3  # how often a call is scheduled anew when the ledger proves that no attempt of it ever began
 _BROKEN = {
     "InvalidInput",
@@ -57,6 +59,7 @@ class Batch:
         self.node = node
         self._plans = plans
         self._alone = alone and len(plans) == 1
+        self._gate = Gate(record, turn, display)
         self.committed: Committed | None = None
         self._parts = {plan.index: self._message(plan, NOT_EXECUTED) for plan in plans}
 
@@ -73,6 +76,8 @@ class Batch:
     async def run(self) -> Ended | None:
         """Run all calls. None where the turn is told to stop; ``parts`` tell what each call came to all the same."""
         done = await asyncio.gather(*(self._call(plan) for plan in self._plans))
+        if not all(ended and ended.ok for ended in done):
+            self._turn.plan = None  # of a dry run: what it took for granted has not happened, so the model is asked
         self.committed = done[0].committed if self._alone and done[0] else None
         return None if self._record.stop else Ended(node=self.node, outcome="done")
 
@@ -89,63 +94,41 @@ class Batch:
             self._record.note(f"{plan.tool}: {plan.error}")
             return None
         try:
-            approved_by = await self._gate(plan)
-            done = None if approved_by is None else await self._attempt(plan, approved_by)
+            passed = await self._gate.passed(plan)
+            if isinstance(passed, Passed):
+                done = await self._attempt(passed)
+            else:
+                self._say(plan, f"The call was not made: {passed}.")
+                done = None
         except Stopped:
             done = None
         self._display.refresh()
         return done
 
-    # ── the gate ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-    async def _gate(self, plan: ToolPlan) -> tuple[str, ...] | None:
-        """Wait for the approval a call needs. Who approved (nobody where none is needed), or None if it may not run."""
-        if plan.approval is None:
-            return ()
-        record, now = self._record, workflow.now()
-        request = record.book.open(
-            call_id=plan.call_id, tool=plan.tool, summary=plan.summary, arguments=plan.arguments or {},
-            digest=plan.digest, policy=plan.approval, requester=record.agent, now=now,
-        )  # fmt: skip
-        record.note(f"approval {request.id} is needed for {plan.summary}")
-        self._display.refresh()
-
-        def answered() -> bool:
-            return record.stop is not None or record.book.requests[request.id].outcome != "open"
-
-        try:
-            await workflow.wait_condition(answered, timeout=plan.approval.expires, timeout_summary=request.waits_for())
-        except TimeoutError:
-            record.book.expire(request.id, workflow.now())
-        if record.stop:
-            raise Stopped
-        closed = record.book.requests[request.id]
-        record.note(f"approval {request.id}: {closed.verdict_line()}")
-        if closed.outcome != "approved":
-            self._say(plan, f"The call was not made: {closed.verdict_line()}.")
-            return None
-        return tuple(decision.approver for decision in closed.decisions)
-
     # ── the attempt ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _attempt(self, plan: ToolPlan, approved_by: tuple[str, ...]) -> ToolDone | None:
+    async def _attempt(self, passed: Passed) -> ToolDone | None:
+        plan = passed.plan
         spec = self._turn.spec.tools[plan.tool]
         if self._record.stop:
             raise Stopped
+        self._parts[plan.index] = self._message(plan, NOT_EXECUTED)  # under its key, which other arguments change
         self._register(plan, spec)
         for left in reversed(range(_ROUNDS)):
             try:
-                return self._done(plan, await self._wait(self._start(plan, spec, approved_by), spec))
+                return self._done(plan, await self._wait(self._start(passed, spec), spec))
             except ActivityError as error:
                 if not await self._failed(plan, spec, error, last=not left):
                     return None
         return None
 
-    def _start(self, plan: ToolPlan, spec: ToolSpec, approved_by: tuple[str, ...]) -> ActivityHandle[ToolDone]:
+    def _start(self, passed: Passed, spec: ToolSpec) -> ActivityHandle[ToolDone]:
+        plan = passed.plan
         task = CallTool(
             commit=self._commit, agent=self._record.agent, spec=self._turn.spec.digest, node=self.node,
             call_id=plan.call_id, tool=plan.tool, index=plan.index, key=plan.key, digest=plan.digest,
-            alone=self._alone, branch=self._record.branch, approved_by=approved_by,
+            alone=self._alone, branch=self._record.branch, approval=passed.evidence, arguments=passed.arguments,
+            dry_run=self._record.dry_run,
         )  # fmt: skip
         limits = self._turn.spec.limits
         return start_tool(tool_stub(plan.tool), task, spec, summary=plan.summary, limits=limits)
@@ -166,12 +149,13 @@ class Batch:
                     key=plan.key, tool=plan.tool, effect=spec.effect, turn=self._turn.number, index=plan.index,
                     step=self._record.head.step if self._record.head else 0, summary=plan.summary,
                     checkpoint_id=self._record.head.id if self._record.head else "", branch=self._record.branch,
-                    compensation=spec.compensation, started_at=stamp_now(),
+                    compensation=spec.compensation, reconcile=spec.reconcile, saga=spec.saga, started_at=stamp_now(),
                 )
             )  # fmt: skip
 
     def _done(self, plan: ToolPlan, done: ToolDone) -> ToolDone:
-        self._mark(plan, "done" if done.ok else "failed", error=done.error)
+        made: EffectStatus = "simulated" if self._record.dry_run else "done"
+        self._mark(plan, made if done.ok else "failed", error=done.error)
         self._record.note(f"{plan.summary}: {'done' if done.ok else done.error}")
         self._parts[plan.index] = self._message(plan, "")
         return done
@@ -181,20 +165,24 @@ class Batch:
         kind, why = error_type(error), describe(root(error))
         self._record.note(f"{plan.summary} failed: {why}")
         self._say(plan, f"Error: {why}")
-        if kind == "ToolError":  # clear: nothing was done
+        if kind in _UNTOUCHED:
             self._mark(plan, "failed", error=why)
         elif spec.effect != "read":
             known = await self._known(plan)
+            if known == "attempted" and spec.reconcile:
+                known = await reconciled(self._record, self._record.effects[plan.key], self._turn.spec.tools)
             wanted = known == "done" or (known == "registered" and not self._record.stop)
             if wanted and kind not in (*_BROKEN, "ToolGone") and not last:
                 return True  # the claim in the ledger is atomic: scheduling again attempts it at most once
-            if known == "attempted":
+            if known in ("attempted", "in_doubt"):
                 await self._in_doubt(plan, why)
             else:
                 self._mark(plan, "failed" if known == "registered" else known, error=why)
             if known == "done":  # and its result can't be committed
                 self._fail(f"{plan.summary}: {why}", kind or "Failed")
-        if kind in _BROKEN or kind == "ToolError":
+        if kind == "ApprovalVoid":
+            self._record.journal.write("request.void", tool=plan.tool, summary=plan.summary, why=why)
+        elif kind in _BROKEN or kind in ("ToolError", "NotSimulated"):
             self._fail(f"{plan.summary}: {why}", kind)
         return False
 
@@ -212,6 +200,7 @@ class Batch:
         settle = Settle(thread_id=record.thread_id, key=plan.key, status="in_doubt", error=why)
         await store_call(SETTLE_EFFECT, settle, summary=f"{plan.summary} is in doubt", limits=record.limits)
         record.note(f"in doubt: {plan.summary}")
+        record.journal.write("effect.in_doubt", key=plan.key, tool=plan.tool, summary=plan.summary, error=why)
         self._display.refresh()
         await workflow.wait_condition(lambda: plan.key in record.settled or record.stop is not None)
         if plan.key not in record.settled:

@@ -17,7 +17,6 @@ Out = TypeVar("Out")
 _STORE_ATTEMPT = timedelta(seconds=30)  # one short transaction; longer means that the worker is gone
 _STORE_DEADLINE = timedelta(hours=24)  # a store that is down for a day is an outage for people
 _SURROUND = 30.0  # seconds for loading the state and committing, around a model's or a tool's own time-out
-_UNDO_DEADLINE = 3600.0
 _PATIENT = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=60))
 
 
@@ -50,18 +49,10 @@ def start_node(stub: Stub[In, Out], arg: In, spec: NodeSpec, *, summary: str, li
 
 
 def start_tool(stub: Stub[In, Out], arg: In, spec: ToolSpec, *, summary: str, limits: Limits) -> ActivityHandle[Out]:
-    """Run a tool; an irreversible one has one attempt."""
+    """Run a tool, a compensation or a hook, as its own specification says; an irreversible one has one attempt."""
     return start(
         stub, arg, summary=summary, limits=limits, attempt=spec.timeout, deadline=spec.deadline,
         attempts=spec.attempts,
-    )  # fmt: skip
-
-
-def start_undo(stub: Stub[In, Out], arg: In, spec: ToolSpec, *, summary: str, limits: Limits) -> ActivityHandle[Out]:
-    """Run a compensation; patient, since what it leaves undone needs a person."""
-    return start(
-        stub, arg, summary=summary, limits=limits, attempt=spec.timeout,
-        deadline=max(spec.deadline, _UNDO_DEADLINE), attempts=max(spec.attempts, 5),
     )  # fmt: skip
 
 

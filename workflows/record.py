@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from temporalio import workflow
 
 from perdure.approvals import ApprovalBook, stamp
+from perdure.audit import AuditHead
 from perdure.budget import Budget, Usage
 from perdure.checkpoint import Ref, new_id
 from perdure.contracts import (
@@ -17,6 +18,7 @@ from perdure.contracts import (
     Found,
     Limits,
     LogEntry,
+    Plan,
     RunningTurn,
     Send,
     Status,
@@ -30,6 +32,7 @@ from perdure.failures import bounded
 from perdure.lease import Lease
 from perdure.questions import QuestionBook
 from perdure.view import StateView
+from perdure.workflows.journal import Journal
 
 if TYPE_CHECKING:
     from perdure.workflows.tasks import HumanTask
@@ -66,6 +69,8 @@ class Turn:
     steps: int = 0
     usage: Usage = field(default_factory=Usage)
     planned: dict[str, tuple[ToolPlan, ...]] = field(default_factory=dict)  # by conversation: calls to be made
+    requesters: tuple[str, ...] = ()  # people who asked for it
+    plan: Plan | None = None  # of a dry run, which it follows
     answer: str = ""
     note: str = ""
 
@@ -81,6 +86,7 @@ class Record:
     parent_id: str | None = None
     next: tuple[str, ...] = ()  # what follows the head: the nodes of the next step, whether or not a turn runs
     go_on: bool = False  # what follows the head is to run, though no message came
+    asked_by: str = ""  # who wants that
     turn_number: int = 0
     branch: int = 0
     limits: Limits = field(default_factory=Limits)  # of the latest turn
@@ -100,10 +106,15 @@ class Record:
     questions: QuestionBook = field(default_factory=QuestionBook)
     asking: "dict[str, HumanTask]" = field(default_factory=dict)  # by question: who takes the answer
     lease: Lease | None = None
+    dry_run: bool = False  # a fork that does nothing outside
     effects: dict[str, Effect] = field(default_factory=dict)
     settled: dict[str, tuple[bool, str]] = field(default_factory=dict)
     view: StateView = field(default_factory=StateView)
     log: list[LogEntry] = field(default_factory=list)
+    journal: Journal = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.journal = Journal(self, AuditHead(), ())
 
     @staticmethod
     def restore(given: ThreadInput) -> "Record":
@@ -118,11 +129,13 @@ class Record:
         record.effects = {effect.key: effect for effect in carry.effects}
         record.failed, record.limits, record.closing = carry.failed, carry.limits, carry.closing
         record.parent_id, record.next = carry.parent_id, carry.next
-        record.lease, record.questions = carry.lease, carry.questions
+        record.lease, record.questions, record.dry_run = carry.lease, carry.questions, carry.dry_run
+        record.journal = Journal(record, carry.audit, carry.notices)
         if running := carry.running:
             record.turn = Turn(
                 number=running.number, spec=running.spec, budget=running.budget,
                 message_ids=running.message_ids, steps=running.steps, usage=running.usage,
+                requesters=running.requesters, plan=running.plan,
             )  # fmt: skip
         return record
 
@@ -131,14 +144,15 @@ class Record:
         turn = self.turn
         running = turn and RunningTurn(
             number=turn.number, steps=turn.steps, usage=turn.usage, budget=turn.budget,
-            message_ids=turn.message_ids, spec=turn.spec,
+            message_ids=turn.message_ids, spec=turn.spec, requesters=turn.requesters, plan=turn.plan,
         )  # fmt: skip
         carry = Carry(
             head=self.head, turn=self.turn_number, branch=self.branch, running=running or None, queue=tuple(self.queue),
             seen=tuple(self.seen), results=tuple(self.results), book=self.book, effects=tuple(self.effects.values()),
             view=self.view, log=tuple(self.log), failed=self.failed, limits=self.limits,
             closing=self.closing, parent_id=self.parent_id, next=self.next, lease=self.lease,
-            questions=self.questions,
+            questions=self.questions, dry_run=self.dry_run, audit=self.journal.head,
+            notices=tuple(self.journal.notices.values()),
         )  # fmt: skip
         return lean(ThreadInput(agent=self.agent, tenant=self.tenant, carry=carry))
 
@@ -148,7 +162,7 @@ class Record:
         Messages that wait here but came before are dropped, and returned.
         """
         self.agent, self.tenant, self.branch, self.turn_number = found.agent, found.tenant, found.branch, found.turn
-        self.lease = found.lease
+        self.lease, self.dry_run = found.lease, found.dry_run
         self.stand(found)
         self.effects = {effect.key: effect for effect in found.attention}
         self.seen = [*found.seen, *self.seen]

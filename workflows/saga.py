@@ -1,5 +1,6 @@
 """Rollback: compensating what a turn did outside, in reverse order of completion."""
 
+import asyncio
 from collections.abc import Mapping
 
 from temporalio import workflow
@@ -10,42 +11,94 @@ from perdure.contracts import (
     LOAD_SAGA,
     SETTLE_EFFECT,
     AgentSpec,
+    Reconcile,
     Saga,
     SagaQuery,
     Settle,
     ToolSpec,
     Undo,
+    reconcile_stub,
     undo_stub,
 )
-from perdure.effects import Effect, Residue, residue, to_undo
+from perdure.effects import Effect, EffectStatus, Residue, residue, to_undo, undo_order
 from perdure.failures import describe, root
-from perdure.workflows.calls import start_undo, store_call
+from perdure.workflows.calls import start_tool, store_call
 from perdure.workflows.display import Display
 from perdure.workflows.record import Record
 
 
-async def load_saga(record: Record, turn: int | None) -> Saga:
-    """The effects of a turn from the ledger in the store: it knows also what earlier runs of the workflow did."""
-    query = SagaQuery(thread_id=record.thread_id, turn=turn)
+async def load_saga(record: Record, turn: int | None, saga: str = "") -> Saga:
+    """What belongs together, from the ledger in the store: it knows also what earlier runs of the workflow did."""
+    query = SagaQuery(thread_id=record.thread_id, turn=turn, saga=saga)
     return await store_call(LOAD_SAGA, query, summary="what is there to undo?", limits=record.limits)
 
 
-async def roll_back(record: Record, display: Display, saga: Saga, spec: AgentSpec | None) -> Residue:
-    """Undo the saga and report what is left. One failed compensation doesn't stop the others."""
+async def roll_back(record: Record, display: Display, saga: Saga, spec: AgentSpec | None, why: str) -> Residue:
+    """Undo the saga and report what is left. One failed compensation doesn't stop the others.
+
+    What is in doubt is reconciled first: only what is known to be done is undone.
+    """
     record.compensating = True
     display.refresh()
+    tools = saga.tools | (dict(spec.tools) if spec else {})
     try:
-        left = {effect.key: effect for effect in saga.effects}
-        tools = saga.tools | (dict(spec.tools) if spec else {})
-        for effect in to_undo(saga.effects):
-            left[effect.key] = await _undo(record, effect, tools)
-            record.enter(left[effect.key])
-            display.refresh()
         # What is in doubt in the workflow's own ledger is in doubt, whatever the store saw last.
-        left |= {e.key: e for e in record.effects.values() if e.status == "in_doubt" and e.turn == saga.turn}
-        return residue(left.values())
+        own = {e.key: e for e in record.effects.values() if e.status == "in_doubt" and e.turn == saga.turn}
+        left = {effect.key: effect for effect in saga.effects} | own
+        for effect in [e for e in left.values() if e.status in ("attempted", "in_doubt") and e.reconcile]:
+            status = await reconciled(record, effect, tools)
+            left[effect.key] = effect.model_copy(update={"status": status, "settled_by": _hook(effect, status)})
+        left |= await _undo_all(record, display, to_undo(left.values()), tools)
+        found = residue(left.values())
+        record.journal.write("saga.rolled_back", turn=saga.turn, why=why, **found.model_dump(mode="json"))
+        return found
     finally:
         record.compensating = False
+
+
+async def _undo_all(
+    record: Record, display: Display, effects: list[Effect], tools: Mapping[str, ToolSpec]
+) -> dict[str, Effect]:
+    """Each as soon as those are through that it waits for."""
+    waits = undo_order(effects, {name: spec.undo_after for name, spec in tools.items()})
+    through: dict[str, Effect] = {}
+
+    async def undo(effect: Effect) -> None:
+        await workflow.wait_condition(lambda: waits[effect.key] <= through.keys())
+        through[effect.key] = await _undo(record, effect, tools)
+        record.enter(through[effect.key])
+        display.refresh()
+
+    await asyncio.gather(*(undo(effect) for effect in effects))
+    return through
+
+
+async def reconciled(record: Record, effect: Effect, tools: Mapping[str, ToolSpec]) -> EffectStatus:
+    """Ask the tool's own hook how the effect ended; what is known then is in the ledger. Unknown stays as it was."""
+    task = Reconcile(
+        thread_id=record.thread_id, agent=record.agent, key=effect.key, tool=effect.tool, reconcile=effect.reconcile
+    )
+    spec = tools.get(effect.reconcile, ToolSpec())
+    summary = f"was it done? {effect.label()}"
+    try:
+        known = await start_tool(reconcile_stub(effect.reconcile), task, spec, summary=summary, limits=record.limits)
+    except ActivityError as error:
+        record.note(f"{effect.reconcile} can't tell of {effect.label()}: {describe(root(error))}")
+        return effect.status if effect.status != "registered" else "attempted"
+    record.note(f"{effect.reconcile} says: {effect.label()} is {known.status}")
+    if known.status not in ("attempted", "in_doubt"):
+        record.journal.write(
+            "effect.reconciled", key=effect.key, tool=effect.tool, summary=effect.label(), status=known.status,
+            by=effect.reconcile,
+        )  # fmt: skip
+    if effect.key in record.effects:
+        update = {"status": known.status, "error": known.error, "settled_by": _hook(effect, known.status)}
+        record.enter(record.effects[effect.key].model_copy(update=update))
+    return known.status
+
+
+def _hook(effect: Effect, status: EffectStatus) -> str:
+    return effect.reconcile if status in ("done", "failed") else ""
 
 
 async def _undo(record: Record, effect: Effect, tools: Mapping[str, ToolSpec]) -> Effect:
@@ -57,7 +110,7 @@ async def _undo(record: Record, effect: Effect, tools: Mapping[str, ToolSpec]) -
         compensation=effect.compensation,
     )
     try:
-        handle = start_undo(
+        handle = start_tool(
             undo_stub(effect.compensation), undo, tools.get(effect.compensation, ToolSpec()),
             summary=f"undo {effect.label()}", limits=record.limits,
         )  # fmt: skip
@@ -67,6 +120,9 @@ async def _undo(record: Record, effect: Effect, tools: Mapping[str, ToolSpec]) -
     except ActivityError as error:
         why = describe(root(error))
         record.note(f"could not undo {effect.label()}: {why}")
+        record.journal.write(
+            "effect.needs_attention", key=effect.key, tool=effect.tool, summary=effect.label(), error=why
+        )
         settle = Settle(thread_id=record.thread_id, key=effect.key, status="needs_attention", error=why)
         await store_call(SETTLE_EFFECT, settle, summary=f"{effect.label()} needs attention", limits=record.limits)
         return effect.model_copy(update={"status": "needs_attention", "error": why})

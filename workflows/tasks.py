@@ -21,6 +21,7 @@ from perdure.contracts import (
     NodeDone,
     NodeSpec,
     Part,
+    Recorded,
     RunNode,
     TakeAnswer,
     ToolPlan,
@@ -116,7 +117,7 @@ class ModelTask(NodeTask):
         turn, record = self.turn, self.record
         task = CallModel(
             commit=self.commit, agent=record.agent, spec=turn.spec.digest, node=self.node, task=self.number,
-            alone=self.alone, branch=record.branch,
+            alone=self.alone, branch=record.branch, recorded=self._planned(),
         )  # fmt: skip
         handle = start_node(
             CALL_MODEL, task, self.spec, summary=self.summary(f"ask {self.spec.model}"), limits=turn.spec.limits
@@ -129,9 +130,21 @@ class ModelTask(NodeTask):
             turn.answer = turn.note = ""
         else:
             turn.answer, turn.note = done.answer, done.note
+        self._follow(done)
         asked = ", ".join(call.summary for call in done.calls)
         record.note(f"{self.node}{' (cached)' if done.usage.cached else ''}: {asked or done.answer[:80]}")
         return "tool_calls" if done.calls else "answer"
+
+    def _planned(self) -> Recorded | None:
+        """The next answer of the plan that the turn follows, while it can be followed."""
+        plan = self.turn.plan
+        return Recorded(thread_id=plan.fork, checkpoint_id=plan.answers[0]) if plan and plan.answers else None
+
+    def _follow(self, done: ModelDone) -> None:
+        """One answer of the plan was taken. Where there was none the plan is over."""
+        if plan := self.turn.plan:
+            rest = plan.answers[1:]
+            self.turn.plan = plan.model_copy(update={"answers": rest}) if rest and done.calls else None
 
 
 class FunctionTask(NodeTask):

@@ -5,6 +5,7 @@ Long, because Temporal wants every handler of a workflow in its class; what they
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -13,6 +14,7 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
 from perdure.approvals import Verdict
+from perdure.approvals.book import undecodable
 from perdure.budget import Budget, extended
 from perdure.contracts import (
     CLOSE_THREAD,
@@ -31,6 +33,7 @@ from perdure.contracts import (
     ExtendBudget,
     LeaseRequest,
     Origin,
+    Promote,
     ResolveEffect,
     Resume,
     Rewind,
@@ -43,7 +46,7 @@ from perdure.contracts import (
     TurnResult,
     UpdateState,
 )
-from perdure.effects import Effect, Residue, to_undo
+from perdure.effects import OPEN, Effect, Residue, to_undo
 from perdure.errors import (
     Conflict,
     DecisionRefused,
@@ -56,10 +59,11 @@ from perdure.lease import Lease, acquire, renew
 from perdure.workflows import answers
 from perdure.workflows.asking import check_answer, take_answer
 from perdure.workflows.calls import store_call
+from perdure.workflows.deciding import decide, refuse
 from perdure.workflows.display import Display
 from perdure.workflows.inbox import Inbox
 from perdure.workflows.record import Record, Stop
-from perdure.workflows.saga import load_saga, roll_back, rollback_message
+from perdure.workflows.saga import load_saga, reconciled, roll_back, rollback_message
 from perdure.workflows.travel import Travels
 from perdure.workflows.turn import Refusal, TurnRunner, commit_note, history_is_long, look_up, open_turn, resume_turn
 
@@ -98,10 +102,11 @@ class AgentThread:
             return await self._serve(given)
         except asyncio.CancelledError:
             self._turn_away()
-            await workflow.wait_condition(workflow.all_handlers_finished)
+            await workflow.wait_condition(lambda: workflow.all_handlers_finished() and self._record.journal.is_written)
             raise
 
     async def _serve(self, given: ThreadInput) -> ThreadResult:
+        self._record.journal.resume()
         if not self._ready:
             await self._take_up(given.origin)
         while True:
@@ -244,20 +249,25 @@ class AgentThread:
         self._display.refresh()
         record = self._record
         if history_is_long(record.limits.history_events):
-            await workflow.wait_condition(workflow.all_handlers_finished)
-            if record.go_on:  # said by a handler just now, and not carried
+            await workflow.wait_condition(lambda: workflow.all_handlers_finished() and record.journal.is_written)
+            if record.go_on or record.turn is not None:  # said by a handler just now, and not carried
                 return True
             workflow.continue_as_new(record.carry())
         try:
             await workflow.wait_condition(
-                lambda: bool(record.queue) or record.closing or record.go_on or self._travels.waiting > 0,
-                timeout=record.limits.idle,
-                timeout_summary="idle: waits for a message",
+                self._has_work, timeout=record.limits.idle, timeout_summary="idle: waits for a message"
             )
             return True
         except TimeoutError:
-            await workflow.wait_condition(workflow.all_handlers_finished)
-            return bool(record.queue) or record.closing or record.go_on or self._travels.waiting > 0
+            await workflow.wait_condition(
+                lambda: self._has_work() or (workflow.all_handlers_finished() and record.journal.is_told)
+            )
+            return self._has_work()
+
+    def _has_work(self) -> bool:
+        record = self._record
+        asked = bool(record.queue) or record.closing or record.go_on or record.turn is not None
+        return asked or self._travels.waiting > 0
 
     async def _close(self) -> ThreadResult:
         record = self._record
@@ -266,7 +276,7 @@ class AgentThread:
         record.closed = True
         record.note("closed")
         self._display.refresh()
-        await workflow.wait_condition(workflow.all_handlers_finished)
+        await workflow.wait_condition(lambda: workflow.all_handlers_finished() and record.journal.is_told)
         return self._result()
 
     def _result(self) -> ThreadResult:
@@ -317,44 +327,43 @@ class AgentThread:
     @workflow.signal(
         name="approve", description='Approve a call: {"request_id", "approver", "digest", "reason"}; see the details.'
     )
-    def approve(self, *args: Any) -> None:
+    async def approve(self, *args: Any) -> None:
         """Count a yes, or keep it among the refused decisions."""
-        self._decided("approve", args)
+        await self._decided("approve", args)
 
     @workflow.signal(
         name="reject", description='Reject a call: {"request_id", "approver", "digest", "reason"}; see the details.'
     )
-    def reject(self, *args: Any) -> None:
+    async def reject(self, *args: Any) -> None:
         """Count a no, or keep it among the refused decisions."""
-        self._decided("reject", args)
+        await self._decided("reject", args)
 
-    def _decided(self, verdict: Verdict, args: tuple[Any, ...]) -> None:
-        book, now = self._record.book, workflow.now()
+    async def _decided(self, verdict: Verdict, args: tuple[Any, ...]) -> None:
         try:
             said = _decoded(args)
         except (ValueError, TypeError) as error:
-            book.refuse_undecodable(verdict, f"The payload can't be read: {error}.", args, now)
+            refuse(self._record, verdict, args, undecodable(f"The payload can't be read: {error}."))
         else:
-            try:
-                book.decide(verdict, said, now)
-            except DecisionRefused as refusal:
-                self._record.note(f"decision refused: {refusal.message}")
+            with suppress(DecisionRefused):  # it is kept with its reason
+                await decide(self._record, verdict, said)
         self._display.refresh()
 
     @workflow.update(name="decide", description="Approve or reject a call; the answer tells whether it counts.")
-    def decide(self, said: Decide) -> ApprovalsAnswer:
-        """The acknowledged form of the signals: a refused decision leaves no event."""
-        self._record.book.decide(said.verdict, said.decision, workflow.now())
-        self._display.refresh()
+    async def decide(self, said: Decide) -> ApprovalsAnswer:
+        """The acknowledged form of the signals. One that doesn't count is kept with its reason too: in an audit nothing
+        that people tried may be missing."""
+        await self._known()
+        try:
+            await decide(self._record, said.verdict, said.decision)
+        except DecisionRefused as refusal:
+            raise to_failure(refusal) from refusal
+        finally:
+            self._display.refresh()
         return answers.approvals(self._record)
 
     @decide.validator
     def check_decide(self, said: Decide) -> None:
-        """Raise where the decision doesn't count."""
-        try:
-            self._record.book.check(said.decision, workflow.now())
-        except DecisionRefused as refusal:
-            raise to_failure(refusal) from refusal
+        """Only that it is one: without a validator, an update that can't be read would fail the workflow's task."""
 
     # ── operations ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -379,19 +388,24 @@ class AgentThread:
         """Undo a turn. The running one is stopped for it; an earlier one is undone between turns."""
         await self._known()
         running = self._record.turn
-        if running and task.turn in (None, running.number):
+        if running and not task.saga and task.turn in (None, running.number):
             self._stop(_because(task), compensate=True)
             await workflow.wait_condition(lambda: self._record.turn is not running)
             return next(r.residue for r in reversed(self._record.results) if r.turn == running.number)
         async with self._writer:
-            saga = await load_saga(self._record, task.turn)
-            if not to_undo(saga.effects):
+            saga = await load_saga(self._record, task.turn, task.saga)
+            if not to_undo(saga.effects) and not any(e.reconcile and e.status in OPEN for e in saga.effects):
                 raise to_failure(Refused(f"Thread {self._record.thread_id} has nothing to undo."))
-            left = await roll_back(self._record, self._display, saga, None)
-            self._record.note(f"turn {saga.turn} compensated: {_because(task)}")
-            await commit_note(self._record, rollback_message(f"turn {saga.turn} {_because(task)}", left), "rolled_back")
+            what = f"saga {task.saga}" if task.saga else f"turn {saga.turn}"
+            left = await roll_back(self._record, self._display, saga, None, f"{what} {_because(task)}")
+            self._record.note(f"{what} compensated: {_because(task)}")
+            await commit_note(self._record, rollback_message(f"{what} {_because(task)}", left), "rolled_back")
         self._display.refresh()
         return left
+
+    @compensate.validator
+    def check_compensate(self, task: Compensate) -> None:
+        """Only that it is one: without a validator, an update that can't be read would fail the workflow's task."""
 
     @workflow.update(name="resolve_effect", description="Settle an effect that is in doubt or could not be undone.")
     async def resolve_effect(self, task: ResolveEffect) -> Effect:
@@ -400,6 +414,8 @@ class AgentThread:
         self.check_resolve(task)
         record = self._record
         effect = record.effects[task.key]
+        if task.done is None:
+            return await self._ask_hook(effect)
         not_done: Literal["undone", "failed"] = "undone" if effect.status == "needs_attention" else "failed"
         status: Literal["done", "undone", "failed"] = "done" if task.done else not_done
         said = f"{task.by}: {task.reason}" if task.reason else task.by
@@ -414,10 +430,28 @@ class AgentThread:
         agreed = settled.status == status
         record.settled[task.key] = (task.done, said) if agreed else (settled.status == "done", "the ledger")
         record.note(f"{effect.label()} is {status}, says {said}" + ("" if agreed else f"; it is {settled.status}"))
+        record.journal.write(
+            "effect.settled", key=task.key, tool=effect.tool, summary=effect.label(), status=settled.status, by=task.by,
+            why=task.reason, agreed=agreed,
+        )  # fmt: skip
         self._display.refresh()
         if not agreed:  # a late attempt was quicker, and left its receipt
             raise to_failure(Conflict(f"{effect.label()} is {settled.status}, says the ledger."))
         return settled
+
+    async def _ask_hook(self, effect: Effect) -> Effect:
+        """Settle an effect by what its tool's own hook tells. Raises Refused where that can't tell."""
+        record = self._record
+        self._settling.add(effect.key)
+        try:
+            status = await reconciled(record, effect, {})
+        finally:
+            self._settling.discard(effect.key)
+        if status in OPEN or status == "attempted":
+            raise to_failure(Refused(f"{effect.reconcile} can't tell how {effect.label()} ended."))
+        record.settled[effect.key] = (status == "done", effect.reconcile)
+        self._display.refresh()
+        return record.effects[effect.key]
 
     @resolve_effect.validator
     def check_resolve(self, task: ResolveEffect) -> None:
@@ -429,6 +463,10 @@ class AgentThread:
             raise to_failure(EffectNotFound(f"Thread {self._record.thread_id} has no open effect {task.key}."))
         if effect not in self._record.attention():
             raise to_failure(Refused(f"{effect.label()} is {effect.status}; there is nothing to settle."))
+        if task.done is None and not effect.reconcile:
+            raise to_failure(Refused(f"{effect.tool} has no hook that tells how it ended.", hint="Say what holds."))
+        if task.done is None and effect.status != "in_doubt":
+            raise to_failure(Refused(f"{effect.label()} was done; its compensation failed.", hint="Say what holds."))
         if task.key in self._settling or self._record.compensating:
             raise to_failure(
                 Refused(f"{effect.label()} is being dealt with right now.", hint="Look again in a moment.")
@@ -489,7 +527,7 @@ class AgentThread:
         """Let the thread go on; answered once it does."""
         await self._known()
         self._travels.check_resume(task)
-        self._record.go_on = True
+        self._record.go_on, self._record.asked_by = True, task.by
         self._record.note("goes on" + (f", says {task.by}" if task.by else ""))
         await workflow.wait_condition(lambda: not self._record.go_on)
         return answers.status(self._record)
@@ -499,6 +537,20 @@ class AgentThread:
         """Raise where nothing waits to go on."""
         if self._ready:
             self._travels.check_resume(task)
+
+    @workflow.update(name="promote", description="Make the plan of a dry run the thread's next turn.")
+    async def promote(self, task: Promote) -> StatusAnswer:
+        """Begin the turn; its calls ask for their approvals anew."""
+        await self._known()
+        await self._travels.promote(task)
+        self._display.refresh()
+        return answers.status(self._record)
+
+    @promote.validator
+    def check_promote(self, task: Promote) -> None:
+        """Raise where no turn can begin now."""
+        if self._ready:
+            self._travels.check_promote(task)
 
     @workflow.update(name="answer", description="Answer the question of a human node.")
     async def answer(self, said: Answer) -> StatusAnswer:
@@ -531,17 +583,29 @@ class AgentThread:
         await self._known()
         return await self._travels.lease(acquire, task.holder or "somebody", str(workflow.uuid4()), task.seconds)
 
+    @acquire_lease.validator
+    def check_acquire_lease(self, task: LeaseRequest) -> None:
+        """Only that it is one: without a validator, an update that can't be read would fail the workflow's task."""
+
     @workflow.update(name="renew_lease", description="Hold the lease for longer.")
     async def renew_lease(self, task: LeaseRequest) -> Lease:
         """The same lease, for longer. Refused if it has run out."""
         await self._known()
         return await self._travels.lease(renew, task.token, task.seconds)
 
+    @renew_lease.validator
+    def check_renew_lease(self, task: LeaseRequest) -> None:
+        """Only that it is one: without a validator, an update that can't be read would fail the workflow's task."""
+
     @workflow.update(name="release_lease", description="Give the lease back.")
     async def release_lease(self, task: LeaseRequest) -> bool:
         """Whether it was held."""
         await self._known()
         return await self._travels.release(task.token)
+
+    @release_lease.validator
+    def check_release_lease(self, task: LeaseRequest) -> None:
+        """Only that it is one: without a validator, an update that can't be read would fail the workflow's task."""
 
     @workflow.update(name="close", description="Take no more messages; the running turn is finished first.")
     async def close(self) -> None:

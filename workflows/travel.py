@@ -12,6 +12,7 @@ from perdure.contracts import (
     FORK_THREAD,
     KEEP_LEASE,
     PLAN_REWIND,
+    PROMOTE_FORK,
     REWIND_HEAD,
     WRITE_STATE,
     Committed,
@@ -19,7 +20,11 @@ from perdure.contracts import (
     Found,
     KeepLease,
     Origin,
+    Plan,
     PlanRewind,
+    Promote,
+    PromoteFork,
+    Promotion,
     Resume,
     Rewind,
     RewindHead,
@@ -35,7 +40,7 @@ from perdure.failures import describe, root, to_failure
 from perdure.lease import Lease, check_writer
 from perdure.workflows.calls import error_type, store_call
 from perdure.workflows.display import Display
-from perdure.workflows.record import Record
+from perdure.workflows.record import Record, Turn
 from perdure.workflows.saga import roll_back
 from perdure.workflows.turn import Refusal, look_up
 
@@ -63,8 +68,9 @@ class Travels:
         except ActivityError as error:
             return Refusal(error)
         record.found(found)
-        record.go_on = origin.go_on and bool(record.next)
-        record.note(f"forked from {origin.thread_id} at {origin.checkpoint_id}")
+        record.go_on, record.asked_by = origin.go_on and bool(record.next), origin.by
+        kind = "a dry run of" if origin.dry_run else "forked from"
+        record.note(f"{kind} {origin.thread_id} at {origin.checkpoint_id}")
         return None
 
     # ── update ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -120,7 +126,7 @@ class Travels:
                 self._check(task.token, "")
                 plan = await self._plan(task)
                 self._permit(plan, task)
-                left = await self._undo(plan)
+                left = await self._undo(plan, why)
                 return await self._move(task, left, why)
         finally:
             self.waiting -= 1
@@ -144,10 +150,10 @@ class Travels:
                 Irrevocable(f"Can't be undone: {labels}.", hint="--keep-effects rewinds all the same and keeps it.")
             )
 
-    async def _undo(self, plan: RewindPlan) -> Residue:
+    async def _undo(self, plan: RewindPlan, why: str) -> Residue:
         """Compensate. Raises Failed where something could not be undone: the head stays."""
         saga = Saga(turn=self._record.turn_number, effects=plan.undo, tools=plan.tools)
-        undone = await roll_back(self._record, self._display, saga, None)
+        undone = await roll_back(self._record, self._display, saga, None, why)
         if undone.needs_attention:
             raise to_failure(
                 Failed(
@@ -169,9 +175,47 @@ class Travels:
         found = await self._on_head(move, task.expected_version)
         record.book.withdraw_all(workflow.now())
         record.stand(found)
-        record.failed, record.go_on = False, task.go_on and bool(found.next)
+        record.failed, record.go_on, record.asked_by = False, task.go_on and bool(found.next), task.by
+        record.journal.take()
+        record.journal.write(
+            "thread.rewound", to=task.to, head=found.head.id, by=task.by, why=task.reason, kept=task.keep_effects,
+            **left.model_dump(mode="json"),
+        )  # fmt: skip
         record.note(f"{why}; {' '.join(left.lines())}".rstrip("; "))
         return Rewound(head=found.head, to=task.to, next=found.next, residue=left)
+
+    # ── promote ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def check_promote(self, task: Promote) -> None:
+        """Raise where no turn can begin now."""
+        record = self._record
+        self._check(task.token, task.expected_version)
+        if record.dry_run:
+            raise to_failure(Refused(f"{record.thread_id} is a dry run itself.", hint="Promote it to its origin."))
+        if record.turn is not None or record.opening or record.queue or record.go_on:
+            raise to_failure(
+                ThreadBusy(f"A turn of {record.thread_id} is running.", hint="Wait for its end, or cancel it.")
+            )
+
+    async def promote(self, task: Promote) -> None:
+        """Begin a turn that follows the plan of a dry run. Refused where the thread is not where the dry run began."""
+        record = self._record
+        async with self._alone():
+            self.check_promote(task)
+
+            def begin() -> Awaitable[Promotion]:
+                given = PromoteFork(commit=record.commit(), agent=record.agent, branch=record.branch, promote=task)
+                return store_call(PROMOTE_FORK, given, summary=f"promote {task.fork}", limits=record.limits)
+
+            begun = await self._on_head(begin, task.expected_version)
+            record.turn_number, record.failed, record.limits = begun.turn, False, begun.spec.limits
+            record.advance(begun.committed)
+            record.turn = Turn(
+                number=begun.turn, spec=begun.spec, budget=begun.spec.budget, planned=dict(begun.calls),
+                requesters=(task.by,) if task.by else (), plan=Plan(fork=task.fork, answers=begun.answers),
+            )  # fmt: skip
+            record.note(f"follows the plan of {task.fork}" + (f", says {task.by}" if task.by else ""))
+            record.journal.write("thread.promoted", fork=task.fork, by=task.by, why=task.reason, turn=begun.turn)
 
     # ── resume, leases ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -62,7 +62,11 @@ async def open_turn(record: Record, message: Send) -> None:
     record.advance(opened.committed)
     record.failed, record.limits = False, opened.spec.limits
     record.turn = Turn(
-        number=record.turn_number, spec=opened.spec, budget=opened.spec.budget, message_ids=(message.id,)
+        number=record.turn_number,
+        spec=opened.spec,
+        budget=opened.spec.budget,
+        message_ids=(message.id,),
+        requesters=(message.sender,) if message.sender else (),
     )
 
 
@@ -76,9 +80,15 @@ async def resume_turn(record: Record) -> None:
     except ActivityError as error:
         raise Refusal(error) from error
     record.failed, record.limits = False, resumed.spec.limits
+    asked_by = (*resumed.requesters, *((record.asked_by,) if record.asked_by else ()))
     record.turn = Turn(
-        number=record.turn_number, spec=resumed.spec, budget=resumed.spec.budget, planned=dict(resumed.calls)
+        number=record.turn_number,
+        spec=resumed.spec,
+        budget=resumed.spec.budget,
+        planned=dict(resumed.calls),
+        requesters=tuple(dict.fromkeys(asked_by)),
     )
+    record.asked_by = ""
 
 
 class TurnRunner:
@@ -127,7 +137,7 @@ class TurnRunner:
         if self._turn.planned or not history_is_long(self._turn.spec.limits.history_events):
             return
         # A handler may wait for the end of this very turn (`compensate` of an earlier one): then not now.
-        if workflow.all_handlers_finished():
+        if workflow.all_handlers_finished() and self._record.journal.is_written:
             workflow.continue_as_new(self._record.carry())
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -136,12 +146,13 @@ class TurnRunner:
         """Undo what the turn did, and leave a conversation in which every call has an answer."""
         record, stop = self._record, self._record.stop or Stop(kind="failed", reason="stopped")
         record.book.withdraw_all(workflow.now())
+        record.journal.take()
         record.note(f"turn {stop.kind}: {stop.reason}")
         left, incomplete = Residue(), ""
         try:
             if stop.compensate:
                 saga = await load_saga(record, self._turn.number)
-                left = await roll_back(record, self._display, saga, self._turn.spec)
+                left = await roll_back(record, self._display, saga, self._turn.spec, stop.reason)
             said = rollback_message(stop.reason, left) if stop.compensate else f"This turn was stopped: {stop.reason}."
             note = "rolled_back" if stop.compensate else "stopped"
             parts = tuple(part for part in step.parts if part.call_id) if step else ()

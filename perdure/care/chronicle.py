@@ -193,7 +193,8 @@ class _Teller:
         self.agent, self.tenant = task.agent, task.tenant
         self._wrote(
             call, task.commit, done.committed, source="input", metadata=task.message.metadata,
-            facts={"message_id": task.message.id},
+            facts={"message_id": task.message.id}
+            | ({"sender": task.message.sender} if task.message.sender else {}),
         )  # fmt: skip
 
     def _asked(self, call: Call) -> None:

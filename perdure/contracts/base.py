@@ -17,6 +17,7 @@ SEARCH_ATTRIBUTES = {
 TOOL_PREFIX = "tool:"  # activity types: the UI's timeline then names the tool itself
 UNDO_PREFIX = "undo:"
 NODE_PREFIX = "node:"
+RECONCILE_PREFIX = "reconcile:"
 MAX_MESSAGE = 256_000  # bytes of one message with its state
 MAX_QUEUE = 1_000_000  # bytes of all that wait: they are carried when a thread continues as new, within 2 MB a payload
 

@@ -39,7 +39,12 @@ class NodeSpec(Wire):
 
 
 class ToolSpec(Wire):
-    """How the workflow runs a tool; the code itself stays with the activities. Times in seconds."""
+    """How the workflow runs a tool; the code itself stays with the activities. Times in seconds.
+
+    ``compensation`` undoes it, ``reconcile`` tells whether it was done: both are tools. ``saga`` is what it is undone
+    with: empty for the turn. ``undo_after``: its compensation waits for those of these tools, and for no others; None:
+    for those of all that were done after it.
+    """
 
     effect: EffectClass = "read"
     timeout: float = 60.0
@@ -47,6 +52,9 @@ class ToolSpec(Wire):
     deadline: float = 600.0
     on_error: Literal["return", "rollback"] = "return"
     compensation: str = ""
+    reconcile: str = ""
+    saga: str = ""
+    undo_after: tuple[str, ...] | None = None
 
 
 class Limits(Wire):
@@ -54,6 +62,7 @@ class Limits(Wire):
 
     heartbeat: float = 10.0  # seconds without a sign of life after which an attempt is given up
     idle: float = 3600.0  # seconds after which an idle thread completes; the next send starts it again
+    notify: bool = False  # tell a webhook what people should know
     history_events: int = 8_000  # continue as new beyond this, also where the server doesn't suggest it
 
 

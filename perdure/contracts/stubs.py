@@ -5,10 +5,14 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
-from perdure.contracts.base import NODE_PREFIX, TOOL_PREFIX, UNDO_PREFIX
+from perdure.audit import AuditHead
+from perdure.contracts.base import NODE_PREFIX, RECONCILE_PREFIX, TOOL_PREFIX, UNDO_PREFIX
 from perdure.contracts.tasks import (
+    AppendAudit,
     CallModel,
     CallTool,
+    CheckDecision,
+    CheckedDecision,
     CloseThread,
     Committed,
     ForkThread,
@@ -20,9 +24,13 @@ from perdure.contracts.tasks import (
     MergeStep,
     ModelDone,
     NodeDone,
+    Notify,
     OpenedTurn,
     OpenTurn,
     PlanRewind,
+    PromoteFork,
+    Promotion,
+    Reconcile,
     ResumedTurn,
     ResumeTurn,
     RewindHead,
@@ -67,6 +75,10 @@ PLAN_REWIND = Stub("plan_rewind", PlanRewind, RewindPlan)
 REWIND_HEAD = Stub("rewind_head", RewindHead, Found)
 TAKE_ANSWER = Stub("take_answer", TakeAnswer, NodeDone)
 ASK = Stub("ask", RunNode, Question)
+CHECK_DECISION = Stub("check_decision", CheckDecision, CheckedDecision)
+APPEND_AUDIT = Stub("append_audit", AppendAudit, AuditHead)
+NOTIFY = Stub("notify", Notify, bool)
+PROMOTE_FORK = Stub("promote_fork", PromoteFork, Promotion)
 KEEP_LEASE = Stub("keep_lease", KeepLease, bool)
 
 
@@ -78,6 +90,11 @@ def tool_stub(tool: str) -> Stub[CallTool, ToolDone]:
 def node_stub(node: str) -> Stub[RunNode, NodeDone]:
     """The activity that runs the function of a node; its type carries the node's name."""
     return Stub(NODE_PREFIX + node, RunNode, NodeDone)
+
+
+def reconcile_stub(hook: str) -> Stub[Reconcile, Known]:
+    """The activity that asks a hook how an effect ended; its type carries the hook's name."""
+    return Stub(RECONCILE_PREFIX + hook, Reconcile, Known)
 
 
 def undo_stub(compensation: str) -> Stub[Undo, Effect]:

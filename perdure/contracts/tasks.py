@@ -5,12 +5,13 @@ Long, because both sides of the wire are read together: a list of types, no logi
 
 from typing import Any, Literal
 
-from perdure.approvals import ApprovalPolicy
+from perdure.approvals import ApprovalPolicy, ApprovalRequest, Edited, Evidence, Verdict
+from perdure.audit import AuditEntry
 from perdure.budget import Usage
 from perdure.checkpoint import Ref, Source
 from perdure.contracts.base import Wire
 from perdure.contracts.spec import AgentSpec, ToolSpec
-from perdure.contracts.thread import Answer, Origin, Rewind, Send, UpdateState
+from perdure.contracts.thread import Answer, Origin, Promote, Rewind, Send, UpdateState
 from perdure.delta import Delta
 from perdure.effects import Effect, EffectStatus
 from perdure.lease import Lease
@@ -121,16 +122,25 @@ class Found(Wire):
     branch: int
     view: StateView
     lease: Lease | None = None
+    dry_run: bool = False
     attention: tuple[Effect, ...] = ()
     seen: tuple[str, ...] = ()  # ids of the latest messages
     delta: Delta | None = None  # of the head, where this activity committed it; left out beyond ``INLINE`` bytes
     schema_version: int = 1
 
 
+class Recorded(Wire):
+    """A model's answer that stands in a checkpoint of a thread."""
+
+    thread_id: str
+    checkpoint_id: str
+
+
 class CallModel(Wire):
     """Call the model of a node on the state at the head. A reference, not the messages.
 
     ``task`` is the number of the node's task in the step. With ``alone`` the call commits the step itself.
+    ``recorded``: the answer is known, from a plan that is being followed, and nobody is asked.
     """
 
     commit: Commit
@@ -140,6 +150,7 @@ class CallModel(Wire):
     task: int = 0
     alone: bool = True
     branch: int = 0
+    recorded: Recorded | None = None
 
 
 class ToolPlan(Wire):
@@ -161,6 +172,7 @@ class ResumedTurn(Wire):
 
     spec: AgentSpec
     calls: dict[str, tuple[ToolPlan, ...]] = {}
+    requesters: tuple[str, ...] = ()  # people who asked for the turn
 
 
 class ModelDone(Wire):
@@ -178,7 +190,11 @@ class ModelDone(Wire):
 
 
 class CallTool(Wire):
-    """Run one planned call. With ``alone`` it commits the step itself, in one transaction with the receipt."""
+    """Run one planned call. With ``alone`` it commits the step itself, in one transaction with the receipt.
+
+    ``arguments`` are given where a person changed them: else they stand in the conversation. ``dry_run``: answer it
+    from what is recorded, or simulate it.
+    """
 
     commit: Commit
     agent: str
@@ -191,7 +207,9 @@ class CallTool(Wire):
     digest: str
     alone: bool
     branch: int = 0
-    approved_by: tuple[str, ...] = ()
+    approval: Evidence | None = None
+    arguments: dict[str, Any] | None = None
+    dry_run: bool = False
 
 
 class ToolDone(Wire):
@@ -290,11 +308,23 @@ class Known(Wire):
     error: str = ""
 
 
+class Reconcile(Wire):
+    """Ask a tool's own hook how an effect ended."""
+
+    thread_id: str
+    agent: str
+    key: str
+    tool: str
+    reconcile: str
+
+
 class SagaQuery(Wire):
-    """Ask the ledger for the effects of a turn; without a number: of the latest turn with something to undo."""
+    """Ask the ledger what belongs together: a saga by its name, or all that a turn took part in; without either: the
+    latest turn with something to undo."""
 
     thread_id: str
     turn: int | None = None
+    saga: str = ""
 
 
 class RewindPlan(Wire):
@@ -313,11 +343,11 @@ class RewindPlan(Wire):
 
 
 class Saga(Wire):
-    """The effects of one turn, from the ledger."""
+    """The effects of a turn and of the sagas it took part in, from the ledger."""
 
     turn: int
     effects: tuple[Effect, ...] = ()
-    tools: dict[str, ToolSpec] = {}  # the compensations, as the app has them now
+    tools: dict[str, ToolSpec] = {}  # those that made them, compensate and reconcile them, as the app has them now
 
 
 class Undo(Wire):
@@ -338,6 +368,62 @@ class Settle(Wire):
     status: Literal["done", "failed", "undone", "in_doubt", "needs_attention"]
     error: str = ""
     by: str = ""
+
+
+class CheckDecision(Wire):
+    """Look at what the workflow can't see of a decision: its signature, and whether other arguments fit.
+
+    ``now`` is the workflow's time (ISO 8601, UTC).
+    """
+
+    thread_id: str
+    agent: str
+    request: ApprovalRequest
+    verdict: Verdict
+    decision: dict[str, Any]
+    now: str
+
+
+class CheckedDecision(Wire):
+    """The decision is right; ``edited`` where it asks for other arguments."""
+
+    edited: Edited | None = None
+
+
+class AppendAudit(Wire):
+    """Write lines to the thread's audit."""
+
+    thread_id: str
+    entries: tuple[AuditEntry, ...]
+
+
+class Notify(Wire):
+    """Tell the webhook of something that people should know. The id of the entry is that of the delivery."""
+
+    thread_id: str
+    agent: str
+    tenant: str = ""
+    entry: AuditEntry
+
+
+class PromoteFork(Wire):
+    """Commit what a dry run was given, as the beginning of the thread's next turn."""
+
+    commit: Commit
+    agent: str
+    branch: int = 0
+    promote: Promote
+
+
+class Promotion(Wire):
+    """The turn that follows the plan of a dry run: its specification, its first checkpoint, and the checkpoints of the
+    fork in which its models asked for calls, in their order."""
+
+    spec: AgentSpec
+    committed: Committed
+    turn: int
+    answers: tuple[str, ...] = ()
+    calls: dict[str, tuple[ToolPlan, ...]] = {}
 
 
 class KeepLease(Wire):

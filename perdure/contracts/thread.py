@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from perdure.approvals import MAX_NAME, MAX_REASON, ApprovalBook, ApprovalRequest, RefusedDecision
+from perdure.audit import AuditEntry, AuditHead
 from perdure.budget import Budget, Usage
 from perdure.checkpoint import Ref
 from perdure.contracts.base import MAX_MESSAGE, Status, Wire
@@ -66,6 +67,13 @@ class Accepted(Wire):
     repeated: bool = False
 
 
+class Plan(Wire):
+    """The plan of a dry run that a turn follows: the checkpoints of the fork in which its models asked for calls."""
+
+    fork: str
+    answers: tuple[str, ...]
+
+
 class RunningTurn(Wire):
     """A turn in the middle: what is carried over continue-as-new."""
 
@@ -75,6 +83,8 @@ class RunningTurn(Wire):
     budget: Budget
     message_ids: tuple[str, ...]
     spec: AgentSpec
+    requesters: tuple[str, ...] = ()
+    plan: Plan | None = None
 
 
 class LogEntry(Wire):
@@ -105,10 +115,16 @@ class Carry(Wire):
     parent_id: str | None = None
     lease: Lease | None = None
     questions: QuestionBook = QuestionBook()
+    dry_run: bool = False
+    audit: AuditHead = AuditHead()
+    notices: tuple[AuditEntry, ...] = ()  # those that the webhook has not taken yet
 
 
 class Origin(Wire):
-    """Where a fork comes from, what is different in it, and whether it goes on by itself."""
+    """Where a fork comes from, what is different in it, and whether it goes on by itself.
+
+    ``dry_run``: it never does anything outside.
+    """
 
     thread_id: str
     checkpoint_id: str
@@ -116,6 +132,7 @@ class Origin(Wire):
     metadata: dict[str, Any] = {}
     by: str = ""
     go_on: bool = True
+    dry_run: bool = False
 
 
 class ThreadInput(Wire):
@@ -148,18 +165,21 @@ class CancelTurn(Wire):
 
 
 class Compensate(Wire):
-    """Undo the effects of a turn; without a number: of the latest turn that has something to undo."""
+    """Undo the effects of a turn with the sagas it took part in, or of one saga; without either: of the latest turn
+    that has something to undo."""
 
     turn: int | None = None
+    saga: str = Field(default="", max_length=MAX_NAME)
     by: str = Field(default="", max_length=MAX_NAME)
     reason: str = Field(default="", max_length=MAX_REASON)
 
 
 class ResolveEffect(Wire):
-    """A person settles an effect that is in doubt, or whose compensation failed."""
+    """A person settles an effect that is in doubt, or whose compensation failed; without ``done`` the tool's own hook
+    is asked."""
 
     key: str
-    done: bool
+    done: bool | None
     by: str = Field(min_length=1, max_length=MAX_NAME)
     reason: str = Field(default="", max_length=MAX_REASON)
 
@@ -213,6 +233,16 @@ class Rewound(Wire):
     to: str
     next: tuple[str, ...] = ()
     residue: Residue = Residue()
+
+
+class Promote(Wire):
+    """Make the plan of a dry run the thread's next turn: its calls are made for real, each behind its gate anew."""
+
+    fork: str
+    by: str = Field(default="", max_length=MAX_NAME)
+    reason: str = Field(default="", max_length=MAX_REASON)
+    expected_version: str = ""
+    token: str = ""
 
 
 class Resume(Wire):
@@ -278,6 +308,8 @@ class StatusAnswer(Wire):
     results: tuple[TurnResult, ...] = ()
     attention: tuple[str, ...] = ()
     log: tuple[LogEntry, ...] = ()
+    dry_run: bool = False
+    audit: AuditHead = AuditHead()
 
 
 class ApprovalsAnswer(Wire):

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from perdure.audit import AuditEntry, AuditHead, AuditRow
 from perdure.budget import Usage
 from perdure.canonical import Json
 from perdure.checkpoint import Checkpoint
@@ -11,9 +12,12 @@ from perdure.values import Value
 
 
 class ThreadRow(Value):
-    """A thread as the store knows it. ``lineage`` names what it shares cached results with: itself and its forks.
+    """A thread as the store knows it.
 
-    ``branch`` counts its rewinds.
+    ``lineage`` names what it shares cached results and one-time tokens with: itself and its forks.
+
+    ``branch`` counts its rewinds. ``dry_run``: it is a fork that does nothing outside. ``audited`` and ``audit_digest``
+    say how its audit ends.
     """
 
     thread_id: str
@@ -25,11 +29,19 @@ class ThreadRow(Value):
     head_id: str
     schema_version: int  # of the head
     closed: bool
+    dry_run: bool = False
+    audited: int = 0
+    audit_digest: str = ""
     origin_thread: str = ""  # of a fork: where it comes from
     origin_id: str = ""
     lease: str = ""  # who may write alone and until when, as JSON of perdure.lease.Lease; empty: everybody
     created_at: str
     updated_at: str
+
+    @property
+    def audit_end(self) -> AuditHead:
+        """The end of its audit."""
+        return AuditHead(number=self.audited, digest=self.audit_digest)
 
 
 class Snapshot(Value):
@@ -64,13 +76,17 @@ class Receipt(Value):
 
 
 class EffectRow(Value):
-    """A ledger entry with what its compensation needs: arguments, their digest, and the receipt, as JSON bytes."""
+    """A ledger entry with what its compensation needs: arguments, their digest, and the receipt, as JSON bytes.
+
+    ``tokens`` are the digests of its one-time tokens. They are told to ``Store.claim`` and not read back.
+    """
 
     thread_id: str
     entry: Effect
     arguments: bytes
     arguments_digest: str
     receipt: bytes | None = None
+    tokens: tuple[str, ...] = ()
 
 
 class Step(Value):
@@ -78,7 +94,7 @@ class Step(Value):
 
     ``extends`` is the head that the commit replaces: the checkpoint's parent, but for a rewind, whose parent lies
     further back. None: the thread is new; then ``lineage`` is that of the thread it was forked from, or empty.
-    ``branch`` is set where the commit begins a new branch of the thread.
+    ``branch`` is set where the commit begins a new branch of the thread. ``dry_run`` is that of a new thread.
 
     ``since_base`` is how much has to be read to materialise its state: the snapshot at ``base_id`` and the deltas after
     it; ``state_size`` is how long that state is. The checkpointer decides by them about snapshots.
@@ -89,6 +105,7 @@ class Step(Value):
     agent: str = ""
     tenant: str = ""
     lineage: str = ""
+    dry_run: bool = False
     branch: int | None = None
     base_id: str | None = None
     since_base: int
@@ -222,8 +239,19 @@ class Store(Protocol):
         """Record that an attempt begins. None for the first attempt, else the row as it was before.
 
         An entry that is done, undone or in doubt is left as it is. Raises ConcurrentModification where ``head`` is no
-        longer the thread's head: the step is over, and an attempt of its calls comes too late.
+        longer the thread's head: the step is over, and an attempt of its calls comes too late. Raises TokenSpent where
+        another call of the thread's lineage has used one of the row's tokens and has not clearly failed; then nothing
+        changes. With the entry the tokens are this call's.
         """
+
+    async def record_simulated(self, row: EffectRow, *, head: str) -> None:
+        """Enter a call of a dry run, with what answered it as its receipt; its status is ``simulated`` for good.
+
+        A key's first entry stays. Raises ConcurrentModification as ``claim``.
+        """
+
+    async def join_saga(self, thread_id: str, key: str, saga: str) -> None:
+        """Let an effect belong to a saga, whatever its status; no error where there is no such effect."""
 
     async def fail(self, thread_id: str, key: str, error: str) -> None:
         """Record that a call clearly did nothing."""
@@ -234,8 +262,12 @@ class Store(Protocol):
         Raises ConcurrentModification where ``head`` is given and no longer the thread's head; nothing changes.
         """
 
-    async def finish(self, thread_id: str, receipt: Receipt, *, head: str) -> None:
-        """Record that an effect is done, with a result that is not going to be committed. Raises as ``put_receipt``."""
+    async def finish(self, thread_id: str, receipt: Receipt, *, head: str = "") -> None:
+        """Record that an effect is done, with a result that is not going to be committed. Raises as ``put_receipt``.
+
+        Without ``head`` it is recorded also where the step is over: what was done outside is known to be done. So is
+        what had been taken for not done: ``failed`` becomes ``done`` too.
+        """
 
     async def receipts(self, thread_id: str, keys: Sequence[str]) -> dict[str, bytes]:
         """Recorded results that have not been committed yet, by key."""
@@ -249,13 +281,29 @@ class Store(Protocol):
     async def effects(self, thread_id: str, turn: int | None = None) -> list[EffectRow]:
         """The ledger of a thread, or of one of its turns, oldest first."""
 
+    async def open_effects(self, *, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[EffectRow]:
+        """A page of the effects of all threads that are in doubt or need attention, by thread and key, those after the
+        given pair."""
+
     async def settle(self, thread_id: str, key: str, status: EffectStatus, *, error: str = "", by: str = "") -> None:
         """Set what is known of an effect, where that follows from what was known before; else nothing changes.
 
-        ``attempted`` may become in doubt; what is in doubt, done or failed; what is done, undone or in need of
-        attention; what needs attention, done, undone, or in need of attention for another reason. So a settlement that
-        comes late doesn't take back a later one.
+        ``attempted`` may become in doubt or failed; what is in doubt, done or failed; what is done, undone or in need
+        of attention; what needs attention, done, undone, or in need of attention for another reason. So a settlement
+        that comes late doesn't take back a later one.
         """
+
+    # ── audit ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def append_audit(self, thread_id: str, entries: Sequence[AuditEntry]) -> AuditHead:
+        """Write lines to the thread's audit, in one transaction; those whose id is there already are left out.
+
+        The new end of the audit. Raises ThreadNotFound.
+        """
+
+    async def audit(self, thread_id: str, *, after: int = 0, limit: int = 1000) -> list[AuditRow]:
+        """A page of the thread's audit: the lines after this number. Raises IntegrityError that names a line that can't
+        be read."""
 
     # ── blobs ────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,14 +1,14 @@
-"""What a SQL store does in one transaction for a step and for an attempt of a call: the head is the fence of both.
+"""What a SQL store does in one transaction for a step. The head is the fence.
 
 SQLite lets one writer in at a time. On PostgreSQL the row of the thread is what everybody waits for: a commit changes
-it, and a call that relies on a head locks it against that until its own transaction ends.
+it, and a call that relies on a head (``perdure.stores.attempts``) locks it against that until its own transaction ends.
 """
 
 from collections.abc import Mapping
 
 from perdure.canonical import Json
-from perdure.stores import refusals, rows
-from perdure.stores.base import CachedResult, EffectRow, Receipt, Step
+from perdure.stores import attempts, ledger, refusals, rows
+from perdure.stores.base import CachedResult, Step
 from perdure.stores.database import Transaction
 from perdure.stores.rows import Row, now
 
@@ -32,7 +32,7 @@ async def commit(tx: Transaction, step: Step) -> bool:
     if step.result:
         await put_result(tx, step.result)
     if step.receipt:
-        await tx.run("finish_effect", **rows.receipt_values(c.thread_id, step.receipt), now=now())
+        await attempts.move(tx, c.thread_id, step.receipt.key, ledger.finish(step.receipt.result, now()))
     if step.clears:
         await tx.run("clear_receipts", thread_id=c.thread_id, keys=[key.encode() for key in step.clears])
     return True
@@ -82,48 +82,3 @@ async def head_of(tx: Transaction, thread_id: str) -> str:
     """The head; empty where there is no thread."""
     row = await tx.one("thread", thread_id=thread_id)
     return rows.thread(row).head_id if row else ""
-
-
-async def check_head(tx: Transaction, thread_id: str, head: str) -> None:
-    """Raise ConcurrentModification unless this is the head, and let it be the head until the transaction ends."""
-    row = await tx.one("thread_to_rely_on", thread_id=thread_id)
-    stands = rows.thread(row).head_id if row else ""
-    if stands != head:
-        raise refusals.too_late(thread_id, head, stands)
-
-
-class Claim:
-    """One claim of an effect. It may be done again when nobody knows whether its transaction ended well.
-
-    It leaves its mark in the row: a claim that meets its own mark has been recorded already, and its answer is the one
-    it had then. So the first attempt stays the first, and is not taken for one of which nobody knows how it ended.
-    """
-
-    def __init__(self, row: EffectRow, head: str, mark: bytes) -> None:
-        self._row = row
-        self._head = head
-        self._mark = mark
-        self._before: EffectRow | None = None
-
-    async def record(self, tx: Transaction) -> EffectRow | None:
-        """See ``perdure.stores.base.Store.claim``."""
-        await check_head(tx, self._row.thread_id, self._head)
-        values = rows.effect_values(self._row) | {"claim": self._mark, "now": now()}
-        if await tx.run("add_effect", **values):
-            return None
-        found = await tx.one("effect_to_change", **values)
-        assert found is not None, "the insert was refused, so the row is there"
-        if found["claim"] != self._mark:
-            self._before = rows.effect(found)
-            await tx.run("attempt_again", **values)
-        return self._before
-
-
-async def put_receipt(tx: Transaction, thread_id: str, receipt: Receipt, *, head: str, keep: bool) -> None:
-    """Record that a call returned; with ``keep`` what it returned can be read by its key. Raises as ``check_head``."""
-    if head:
-        await check_head(tx, thread_id, head)
-    values = rows.receipt_values(thread_id, receipt)
-    await tx.run("finish_effect", **values, now=now())
-    if keep:
-        await tx.run("add_receipt", **values)

@@ -3,25 +3,16 @@
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+from perdure.audit import AuditEntry, AuditHead, AuditRow, chained, unknown
 from perdure.canonical import Json, digest
 from perdure.checkpoint import Checkpoint
-from perdure.effects import EffectStatus
-from perdure.stores import ledger, records, refusals
+from perdure.effects import OPEN, EffectStatus
+from perdure.stores import ledger, records, refusals, sealed
 from perdure.stores.base import CachedResult, EffectRow, Line, Receipt, Snapshot, Step, ThreadRow
+from perdure.stores.kept import Kept
 from perdure.stores.ledger import Move
 from perdure.stores.records import Entry, Link, Record
 from perdure.stores.rows import now
-
-
-class _Thread:
-    """All that is one thread's own. Checkpoints are kept as bytes: nobody can change what was committed."""
-
-    def __init__(self) -> None:
-        self.row: ThreadRow | None = None
-        self.checkpoints: dict[str, Record] = {}
-        self.snapshots: dict[str, Snapshot] = {}
-        self.receipts: dict[str, bytes] = {}
-        self.effects: dict[str, EffectRow] = {}
 
 
 class MemoryStore:
@@ -31,9 +22,10 @@ class MemoryStore:
 
     def __init__(self, name: str = "") -> None:
         self.url = f"memory://{name}"
-        self._threads: dict[str, _Thread] = {}
+        self._threads: dict[str, Kept] = {}
         self._results: dict[tuple[str, str], CachedResult] = {}
         self._blobs: dict[str, bytes] = {}
+        self._tokens: dict[tuple[str, str], tuple[str, str]] = {}  # lineage, token -> thread, key
 
     @classmethod
     def named(cls, name: str) -> "MemoryStore":
@@ -83,8 +75,9 @@ class MemoryStore:
             raise refusals.thread_exists(target)
         entries = {id: self._entry(source, id) for id in self._threads[source].checkpoints}
         moved = {id: entry.of_thread(target) for id, entry in entries.items()}
-        copy = _Thread()
-        copy.row = row.model_copy(update={"thread_id": target, "lineage": target, "lease": ""})
+        copy = Kept()
+        fresh = {"thread_id": target, "lineage": target, "lease": "", "audited": 0, "audit_digest": ""}
+        copy.row = row.model_copy(update=fresh)
         copy.checkpoints = {id: records.record(entry) for id, entry in moved.items()}
         copy.snapshots = dict(self._threads[source].snapshots)
         copy.receipts = dict(self._threads[source].receipts)
@@ -105,13 +98,13 @@ class MemoryStore:
         if c.parent_id and not c.cut and self._link(c.parent_thread or c.thread_id, c.parent_id) is None:
             raise refusals.no_parent(step)
         written = records.record(Entry.of(step))  # whatever may fail comes before the first change
-        thread = self._threads.setdefault(c.thread_id, _Thread())
-        thread.row = _head_row(row, step, (c.parent_thread, c.parent_id or ""))
+        thread = self._threads.setdefault(c.thread_id, Kept())
+        thread.row = thread.row_at(step, (c.parent_thread, c.parent_id or ""))
         self._add(thread, step, written)
         if step.result:
             self._results[step.result.scope, step.result.key] = step.result
         if step.receipt:
-            self._move(c.thread_id, step.receipt.key, ledger.finish(now()), step.receipt.result)
+            self._move(c.thread_id, step.receipt.key, ledger.finish(step.receipt.result, now()))
         for key in step.clears:
             thread.receipts.pop(key, None)
         return True
@@ -119,14 +112,14 @@ class MemoryStore:
     async def restore(self, step: Step, *, head: bool) -> None:
         c = step.checkpoint
         written = records.record(Entry.of(step))
-        thread = self._threads.setdefault(c.thread_id, _Thread())
+        thread = self._threads.setdefault(c.thread_id, Kept())
         there = thread.checkpoints.get(c.id)
         if there is not None and records.is_whole(there, c):
             written = there
         self._add(thread, step, written)
         if head:
             first = min(self._links(c.thread_id).values(), key=lambda link: link.step)
-            thread.row = _head_row(thread.row, step, (first.parent_thread, first.parent_id))
+            thread.row = thread.row_at(step, (first.parent_thread, first.parent_id))
 
     async def remove(
         self, thread_id: str, checkpoint_ids: Sequence[str], roots: Sequence[Snapshot], *, head: str
@@ -192,7 +185,7 @@ class MemoryStore:
             yield self._entry(thread_id, id).checkpoint
 
     async def snapshots(self, thread_id: str) -> list[Snapshot]:
-        thread = self._threads.get(thread_id, _Thread())
+        thread = self._threads.get(thread_id, Kept())
 
         steps = {id: link.step for id, link in self._links(thread_id).items()}
         return sorted(thread.snapshots.values(), key=lambda snapshot: steps.get(snapshot.checkpoint_id, -1))
@@ -207,20 +200,26 @@ class MemoryStore:
         self._results[result.scope, result.key] = result
 
     async def stray_results(self, thread_id: str) -> list[str]:
-        there = self._threads.get(thread_id, _Thread()).checkpoints
+        there = self._threads.get(thread_id, Kept()).checkpoints
         named = {result.checkpoint_id for result in self._results.values() if result.thread_id == thread_id}
         return sorted(named - there.keys() - {""})
 
     async def claim(self, row: EffectRow, *, head: str) -> EffectRow | None:
-        self._check_head(row.thread_id, head)
-        effects = self._threads[row.thread_id].effects
-        before = effects.get(row.entry.key)
-        if before is None:
-            entry = ledger.first_attempt(row.entry, now())
-            effects[entry.key] = row.model_copy(update={"entry": entry, "receipt": None})
-        else:
-            effects[row.entry.key] = before.model_copy(update={"entry": ledger.next_attempt(before.entry)})
+        lineage = self._check_head(row.thread_id, head).lineage
+        before = await self.effect(row.thread_id, row.entry.key)
+        after = ledger.next_attempt(before) if before else ledger.first_attempt(row, now())
+        if after != before:
+            self._use_tokens(lineage, row)
+            self._put(after)
         return before
+
+    async def record_simulated(self, row: EffectRow, *, head: str) -> None:
+        self._check_head(row.thread_id, head)
+        if row.entry.key not in self._threads[row.thread_id].effects:
+            self._put(ledger.simulated(row, now()))
+
+    async def join_saga(self, thread_id: str, key: str, saga: str) -> None:
+        self._move(thread_id, key, ledger.join(saga))
 
     async def fail(self, thread_id: str, key: str, error: str) -> None:
         self._move(thread_id, key, ledger.fail(error, now()))
@@ -228,31 +227,55 @@ class MemoryStore:
     async def put_receipt(self, thread_id: str, receipt: Receipt, *, head: str = "") -> None:
         if head:
             self._check_head(thread_id, head)
-        self._move(thread_id, receipt.key, ledger.finish(now()), receipt.result)
-        self._threads.setdefault(thread_id, _Thread()).receipts.setdefault(receipt.key, receipt.result)
+        self._move(thread_id, receipt.key, ledger.finish(receipt.result, now()))
+        self._threads.setdefault(thread_id, Kept()).receipts.setdefault(receipt.key, receipt.result)
 
-    async def finish(self, thread_id: str, receipt: Receipt, *, head: str) -> None:
-        self._check_head(thread_id, head)
-        self._move(thread_id, receipt.key, ledger.finish(now()), receipt.result)
+    async def finish(self, thread_id: str, receipt: Receipt, *, head: str = "") -> None:
+        if head:
+            self._check_head(thread_id, head)
+        self._move(thread_id, receipt.key, ledger.finish(receipt.result, now(), late=not head))
 
     async def receipts(self, thread_id: str, keys: Sequence[str]) -> dict[str, bytes]:
-        kept = self._threads.get(thread_id, _Thread()).receipts
+        kept = self._threads.get(thread_id, Kept()).receipts
         return {key: kept[key] for key in keys if key in kept}
 
     async def receipts_under(self, thread_id: str, prefix: str) -> dict[str, bytes]:
-        kept = self._threads.get(thread_id, _Thread()).receipts
+        kept = self._threads.get(thread_id, Kept()).receipts
         return {key: kept[key] for key in sorted(kept) if key.startswith(prefix)}
 
     async def effect(self, thread_id: str, key: str) -> EffectRow | None:
-        return self._threads.get(thread_id, _Thread()).effects.get(key)
+        stored = self._threads.get(thread_id, Kept()).effects.get(key)
+        return sealed.opened(thread_id, key, stored).row if stored else None
 
     async def effects(self, thread_id: str, turn: int | None = None) -> list[EffectRow]:
-        kept = self._threads.get(thread_id, _Thread()).effects.values()
-        asked = [row for row in kept if turn is None or row.entry.turn == turn]
-        return sorted(asked, key=lambda row: (row.entry.turn, row.entry.step, row.entry.index, row.entry.key))
+        kept = self._effects(thread_id)
+        return sorted((row for row in kept if turn is None or row.entry.turn == turn), key=ledger.age)
+
+    async def open_effects(self, *, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[EffectRow]:
+        kept = (row for thread_id in self._threads for row in self._effects(thread_id) if row.entry.status in OPEN)
+        places = {(row.thread_id, row.entry.key): row for row in kept}
+        return [places[place] for place in sorted(places) if place > after][:limit]
 
     async def settle(self, thread_id: str, key: str, status: EffectStatus, *, error: str = "", by: str = "") -> None:
         self._move(thread_id, key, ledger.settle(status, error=error, by=by, now=now()))
+
+    # ── audit ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def append_audit(self, thread_id: str, entries: Sequence[AuditEntry]) -> AuditHead:
+        row = self._row(thread_id)
+        if row is None:
+            raise refusals.no_thread(thread_id)
+        kept = self._threads[thread_id].audit
+        new = unknown(entries, {line.entry.id for line in kept})
+        lines = chained(thread_id, row.audit_end, new)
+        kept += lines
+        end = lines[-1].head if lines else row.audit_end
+        self._change(thread_id, audited=end.number, audit_digest=end.digest)
+        return end
+
+    async def audit(self, thread_id: str, *, after: int = 0, limit: int = 1000) -> list[AuditRow]:
+        kept = self._threads.get(thread_id, Kept()).audit
+        return [line for line in kept if line.number > after][:limit]
 
     # ── blobs ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -275,9 +298,11 @@ class MemoryStore:
             "results": sum(map(records.is_fresh, self._results.values())),
             "receipts": sum(len(thread.receipts) for thread in threads),
             "effects": sum(len(thread.effects) for thread in threads),
+            "tokens": len(self._tokens),
+            "audit": sum(len(thread.audit) for thread in threads),
             "blobs": len(self._blobs),
         }
-        return {"rows": rows, "bytes": sum(map(_bytes, threads)) + sum(map(len, self._blobs.values()))}
+        return {"rows": rows, "bytes": sum(thread.bytes() for thread in threads) + sum(map(len, self._blobs.values()))}
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -297,12 +322,13 @@ class MemoryStore:
         if thread and thread.row:
             thread.row = thread.row.model_copy(update=fields)
 
-    def _check_head(self, thread_id: str, head: str) -> None:
+    def _check_head(self, thread_id: str, head: str) -> ThreadRow:
         row = self._row(thread_id)
         if row is None or row.head_id != head:
             raise refusals.too_late(thread_id, head, row.head_id if row else "")
+        return row
 
-    def _add(self, thread: _Thread, step: Step, written: Record) -> None:
+    def _add(self, thread: Kept, step: Step, written: Record) -> None:
         thread.checkpoints[step.checkpoint.id] = written
         if step.snapshot:
             thread.snapshots[step.checkpoint.id] = step.snapshot
@@ -313,7 +339,7 @@ class MemoryStore:
         return records.link(thread_id, checkpoint_id, stored.link) if stored else None
 
     def _links(self, thread_id: str) -> dict[str, Link]:
-        stored = self._threads.get(thread_id, _Thread()).checkpoints
+        stored = self._threads.get(thread_id, Kept()).checkpoints
         return {id: records.link(thread_id, id, record.link) for id, record in stored.items()}
 
     def _back(self, thread_id: str, checkpoint_id: str) -> Iterator[Entry]:
@@ -329,39 +355,28 @@ class MemoryStore:
         return records.entry(thread_id, checkpoint_id, self._threads[thread_id].checkpoints[checkpoint_id])
 
     def _checkpoints(self, thread_id: str) -> list[Checkpoint]:
-        stored = self._threads.get(thread_id, _Thread()).checkpoints
+        stored = self._threads.get(thread_id, Kept()).checkpoints
         return [self._entry(thread_id, id).checkpoint for id in stored]
 
-    def _move(self, thread_id: str, key: str, move: Move, receipt: bytes | None = None) -> None:
-        effects = self._threads.get(thread_id, _Thread()).effects
-        row = effects.get(key)
-        if row is None or row.entry.status not in move.known:
-            return
-        kept = row.receipt if receipt is None else receipt
-        effects[key] = row.model_copy(update={"entry": ledger.moved(row.entry, move), "receipt": kept})
+    def _effects(self, thread_id: str) -> list[EffectRow]:
+        stored = self._threads.get(thread_id, Kept()).effects
+        return [sealed.opened(thread_id, key, entry).row for key, entry in stored.items()]
 
+    def _put(self, row: EffectRow) -> None:
+        self._threads[row.thread_id].effects[row.entry.key] = sealed.written(row, "")
 
-def _head_row(row: ThreadRow | None, step: Step, origin: tuple[str, str]) -> ThreadRow:
-    """The thread's row when the step's checkpoint is its head; a new one where there is none."""
-    c = step.checkpoint
-    fields: dict[str, Any] = {
-        "head_id": c.id, "turn": c.turn, "schema_version": c.schema_version, "updated_at": c.created_at,
-    }  # fmt: skip
-    if step.branch is not None:
-        fields["branch"] = step.branch
-    if row is not None:
-        return row.model_copy(update=fields)
-    origin_thread, origin_id = origin if origin[0] else ("", "")
-    new: dict[str, Any] = {
-        "thread_id": c.thread_id, "agent": step.agent, "tenant": step.tenant, "lineage": step.lineage or c.thread_id,
-        "branch": 0, "closed": False, "origin_thread": origin_thread, "origin_id": origin_id,
-        "created_at": c.created_at,
-    }  # fmt: skip
-    return ThreadRow(**(new | fields))
+    def _move(self, thread_id: str, key: str, move: Move) -> None:
+        stored = self._threads.get(thread_id, Kept()).effects.get(key)
+        if stored:
+            self._put(ledger.moved(sealed.opened(thread_id, key, stored).row, move))
 
-
-def _bytes(thread: _Thread) -> int:
-    checkpoints = sum(len(record.link) + len(record.body) for record in thread.checkpoints.values())
-    snapshots = sum(len(snapshot.state) for snapshot in thread.snapshots.values())
-    effects = sum(len(row.arguments) + len(row.receipt or b"") for row in thread.effects.values())
-    return checkpoints + snapshots + effects + sum(map(len, thread.receipts.values()))
+    def _use_tokens(self, lineage: str, row: EffectRow) -> None:
+        """Let the tokens be this call's. Raises TokenSpent; then none is."""
+        mine = row.thread_id, row.entry.key
+        for token in row.tokens:
+            thread_id, key = self._tokens.get((lineage, token), mine)
+            stored = self._threads.get(thread_id, Kept()).effects.get(key)
+            failed = stored and sealed.opened(thread_id, key, stored).row.entry.status == "failed"
+            if (thread_id, key) != mine and not failed:
+                raise refusals.token_spent(*mine, thread_id, key)
+        self._tokens |= dict.fromkeys(((lineage, token) for token in row.tokens), mine)

@@ -2,7 +2,8 @@
 
 What is one thread's own is changed by Lua scripts over keys of one slot: each is atomic, also on a cluster, and a
 commit is one of them. Every command may be sent again when its answer was lost: a commit is recognised by its
-checkpoint, a claim and a copy by a token, and the others say how something is, not how it changes.
+checkpoint, a copy by a token, a change of the ledger by what the entry has become, a line of the audit by its id, and
+the others say how something is, not how it changes.
 
 What a server keeps when it crashes is a matter of its configuration: ``cautions`` says what that can lose, and so does
 docs/redis.md.
@@ -11,6 +12,7 @@ docs/redis.md.
 from collections import Counter
 from typing import Any
 
+from perdure.stores.redis.audits import Audits
 from perdure.stores.redis.cautions import cautions
 from perdure.stores.redis.copying import Copying
 from perdure.stores.redis.ledger import Ledger
@@ -21,11 +23,13 @@ from perdure.stores.redis.server import Command, Server
 from perdure.stores.rows import now
 
 _PREFIX = "perdure"
-_COUNTED = {"checkpoints": "HLEN", "snapshots": "HLEN", "receipts": "HLEN", "effects": "HLEN", "labels": "ZCARD"}
+_COUNTED = {
+    "checkpoints": "HLEN", "snapshots": "HLEN", "receipts": "HLEN", "effects": "HLEN", "labels": "ZCARD", "tokens": "HLEN", "audit": "LLEN",
+}  # fmt: skip
 _PAGE = 500  # keys
 
 
-class RedisStore(Copying, Search, Ledger, Results):
+class RedisStore(Copying, Search, Ledger, Audits, Results):
     """See ``perdure.stores.base.Store``. Several stores can share a server under different prefixes."""
 
     def __init__(self, server: Server, prefix: str = _PREFIX) -> None:

@@ -1,6 +1,6 @@
 """What stores refuse, in one wording: every backend says the same to the same mistake."""
 
-from perdure.errors import CheckpointNotFound, ConcurrentModification, Conflict, ThreadNotFound
+from perdure.errors import CheckpointNotFound, ConcurrentModification, Conflict, ThreadNotFound, TokenSpent
 from perdure.stores.base import Step
 
 
@@ -30,6 +30,14 @@ def too_late(thread_id: str, expected: str, actual: str) -> ConcurrentModificati
         f"A call of {thread_id} on {expected} comes too late: the head is {actual or 'nothing'}.",
         expected=expected, actual=actual,
     )  # fmt: skip
+
+
+def token_spent(thread_id: str, key: str, other_thread: str, other_key: str) -> TokenSpent:
+    """A call needs a one-time token that another call has used."""
+    return TokenSpent(
+        f"The call {key} of {thread_id} needs a one-time token that {other_key} of {other_thread} has used.",
+        hint="A token is for one call, also on other branches and in forks. Get a new one.",
+    )
 
 
 def no_parent(step: Step) -> CheckpointNotFound:

@@ -3,19 +3,19 @@
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from perdure.approvals import stamp
+from perdure.audit import AuditEntry, AuditRow
 from perdure.budget import Usage
 from perdure.canonical import Json, canonical, digest
 from perdure.checkpoint import Checkpoint, Frontier
-from perdure.effects import Effect
 from perdure.errors import IntegrityError
-from perdure.stores.base import CachedResult, EffectRow, Line, Receipt, Snapshot, Step, ThreadRow
+from perdure.stores.base import CachedResult, Line, Receipt, Snapshot, Step, ThreadRow
 
 Row = Mapping[str, Any]
 
@@ -73,11 +73,11 @@ def read_id(stored: bytes) -> str:
     return stored.removeprefix(_FOREIGN_16 if stored.startswith(_FOREIGN_16) else _FOREIGN).decode()
 
 
-def _maybe_id(text: str | None) -> bytes | None:
+def maybe_id(text: str | None) -> bytes | None:
     return stored_id(text) if text else None
 
 
-def _maybe_read(stored: bytes | None) -> str:
+def maybe_read(stored: bytes | None) -> str:
     return read_id(stored) if stored is not None else ""
 
 
@@ -94,18 +94,18 @@ def read_text(stored: str) -> str:
     return str(json.loads(stored)) if stored.startswith('"') else stored
 
 
-def _short(*parts: bytes | str) -> bytes:
+def short(*parts: bytes | str) -> bytes:
     return bytes.fromhex(digest(*parts))[:_SHORT]
 
 
 def request(scope: str, key: str) -> bytes:
     """What a cached result is found by."""
-    return _short(scope, key)
+    return short(scope, key)
 
 
 def labels(metadata: Mapping[str, Json]) -> list[bytes]:
     """What a checkpoint with this metadata is found by, one for each entry."""
-    return [_short(name, canonical(value)) for name, value in metadata.items()]
+    return [short(name, canonical(value)) for name, value in metadata.items()]
 
 
 def _text(value: Json) -> str:
@@ -114,15 +114,15 @@ def _text(value: Json) -> str:
 
 
 @contextmanager
-def _reading(table: str, thread_id: str, row: str) -> Iterator[None]:
+def reading(table: str, thread_id: str, row: str) -> Iterator[None]:
     """Whoever meets a row that can't be decoded learns which one it is."""
     try:
         yield
     except (ValueError, TypeError, zlib.error) as error:
-        raise _unreadable(table, thread_id, row, str(error)) from error
+        raise unreadable(table, thread_id, row, str(error)) from error
 
 
-def _unreadable(table: str, thread_id: str, row: str, why: str) -> IntegrityError:
+def unreadable(table: str, thread_id: str, row: str, why: str) -> IntegrityError:
     return IntegrityError(
         f"Thread {thread_id}: the row {row} of {table} can't be read: {why}.",
         hint="Run `perdure db verify`.", table=table, row=row,
@@ -142,22 +142,22 @@ def _name(stored: Any) -> str:
 
 def thread(row: Row) -> ThreadRow:
     """A thread from its row."""
-    with _reading("threads", row["thread_id"], row["thread_id"]):
+    with reading("threads", row["thread_id"], row["thread_id"]):
         fields = {name: row[name] for name in ThreadRow.model_fields}
-        ids = {"head_id": read_id(row["head_id"]), "origin_id": _maybe_read(row["origin_id"])}
-        return ThreadRow.model_validate(fields | ids)
+        fields |= {"head_id": read_id(row["head_id"]), "origin_id": maybe_read(row["origin_id"])}
+        return ThreadRow.model_validate(fields | {"audit_digest": (row["audit_digest"] or b"").hex()})
 
 
 def checkpoint(row: Row) -> Checkpoint:
     """A checkpoint from its row. Raises IntegrityError if any of its columns is not what was written."""
     thread_id, name = row["thread_id"], _name(row["checkpoint_id"])
-    with _reading("checkpoints", thread_id, name):
-        if row["seal"] != _seal(thread_id, row):
-            raise _unreadable("checkpoints", thread_id, name, "it is not what was written")
+    with reading("checkpoints", thread_id, name):
+        if row["seal"] != seal(_SEALED, thread_id, row):
+            raise unreadable("checkpoints", thread_id, name, "it is not what was written")
         return Checkpoint(
             thread_id=thread_id,
             id=name,
-            parent_id=_maybe_read(row["parent_id"]) or None,
+            parent_id=maybe_read(row["parent_id"]) or None,
             parent_thread=row["parent_thread_id"] or "",
             step=row["step"],
             source=row["source"],
@@ -175,9 +175,9 @@ def checkpoint(row: Row) -> Checkpoint:
         )
 
 
-def _seal(thread_id: str, row: Row) -> bytes:
-    """Over all columns of a checkpoint: a change in one of them shows when the row is read."""
-    return _short(thread_id, *(_part(row[name]) for name in _SEALED))
+def seal(names: Iterable[str], thread_id: str, row: Row) -> bytes:
+    """Over these columns of a row: a change in one of them shows when the row is read."""
+    return short(thread_id, *(_part(row[name]) for name in names))
 
 
 def _part(value: object) -> bytes:
@@ -192,13 +192,13 @@ def checkpoint_values(step: Step) -> dict[str, Any]:
     c = step.checkpoint
     values: dict[str, Any] = {
         "checkpoint_id": stored_id(c.id), "parent_thread_id": c.parent_thread or None,
-        "parent_id": _maybe_id(c.parent_id), "step": c.step, "based": int(step.base_id == c.id), "cut": int(c.cut),
+        "parent_id": maybe_id(c.parent_id), "step": c.step, "based": int(step.base_id == c.id), "cut": int(c.cut),
         "source": c.source, "nodes": _text(c.nodes), "turn": c.turn, "schema_version": c.schema_version,
         "next": _text(c.next.model_dump(mode="json", exclude_defaults=True)), "metadata": _text(c.metadata),
         "facts": _text(c.facts), "delta": packed(canonical(c.delta)), "size": c.size,
         "digest": bytes.fromhex(c.digest), "state_size": step.state_size, "created_at": milliseconds(c.created_at),
     }  # fmt: skip
-    return values | {"thread_id": c.thread_id, "seal": _seal(c.thread_id, values)}
+    return values | {"thread_id": c.thread_id, "seal": seal(_SEALED, c.thread_id, values)}
 
 
 def thread_values(step: Step) -> dict[str, Any]:
@@ -207,22 +207,22 @@ def thread_values(step: Step) -> dict[str, Any]:
     return {
         "thread_id": c.thread_id, "agent": step.agent, "tenant": step.tenant, "lineage": step.lineage or c.thread_id,
         "branch": step.branch, "turn": c.turn, "checkpoint_id": stored_id(c.id), "schema_version": c.schema_version,
-        "origin_thread": c.parent_thread, "origin_id": _maybe_id(c.parent_id) if c.parent_thread else None,
-        "committed_at": c.created_at, "extends": _maybe_id(step.extends),
+        "origin_thread": c.parent_thread, "origin_id": maybe_id(c.parent_id) if c.parent_thread else None,
+        "committed_at": c.created_at, "extends": maybe_id(step.extends), "dry_run": int(step.dry_run),
     }  # fmt: skip
 
 
 def in_copy(row: Row, thread_id: str) -> dict[str, Any]:
     """The columns of the same checkpoint in a copy of its thread. Raises IntegrityError as ``checkpoint``."""
     checkpoint(row)
-    return dict(row) | {"thread_id": thread_id, "seal": _seal(thread_id, row)}
+    return dict(row) | {"thread_id": thread_id, "seal": seal(_SEALED, thread_id, row)}
 
 
 def when_cut(row: Row, state_size: int) -> dict[str, Any]:
     """The columns of the same checkpoint when its ancestors are gone. Raises IntegrityError as ``checkpoint``."""
     checkpoint(row)
     changed = dict(row) | {"based": 1, "cut": 1, "state_size": state_size}
-    return changed | {"seal": _seal(row["thread_id"], changed)}
+    return changed | {"seal": seal(_SEALED, row["thread_id"], changed)}
 
 
 def line(found: Sequence[Row]) -> Line:
@@ -243,7 +243,7 @@ def line(found: Sequence[Row]) -> Line:
 def snapshot(thread_id: str, row: Row) -> Snapshot:
     """A snapshot from its row."""
     name = _name(row["checkpoint_id"])
-    with _reading("snapshots", thread_id, name):
+    with reading("snapshots", thread_id, name):
         return Snapshot(checkpoint_id=name, state=unpacked(row["state"]), digest=row["digest"].hex())
 
 
@@ -255,14 +255,14 @@ def snapshot_values(thread_id: str, value: Snapshot) -> dict[str, Any]:
     }  # fmt: skip
 
 
-# ── results, receipts, effects ───────────────────────────────────────────────────────────────────────────────────────
+# ── results, receipts ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def result(scope: str, key: str, row: Row) -> CachedResult:
     """A cached result from its row."""
-    with _reading("results", row["thread_id"], key):
+    with reading("results", row["thread_id"], key):
         return CachedResult(
-            scope=scope, key=key, thread_id=row["thread_id"], checkpoint_id=_maybe_read(row["checkpoint_id"]),
+            scope=scope, key=key, thread_id=row["thread_id"], checkpoint_id=maybe_read(row["checkpoint_id"]),
             usage=Usage.model_validate_json(row["usage"]), expires_at=row["expires_at"],
             value=unpacked(row["value"]) if row["value"] is not None else None,
         )  # fmt: skip
@@ -272,7 +272,7 @@ def result_values(value: CachedResult) -> dict[str, Any]:
     """The columns of a cached result."""
     return {
         "request": request(value.scope, value.key), "thread_id": value.thread_id,
-        "checkpoint_id": _maybe_id(value.checkpoint_id), "usage": value.usage.model_dump_json(exclude_defaults=True),
+        "checkpoint_id": maybe_id(value.checkpoint_id), "usage": value.usage.model_dump_json(exclude_defaults=True),
         "expires_at": value.expires_at, "expires_ms": milliseconds(value.expires_at) if value.expires_at else None,
         "value": packed(value.value) if value.value is not None else None,
     }  # fmt: skip
@@ -283,34 +283,24 @@ def receipt_values(thread_id: str, receipt: Receipt) -> dict[str, Any]:
     return {"thread_id": thread_id, "key": receipt.key.encode(), "receipt": packed(receipt.result)}
 
 
-_TEXTS = ("tool", "summary", "compensation", "error", "settled_by")  # of an effect; what people and tools say
-_PLAIN = frozenset(Effect.model_fields) - {"index", "key", "checkpoint_id", *_TEXTS}
+# ── audit ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def effect(row: Row) -> EffectRow:
-    """A ledger entry from its row."""
-    key = row["key"].decode(errors="replace")
-    with _reading("effects", row["thread_id"], key):
-        texts: dict[str, Any] = {name: read_text(row[name]) for name in _TEXTS}
-        entry = Effect(
-            key=key, index=row["position"], checkpoint_id=_maybe_read(row["checkpoint_id"]),
-            **texts, **{name: row[name] for name in _PLAIN},
-        )  # fmt: skip
-        return EffectRow(
-            thread_id=row["thread_id"],
-            entry=entry,
-            arguments=unpacked(row["arguments"]),
-            arguments_digest=row["arguments_digest"],
-            receipt=unpacked(row["receipt"]) if row["receipt"] is not None else None,
+def audit_line(row: Row) -> AuditRow:
+    """A line of the audit from its row; whether it is the one that was written, its digest tells."""
+    with reading("audit", row["thread_id"], str(row["number"])):
+        entry = AuditEntry(
+            id=row["id"].decode(), at=row["at"], kind=row["kind"], body=json.loads(unpacked(row["body"]))
         )
+        return AuditRow(
+            thread_id=row["thread_id"], number=row["number"], entry=entry, digest=row["digest"].hex()
+        )  # fmt: skip
 
 
-def effect_values(row: EffectRow) -> dict[str, Any]:
-    """The columns of a new ledger entry."""
-    entry = row.entry
+def audit_values(line: AuditRow) -> dict[str, Any]:
+    """The columns of a line of the audit."""
+    entry = line.entry
     return {
-        "thread_id": row.thread_id, "key": entry.key.encode(), "branch": entry.branch, "turn": entry.turn,
-        "step": entry.step, "position": entry.index, "checkpoint_id": _maybe_id(entry.checkpoint_id),
-        "effect": entry.effect, "arguments": packed(row.arguments), "arguments_digest": row.arguments_digest,
-        **{name: stored_text(getattr(entry, name)) for name in _TEXTS},
+        "thread_id": line.thread_id, "number": line.number, "id": entry.id.encode(), "at": entry.at,
+        "kind": entry.kind, "body": packed(canonical(entry.body)), "digest": bytes.fromhex(line.digest),
     }  # fmt: skip

@@ -5,17 +5,21 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from perdure.audit import AuditEntry, AuditHead, AuditRow
 from perdure.canonical import Json, digest
 from perdure.checkpoint import Checkpoint
 from perdure.effects import EffectStatus
-from perdure.stores import commits, migration, rows, surgery
+from perdure.stores import attempts, auditing, commits, ledger, ledger_rows, migration, rows, surgery
 from perdure.stores.base import CachedResult, EffectRow, Line, Receipt, Snapshot, Step, ThreadRow
 from perdure.stores.database import Database, Transaction
+from perdure.stores.ledger import Move
 from perdure.stores.postgres import open_postgres
 from perdure.stores.rows import now
 from perdure.stores.sqlite import open_sqlite
 
-_TABLES = ("threads", "checkpoints", "snapshots", "labels", "results", "receipts", "effects", "blobs")
+_TABLES = (
+    "threads", "checkpoints", "snapshots", "labels", "results", "receipts", "effects", "tokens", "audit", "blobs"
+)  # fmt: skip
 _NUMBERS = "numbers"  # of threads: a table that belongs to the others
 
 
@@ -150,18 +154,23 @@ class SqlStore:
         return sorted(rows.read_id(row["checkpoint_id"]) for row in found)
 
     async def claim(self, row: EffectRow, *, head: str) -> EffectRow | None:
-        claim = commits.Claim(row, head, uuid4().bytes)
+        claim = attempts.Claim(row, head, uuid4().bytes)
         return await self.database.write(claim.record, durable=row.entry.effect == "irreversible")
 
+    async def record_simulated(self, row: EffectRow, *, head: str) -> None:
+        await self.database.write(lambda tx: attempts.record_simulated(tx, row, head))
+
+    async def join_saga(self, thread_id: str, key: str, saga: str) -> None:
+        await self._move(thread_id, key, ledger.join(saga))
+
     async def fail(self, thread_id: str, key: str, error: str) -> None:
-        said = rows.stored_text(error)
-        await self.database.run("fail_effect", thread_id=thread_id, key=key.encode(), error=said, now=now())
+        await self._move(thread_id, key, ledger.fail(error, now()))
 
     async def put_receipt(self, thread_id: str, receipt: Receipt, *, head: str = "") -> None:
-        await self.database.write(lambda tx: commits.put_receipt(tx, thread_id, receipt, head=head, keep=True))
+        await self.database.write(lambda tx: attempts.put_receipt(tx, thread_id, receipt, head=head, keep=True))
 
-    async def finish(self, thread_id: str, receipt: Receipt, *, head: str) -> None:
-        await self.database.write(lambda tx: commits.put_receipt(tx, thread_id, receipt, head=head, keep=False))
+    async def finish(self, thread_id: str, receipt: Receipt, *, head: str = "") -> None:
+        await self.database.write(lambda tx: attempts.put_receipt(tx, thread_id, receipt, head=head, keep=False))
 
     async def receipts(self, thread_id: str, keys: Sequence[str]) -> dict[str, bytes]:
         if not keys:
@@ -176,17 +185,30 @@ class SqlStore:
 
     async def effect(self, thread_id: str, key: str) -> EffectRow | None:
         row = await self.database.one("effect", thread_id=thread_id, key=key.encode())
-        return rows.effect(row) if row else None
+        return ledger_rows.effect(row) if row else None
 
     async def effects(self, thread_id: str, turn: int | None = None) -> list[EffectRow]:
         name = "effects" if turn is None else "effects_of_turn"
-        return [rows.effect(row) for row in await self.database.all(name, thread_id=thread_id, turn=turn)]
+        return [ledger_rows.effect(row) for row in await self.database.all(name, thread_id=thread_id, turn=turn)]
+
+    async def open_effects(self, *, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[EffectRow]:
+        bound = {"after_thread": after[0], "after_key": after[1].encode()}
+        return [ledger_rows.effect(row) for row in await self.database.all("open_effects", **bound, limit=limit)]
 
     async def settle(self, thread_id: str, key: str, status: EffectStatus, *, error: str = "", by: str = "") -> None:
-        said = {"error": rows.stored_text(error), "by": rows.stored_text(by)}
-        await self.database.run(
-            "settle_effect", thread_id=thread_id, key=key.encode(), status=status, now=now(), **said
-        )
+        await self._move(thread_id, key, ledger.settle(status, error=error, by=by, now=now()))
+
+    async def _move(self, thread_id: str, key: str, move: Move) -> None:
+        await self.database.write(lambda tx: attempts.move(tx, thread_id, key, move))
+
+    # ── audit ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def append_audit(self, thread_id: str, entries: Sequence[AuditEntry]) -> AuditHead:
+        return await self.database.write(lambda tx: auditing.append(tx, thread_id, entries))
+
+    async def audit(self, thread_id: str, *, after: int = 0, limit: int = 1000) -> list[AuditRow]:
+        found = await self.database.all("audit", thread_id=thread_id, after=after, limit=limit)
+        return [rows.audit_line(row) for row in found]
 
     # ── blobs, sizes ─────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -15,6 +15,7 @@ for i, place in ipairs(places) do
         redis.call('PERSIST', place)
     end
 end
+redis.call('UNLINK', audit, audit_ids) -- of a thread that had lost its row
 redis.call('HSET', thread, unpack(order.row))
 redis.call('HSET', thread, 'made_by', order.token)
 redis.call('HINCRBY', counts, 'written', 1)

@@ -1,7 +1,7 @@
 -- What the scripts on one thread share. Their KEYS are all keys of the thread, in the order of perdure.stores.redis.keys.
 
 local thread, checkpoints, links, steps, snapshots, labels, receipts, receipt_keys, effects, arguments, done, turns,
-    claims, requests, forks, counts = unpack(KEYS)
+    audit, audit_ids, requests, forks, counts = unpack(KEYS)
 
 -- The id of the head; empty where the thread has no row.
 local function head()
@@ -34,25 +34,33 @@ local function set(list)
     return out
 end
 
--- A ledger entry after a move (perdure.stores.ledger.Move); nothing where the move doesn't follow from what is known.
-local function moved(key, move)
-    local written = redis.call('HGET', effects, key)
-    if not written then
-        return nil
+-- Whether a ledger entry is still what it was, or is already what it becomes: then this is said again, because the
+-- answer was lost. Empty: there is none.
+local function unchanged(key, before, after)
+    local entry = redis.call('HGET', effects, key) or ''
+    return entry == before or entry == after
+end
+
+-- Put an entry in the place of what it was. A new one comes with its place in the ledger and its arguments.
+local function put(key, after, receipt, place, call)
+    if after ~= '' then
+        redis.call('HSET', effects, key, after)
     end
-    local entry = cjson.decode(written)
-    if not set(move.known)[entry.status] then
-        return nil
+    if receipt ~= '' then
+        redis.call('HSET', done, key, receipt)
     end
-    for name, value in pairs(move.becomes) do
-        entry[name] = value
+    if place then
+        redis.call('HSET', arguments, key, call)
+        redis.call('ZADD', turns, 0, place)
     end
-    for name, value in pairs(move.fills) do
-        if (entry[name] or '') == '' then
-            entry[name] = value
-        end
+end
+
+-- A new row goes on with the audit that is there: of a thread that had lost its row.
+local function resume_audit()
+    local last = redis.call('LINDEX', audit, -1)
+    if last then
+        redis.call('HSET', thread, 'audited', redis.call('LLEN', audit), 'audit_digest', cjson.decode(last).digest)
     end
-    return cjson.encode(entry)
 end
 
 -- The cached results of the thread, or of the checkpoints in `where`: request, checkpoint and its digest, one after the
@@ -68,16 +76,6 @@ local function forget(where)
         end
     end
     return out
-end
-
--- Keep an entry that has moved, and the receipt that moved it.
-local function keep(key, entry, receipt)
-    if entry then
-        redis.call('HSET', effects, key, entry)
-        if receipt then
-            redis.call('HSET', done, key, receipt)
-        end
-    end
 end
 
 -- Put in a checkpoint; an empty link or snapshot stands for none.

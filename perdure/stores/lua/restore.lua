@@ -10,6 +10,7 @@ if order.row then
             redis.call('HSET', thread, 'origin_thread', link.parent_thread, 'origin_id', link.parent_id)
         end
         redis.call('HSET', thread, unpack(order.new))
+        resume_audit()
     end
     redis.call('HSET', thread, unpack(order.row))
 end

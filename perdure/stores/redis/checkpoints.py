@@ -8,10 +8,11 @@ from typing import Any, Literal
 from perdure.canonical import Json, canonical
 from perdure.checkpoint import Checkpoint
 from perdure.errors import IntegrityError
-from perdure.stores import ledger, records, refusals
+from perdure.stores import ledger, records, refusals, sealed
 from perdure.stores.base import Line, Snapshot, Step
 from perdure.stores.records import Entry
 from perdure.stores.redis import labels, results
+from perdure.stores.redis.entries import ATTEMPTS, Entries, busy
 from perdure.stores.redis.keys import ID_FROM, id_in, place
 from perdure.stores.redis.threads import PATIENCE, RESTORED, Threads, moved_fields, new_fields, too_slow
 from perdure.stores.rows import now, packed, unpacked
@@ -21,7 +22,7 @@ _FAR = 20_000  # links that one script follows: about as long
 _DIGEST = 32  # bytes
 
 
-class Checkpoints(Threads):
+class Checkpoints(Threads, Entries):
     """Committing and reading."""
 
     async def commit(self, step: Step) -> bool:
@@ -35,7 +36,7 @@ class Checkpoints(Threads):
         if step.result:
             order["request"] = results.request(step.result)
         if step.receipt:
-            order |= {"receipt": step.receipt.key, "finish": ledger.finish(now()).model_dump()}
+            order["receipt"] = step.receipt.key
         stored = *records.record(Entry.of(step)), stored_snapshot(step.snapshot)
         await self._announce(step)
         commit = self._commit_fork if c.parent_thread else self._commit
@@ -43,9 +44,21 @@ class Checkpoints(Threads):
         return _outcome(step, told, stands)
 
     async def _commit(self, step: Step, order: dict[str, Json], *stored: bytes) -> tuple[str, str]:
-        receipt = packed(step.receipt.result) if step.receipt else b""
-        told, stands = await self._run("commit", step.checkpoint.thread_id, canonical(order), *stored, receipt)
-        return told.decode(), stands.decode()
+        for _ in range(ATTEMPTS):
+            effect = await self._finished(step)
+            told, stands = await self._run("commit", step.checkpoint.thread_id, canonical(order), *stored, *effect)
+            if told != b"changed":
+                return told.decode(), stands.decode()
+        raise busy(step.checkpoint.thread_id, str(order.get("receipt")))
+
+    async def _finished(self, step: Step) -> tuple[bytes, bytes, bytes]:
+        """The ledger entry that the step's receipt is for, before and after it, and the receipt; empty: there is none."""
+        stands = await self._stands(step.checkpoint.thread_id, step.receipt.key) if step.receipt else None
+        if stands is None or step.receipt is None:
+            return b"", b"", b""
+        row = ledger.moved(stands.row, ledger.finish(step.receipt.result, now()))
+        after = sealed.changed(stands.stored, row, stands.mark)
+        return stands.stored.entry, after.entry, after.receipt or b""
 
     async def _commit_fork(self, step: Step, order: dict[str, Json], *stored: bytes) -> tuple[str, str]:
         """Note the fork at its parent, which can't go away from then on; then commit."""

@@ -58,7 +58,8 @@ class Copying(Removal):
         return [self._keys.part(target, f"copy-{token}-{name}") for name in COPIED]
 
     async def _adopt(self, row: ThreadRow, target: str, token: str) -> None:
-        copy = row.model_copy(update={"thread_id": target, "lineage": target, "lease": ""})
+        fresh = {"thread_id": target, "lineage": target, "lease": "", "audited": 0, "audit_digest": ""}
+        copy = row.model_copy(update=fresh)
         order: dict[str, Json] = {"token": token, "row": row_fields(copy), "patience": PATIENCE}
         origin = row.origin_thread, row.origin_id
         if row.origin_thread:  # the copy of a fork is a fork

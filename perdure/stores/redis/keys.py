@@ -16,7 +16,7 @@ _PLACE = 16  # digits of a step, and of a time in milliseconds, so that they sor
 # In the order of `lua/common.lua`.
 _PARTS = (
     "thread", "checkpoints", "links", "steps", "snapshots", "labels", "receipts", "receipt-keys", "effects",
-    "arguments", "done", "turns", "claims", "requests", "forks", "counts",
+    "arguments", "done", "turns", "audit", "audit-ids", "requests", "forks", "counts",
 )  # fmt: skip
 # What a copy of a thread takes along, in the order of `lua/adopt.lua`.
 COPIED = ("checkpoints", "links", "steps", "snapshots", "labels", "receipts", "receipt-keys")
@@ -33,6 +33,7 @@ class Keys:
         self.prefix = prefix
         self.schema = f"{prefix}:schema"
         self.threads = f"{prefix}:threads"
+        self.open = f"{prefix}:open"
 
     def thread(self, thread_id: str) -> list[str]:
         """All keys of a thread."""
@@ -49,6 +50,10 @@ class Keys:
     def result(self, request: str) -> str:
         """A cached result."""
         return f"{self.prefix}:result:{request}"
+
+    def tokens(self, lineage: str) -> str:
+        """Who has used the one-time tokens of a lineage."""
+        return f"{self.prefix}:tokens:{lineage}"
 
     def blob(self, digest: str) -> str:
         """A blob."""
@@ -113,13 +118,13 @@ KEY_FROM = 3 * (_PLACE + 1) + 1  # where the key begins in the place of an effec
 
 def read_pair(stored: bytes | str) -> tuple[str, str]:
     """The inverse of ``pair``."""
-    thread_id, checkpoint_id = json.loads(stored)
-    return thread_id, checkpoint_id
+    thread_id, name = json.loads(stored)
+    return thread_id, name
 
 
-def pair(thread_id: str, checkpoint_id: str) -> str:
-    """A checkpoint of some thread as one string."""
-    return canonical([thread_id, checkpoint_id]).decode()
+def pair(thread_id: str, name: str) -> str:
+    """A checkpoint or an effect of some thread as one string."""
+    return canonical([thread_id, name]).decode()
 
 
 def note(fork: str, checkpoint_id: str, token: str) -> str:

@@ -1,47 +1,78 @@
 """The ledger of effects, and receipts."""
 
-import zlib
 from collections.abc import Sequence
 from secrets import token_hex
-from typing import Any
 
-from perdure.canonical import Json, canonical
-from perdure.effects import Effect, EffectStatus
+from perdure.effects import OPEN, Effect, EffectStatus
 from perdure.errors import IntegrityError
-from perdure.stores import ledger, refusals
+from perdure.stores import ledger, refusals, sealed
 from perdure.stores.base import EffectRow, Receipt
-from perdure.stores.ledger import AGAIN, Move
-from perdure.stores.redis.keys import KEY_FROM, turn_bound, turn_place
-from perdure.stores.redis.part import Part
-from perdure.stores.rows import now, packed, unpacked
+from perdure.stores.redis.entries import ATTEMPTS as _ATTEMPTS
+from perdure.stores.redis.entries import GIVEN_UP, Standing, busy
+from perdure.stores.redis.keys import KEY_FROM, read_pair, turn_bound, turn_place
+from perdure.stores.redis.threads import Threads
+from perdure.stores.redis.tokens import Tokens
+from perdure.stores.rows import now, unpacked
 
-_DIGEST = 64  # hexadecimal digits
 
-
-class Ledger(Part):
-    """Effects and receipts of threads. Each change is one script: of two at once, one comes first."""
+class Ledger(Threads, Tokens):
+    """Effects and receipts of threads. Of two changes at once, one comes first."""
 
     async def claim(self, row: EffectRow, *, head: str) -> EffectRow | None:
-        entry = ledger.first_attempt(row.entry, now())
-        order = {
-            "key": entry.key, "head": head, "again": AGAIN.model_dump(),
-            "place": turn_place(entry.turn, entry.step, entry.index, entry.key),
-            "token": token_hex(8),  # so that a claim whose answer was lost is recognised when it is made again
-        }  # fmt: skip
-        arguments = row.arguments_digest.encode().ljust(_DIGEST) + packed(row.arguments)
-        told, *rest = await self._run("claim", row.thread_id, canonical(order), _written(entry), arguments)
-        if told == b"moved":
-            raise refusals.too_late(row.thread_id, head, rest[0].decode())
-        return _read(row.thread_id, entry.key, *rest) if told == b"again" else None
+        mark = token_hex(8)  # so that a claim is recognised when somebody else has changed its entry since
+        lineage = await self._lineage(row.thread_id, head) if row.tokens else ""
+        stands = await self._stands(row.thread_id, row.entry.key) if row.tokens else None
+        before: EffectRow | None = None
+        for _ in range(_ATTEMPTS):
+            if stands and stands.mark == mark:
+                return before
+            before = stands.row if stands else None
+            after = ledger.next_attempt(before) if before else ledger.first_attempt(row, now())
+            if row.tokens and after != before:
+                await self._use_tokens(lineage, row)
+            if await self._attempt(stands, after, mark, head):
+                return before
+            stands = await self._stands(row.thread_id, row.entry.key)
+        raise busy(row.thread_id, row.entry.key)
+
+    async def _attempt(self, stands: Standing | None, after: EffectRow, mark: str, head: str) -> bool:
+        """Write what an attempt makes of an entry; where it makes nothing of it, only the head is checked."""
+        if stands is None:
+            return await self._enter(after, mark, head)
+        changed = sealed.changed(stands.stored, after, mark) if after != stands.row else stands.stored
+        return await self._put(after.thread_id, after.entry.key, stands, changed, head=head)
+
+    async def _enter(self, row: EffectRow, mark: str, head: str) -> bool:
+        """Make a new entry; False where there is one."""
+        written = sealed.written(row, mark)
+        return await self._put(row.thread_id, row.entry.key, None, written, head=head, place=_place(row.entry))
+
+    async def _lineage(self, thread_id: str, head: str) -> str:
+        row = await self.thread(thread_id)
+        if row is None or row.head_id != head:
+            raise refusals.too_late(thread_id, head, row.head_id if row else "")
+        return row.lineage
+
+    async def record_simulated(self, row: EffectRow, *, head: str) -> None:
+        await self._enter(ledger.simulated(row, now()), token_hex(8), head)
+
+    async def join_saga(self, thread_id: str, key: str, saga: str) -> None:
+        await self._change(thread_id, key, ledger.join(saga))
 
     async def fail(self, thread_id: str, key: str, error: str) -> None:
-        await self._move(thread_id, key, ledger.fail(error, now()))
+        await self._change(thread_id, key, ledger.fail(error, now()))
 
     async def put_receipt(self, thread_id: str, receipt: Receipt, *, head: str = "") -> None:
-        await self._record(thread_id, receipt, head, keep=True)
+        move = ledger.finish(receipt.result, now())
+        await self._change(thread_id, receipt.key, move, head=head, kept=receipt.result)
 
-    async def finish(self, thread_id: str, receipt: Receipt, *, head: str) -> None:
-        await self._record(thread_id, receipt, head, keep=False)
+    async def finish(self, thread_id: str, receipt: Receipt, *, head: str = "") -> None:
+        await self._change(thread_id, receipt.key, ledger.finish(receipt.result, now(), late=not head), head=head)
+
+    async def settle(self, thread_id: str, key: str, status: EffectStatus, *, error: str = "", by: str = "") -> None:
+        await self._change(thread_id, key, ledger.settle(status, error=error, by=by, now=now()))
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def receipts(self, thread_id: str, keys: Sequence[str]) -> dict[str, bytes]:
         if not keys:
@@ -55,48 +86,33 @@ class Ledger(Part):
         return {key.decode(): unpacked(stored) for key, stored in found}
 
     async def effect(self, thread_id: str, key: str) -> EffectRow | None:
-        found = await self._effects(thread_id, "key", key)
-        return found[0] if found else None
+        stands = await self._stands(thread_id, key)
+        return stands.row if stands else None
 
     async def effects(self, thread_id: str, turn: int | None = None) -> list[EffectRow]:
-        if turn is None:
-            return await self._effects(thread_id, "turns", "-", "+", KEY_FROM)
-        begin, end = f"[{turn_bound(turn)}", f"({turn_bound(turn + 1)}"
-        return await self._effects(thread_id, "turns", begin, end, KEY_FROM)
+        begin, end = ("-", "+") if turn is None else (f"[{turn_bound(turn)}", f"({turn_bound(turn + 1)}")
+        found = await self._found(thread_id, "turns", begin, end, KEY_FROM)
+        for place, stands in found.entries:
+            if place != _place(stands.row.entry):
+                key = stands.row.entry.key
+                raise IntegrityError(f"The effect {key} is listed in a wrong place.", table="effects", row=key)
+        return sorted((stands.row for _, stands in found.entries), key=ledger.age)
 
-    async def settle(self, thread_id: str, key: str, status: EffectStatus, *, error: str = "", by: str = "") -> None:
-        await self._move(thread_id, key, ledger.settle(status, error=error, by=by, now=now()))
-
-    async def _record(self, thread_id: str, receipt: Receipt, head: str, *, keep: bool) -> None:
-        order: dict[str, Json] = {"key": receipt.key, "finish": ledger.finish(now()).model_dump(), "keep": keep}
-        if head or not keep:
-            order["head"] = head
-        told, *rest = await self._run("receipt", thread_id, canonical(order), packed(receipt.result))
-        if told == b"moved":
-            raise refusals.too_late(thread_id, head, rest[0].decode())
-
-    async def _move(self, thread_id: str, key: str, move: Move) -> None:
-        await self._run("move", thread_id, canonical({"key": key, "move": move.model_dump()}))
-
-    async def _effects(self, thread_id: str, *what: str | int) -> list[EffectRow]:
-        found = await self._run("effects", thread_id, *what)
-        return [_read(thread_id, key.decode(), *stored) for key, *stored in found]
-
-
-def _written(entry: Effect) -> bytes:
-    return canonical(entry.model_dump())
+    async def open_effects(self, *, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[EffectRow]:
+        listed = await self._ask("HGETALL", self._keys.open)
+        stamps = {read_pair(field): (field, stamp) for field, stamp in listed.items()}
+        rows: list[EffectRow] = []
+        for place in sorted(place for place in stamps if place > after):
+            if len(rows) >= limit:
+                break
+            at, entries = await self._found(place[0], "key", place[1])
+            open_ones = [stands.row for _, stands in entries if stands.row.entry.status in OPEN]
+            rows += open_ones
+            field, stamp = stamps[place]
+            if not open_ones and at - int(stamp) > GIVEN_UP:
+                await (await self._ready()).run("swap", [self._keys.open], field, stamp, b"")
+        return rows
 
 
-def _read(thread_id: str, key: str, entry: Any, arguments: Any, receipt: Any) -> EffectRow:
-    """A ledger entry from what is stored of it. Raises IntegrityError."""
-    try:
-        return EffectRow(
-            thread_id=thread_id, entry=Effect.model_validate_json(entry), arguments=unpacked(arguments[_DIGEST:]),
-            arguments_digest=arguments[:_DIGEST].decode().rstrip(),
-            receipt=unpacked(receipt) if receipt is not None else None,
-        )  # fmt: skip
-    except (ValueError, TypeError, zlib.error) as error:
-        raise IntegrityError(
-            f"Thread {thread_id}: the effect {key} can't be read: {error}.",
-            hint="Run `perdure db verify`.", table="effects", row=key,
-        ) from error  # fmt: skip
+def _place(entry: Effect) -> str:
+    return turn_place(entry.turn, entry.step, entry.index, entry.key)

@@ -24,7 +24,7 @@ _SECONDS = 10.0  # for an answer, for a connection, and for replicas
 # All that a store sends may be sent again, see perdure.stores.redis_store.
 _RETRIES = 8
 _READS = frozenset(
-    {"ancestor", "back", "effects", "forks", "outline", "receipts", "rows", "snapshots", "strays", "walk"}
+    {"ancestor", "back", "effects", "forks", "lines", "outline", "receipts", "rows", "snapshots", "strays", "walk"}
 )  # the scripts that change nothing: replicas are none of their business
 _AGAIN: tuple[type[exceptions.RedisError], ...] = (
     exceptions.ConnectionError, exceptions.TimeoutError, exceptions.BusyLoadingError, exceptions.ReadOnlyError,

@@ -143,7 +143,7 @@ def new_fields(step: Step) -> list[str]:
     origin = ["origin_thread", c.parent_thread, "origin_id", c.parent_id or ""] if c.parent_thread else []
     return [
         "agent", step.agent, "tenant", step.tenant, "lineage", step.lineage or c.thread_id, "branch", "0",
-        "closed", "0", "created_at", c.created_at, *origin,
+        "closed", "0", "dry_run", _text(step.dry_run), "created_at", c.created_at, *origin,
     ]  # fmt: skip
 
 

@@ -27,10 +27,12 @@ SELECT * FROM threads WHERE origin_thread = :thread_id AND origin_thread <> '' O
 INSERT INTO numbers (thread_id) VALUES (:thread_id) ON CONFLICT (thread_id) DO NOTHING
 
 -- name: add_thread
-INSERT INTO threads (thread_id, agent, tenant, lineage, branch, turn, head_id, schema_version, closed, origin_thread,
-    origin_id, lease, created_at, updated_at)
+INSERT INTO threads (thread_id, agent, tenant, lineage, branch, turn, head_id, schema_version, closed, dry_run,
+    audited, audit_digest, origin_thread, origin_id, lease, created_at, updated_at)
 VALUES (:thread_id, :agent, :tenant, :lineage, coalesce(CAST(:branch AS INTEGER), 0), :turn, :checkpoint_id,
-    :schema_version, 0, :origin_thread, :origin_id, '', :committed_at, :committed_at)
+    :schema_version, 0, :dry_run, (SELECT count(*) FROM audit WHERE thread_id = :thread_id),
+    (SELECT digest FROM audit WHERE thread_id = :thread_id ORDER BY number DESC LIMIT 1), :origin_thread, :origin_id, '',
+    :committed_at, :committed_at)
 ON CONFLICT (thread_id) DO NOTHING
 
 -- name: move_head
@@ -56,14 +58,15 @@ DELETE FROM snapshots WHERE thread = (SELECT number FROM numbers WHERE thread_id
 DELETE FROM checkpoints WHERE thread = (SELECT number FROM numbers WHERE thread_id = :thread_id);
 DELETE FROM receipts WHERE thread_id = :thread_id;
 DELETE FROM effects WHERE thread_id = :thread_id;
+DELETE FROM audit WHERE thread_id = :thread_id;
 DELETE FROM numbers WHERE thread_id = :thread_id;
 DELETE FROM threads WHERE thread_id = :thread_id
 
 -- name: copy_thread
-INSERT INTO threads (thread_id, agent, tenant, lineage, branch, turn, head_id, schema_version, closed, origin_thread,
-    origin_id, lease, created_at, updated_at)
-SELECT :target, agent, tenant, :target, branch, turn, head_id, schema_version, closed, origin_thread,
-    origin_id, '', created_at, updated_at
+INSERT INTO threads (thread_id, agent, tenant, lineage, branch, turn, head_id, schema_version, closed, dry_run,
+    audited, audit_digest, origin_thread, origin_id, lease, created_at, updated_at)
+SELECT :target, agent, tenant, :target, branch, turn, head_id, schema_version, closed, dry_run,
+    0, NULL, origin_thread, origin_id, '', created_at, updated_at
 FROM threads WHERE thread_id = :thread_id
 ON CONFLICT (thread_id) DO NOTHING
 
@@ -263,14 +266,17 @@ DELETE FROM receipts WHERE thread_id = :thread_id AND key IN :keys
 
 -- name: add_effect
 INSERT INTO effects (thread_id, key, branch, turn, step, position, checkpoint_id, tool, effect, summary, compensation,
-    arguments, arguments_digest, status, attempts, claim, error, settled_by, started_at, finished_at, undone_at)
+    reconcile, saga, source, arguments, arguments_digest, status, attempts, claim, error, settled_by, started_at,
+    finished_at, undone_at, receipt, seal)
 VALUES (:thread_id, :key, :branch, :turn, :step, :position, :checkpoint_id, :tool, :effect, :summary, :compensation,
-    :arguments, :arguments_digest, 'attempted', 1, :claim, '', '', :now, '', '')
+    :reconcile, :saga, :source, :arguments, :arguments_digest, :status, :attempts, :claim, :error, :settled_by,
+    :started_at, :finished_at, :undone_at, :receipt, :seal)
 ON CONFLICT (thread_id, key) DO NOTHING
 
--- name: attempt_again
-UPDATE effects SET attempts = attempts + 1, status = 'attempted', error = '', claim = :claim
-WHERE thread_id = :thread_id AND key = :key AND status IN ('attempted', 'failed') AND effect <> 'irreversible'
+-- name: change_effect
+UPDATE effects SET status = :status, attempts = :attempts, claim = :claim, error = :error, settled_by = :settled_by,
+    saga = :saga, finished_at = :finished_at, undone_at = :undone_at, receipt = :receipt, seal = :seal
+WHERE thread_id = :thread_id AND key = :key
 
 -- name: effect
 SELECT * FROM effects WHERE thread_id = :thread_id AND key = :key
@@ -286,25 +292,39 @@ SELECT * FROM effects WHERE thread_id = :thread_id ORDER BY branch, turn, step, 
 -- name: effects_of_turn
 SELECT * FROM effects WHERE thread_id = :thread_id AND turn = :turn ORDER BY branch, step, position, key
 
--- name: finish_effect
-UPDATE effects SET status = 'done', receipt = :receipt, finished_at = :now, error = ''
-WHERE thread_id = :thread_id AND key = :key AND status IN ('attempted', 'in_doubt')
+-- name: open_effects
+SELECT * FROM effects WHERE status IN ('in_doubt', 'needs_attention')
+    AND (thread_id, key) > (:after_thread, :after_key)
+ORDER BY thread_id, key LIMIT :limit
 
--- name: fail_effect
-UPDATE effects SET status = 'failed', error = :error, finished_at = :now
-WHERE thread_id = :thread_id AND key = :key AND status = 'attempted'
+-- ── one-time tokens ─────────────────────────────────────────────────────────────────────────────────────────────────
 
--- name: settle_effect
-UPDATE effects SET status = :status, error = :error, settled_by = :by,
-    undone_at = CASE WHEN :status = 'undone' THEN :now ELSE undone_at END,
-    finished_at = CASE WHEN finished_at = '' THEN :now ELSE finished_at END
-WHERE thread_id = :thread_id AND key = :key AND CASE :status
-    WHEN 'in_doubt' THEN status = 'attempted'
-    WHEN 'needs_attention' THEN status IN ('done', 'needs_attention')
-    WHEN 'undone' THEN status IN ('done', 'needs_attention')
-    WHEN 'done' THEN status IN ('in_doubt', 'needs_attention')
-    ELSE status = 'in_doubt'
-END
+-- name: add_token
+INSERT INTO tokens (lineage, token, thread_id, key, seal) VALUES (:lineage, :token, :thread_id, :key, :seal)
+ON CONFLICT (lineage, token) DO NOTHING
+
+-- name: token_to_change
+SELECT * FROM tokens WHERE lineage = :lineage AND token = :token
+-- name: token_to_change/postgresql
+SELECT * FROM tokens WHERE lineage = :lineage AND token = :token FOR UPDATE
+
+-- name: move_token
+UPDATE tokens SET thread_id = :thread_id, key = :key, seal = :seal WHERE lineage = :lineage AND token = :token
+
+-- ── audit ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+-- name: add_line
+INSERT INTO audit (thread_id, number, id, at, kind, digest, body)
+VALUES (:thread_id, :number, :id, :at, :kind, :digest, :body)
+
+-- name: set_audit_end
+UPDATE threads SET audited = :number, audit_digest = :digest WHERE thread_id = :thread_id
+
+-- name: audit
+SELECT * FROM audit WHERE thread_id = :thread_id AND number > :after ORDER BY number LIMIT :limit
+
+-- name: lines_known
+SELECT id FROM audit WHERE thread_id = :thread_id AND id IN :keys
 
 -- ── blobs ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -17,7 +17,7 @@ _TOLD: tuple[EffectStatus, ...] = ("in_doubt", "done", "failed", "undone", "need
 
 # What may be settled as what; everything else changes nothing.
 _FOLLOWS: dict[EffectStatus, set[EffectStatus]] = {
-    "attempted": {"in_doubt"},
+    "attempted": {"in_doubt", "failed"},
     "failed": set(),
     "in_doubt": {"done", "failed"},
     "done": {"undone", "needs_attention"},

@@ -1,5 +1,5 @@
--- The spine: threads, checkpoints, snapshots, labels, results, receipts, ledger. Its twin in ../sqlite says what the
--- columns are. Where partitions are asked for, a comment behind a table is none.
+-- The spine: threads, checkpoints, snapshots, labels, results, receipts, ledger, audit. Its twin in ../sqlite says what
+-- the columns are. Where partitions are asked for, a comment behind a table is none.
 
 CREATE TABLE threads (
     thread_id      TEXT COLLATE "C" PRIMARY KEY,
@@ -11,6 +11,9 @@ CREATE TABLE threads (
     head_id        BYTEA NOT NULL,
     schema_version INTEGER NOT NULL,
     closed         INTEGER NOT NULL,
+    dry_run        INTEGER NOT NULL,
+    audited        INTEGER NOT NULL,
+    audit_digest   BYTEA,
     origin_thread  TEXT NOT NULL,
     origin_id      BYTEA,
     lease          TEXT NOT NULL,
@@ -104,9 +107,9 @@ CREATE TABLE receipts (
 ) /* PARTITION BY HASH (thread_id) */;
 ALTER TABLE receipts ALTER result SET STORAGE EXTERNAL;
 
--- claim: which call of the store began the latest attempt.
+-- claim: which call of the store began the latest attempt. seal: over all the other columns.
 CREATE TABLE effects (
-    thread_id        TEXT NOT NULL,
+    thread_id        TEXT COLLATE "C" NOT NULL,
     key              BYTEA NOT NULL,
     branch           INTEGER NOT NULL,
     turn             INTEGER NOT NULL,
@@ -117,6 +120,9 @@ CREATE TABLE effects (
     effect           TEXT NOT NULL,
     summary          TEXT NOT NULL,
     compensation     TEXT NOT NULL,
+    reconcile        TEXT NOT NULL,
+    saga             TEXT NOT NULL,
+    source           TEXT NOT NULL,
     arguments_digest TEXT NOT NULL,
     status           TEXT NOT NULL,
     attempts         INTEGER NOT NULL,
@@ -126,12 +132,38 @@ CREATE TABLE effects (
     started_at       TEXT NOT NULL,
     finished_at      TEXT NOT NULL,
     undone_at        TEXT NOT NULL,
+    seal             BYTEA NOT NULL,
     arguments        BYTEA NOT NULL,
     receipt          BYTEA,
     PRIMARY KEY (thread_id, key)
 ) /* PARTITION BY HASH (thread_id) */;
 ALTER TABLE effects ALTER arguments SET STORAGE EXTERNAL, ALTER receipt SET STORAGE EXTERNAL;
 CREATE INDEX effects_by_turn ON effects (thread_id, turn);
+CREATE INDEX effects_open ON effects (thread_id, key) WHERE status IN ('in_doubt', 'needs_attention');
+
+-- Digests of one-time tokens, and which call has used each. They outlive the thread.
+CREATE TABLE tokens (
+    lineage   TEXT NOT NULL,
+    token     BYTEA NOT NULL,
+    thread_id TEXT NOT NULL,
+    key       BYTEA NOT NULL,
+    seal      BYTEA NOT NULL,
+    PRIMARY KEY (lineage, token)
+);
+
+-- Lines that are only ever added. digest: over the line and the digest before it; the last one stands in threads.
+CREATE TABLE audit (
+    thread_id TEXT NOT NULL,
+    number    INTEGER NOT NULL,
+    id        BYTEA NOT NULL,
+    at        TEXT NOT NULL,
+    kind      TEXT NOT NULL,
+    digest    BYTEA NOT NULL,
+    body      BYTEA NOT NULL,
+    PRIMARY KEY (thread_id, number)
+) /* PARTITION BY HASH (thread_id) */;
+ALTER TABLE audit ALTER body SET STORAGE EXTERNAL;
+CREATE UNIQUE INDEX audit_by_id ON audit (thread_id, id);
 
 CREATE TABLE blobs (
     digest TEXT PRIMARY KEY,

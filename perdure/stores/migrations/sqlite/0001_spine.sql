@@ -1,4 +1,4 @@
--- The spine: threads, checkpoints, snapshots, labels, results, receipts, ledger. Its twin is in ../postgresql.
+-- The spine: threads, checkpoints, snapshots, labels, results, receipts, ledger, audit. Its twin is in ../postgresql.
 
 CREATE TABLE threads (
     thread_id      TEXT PRIMARY KEY,
@@ -10,6 +10,9 @@ CREATE TABLE threads (
     head_id        BLOB NOT NULL,
     schema_version INTEGER NOT NULL,
     closed         INTEGER NOT NULL,
+    dry_run        INTEGER NOT NULL,
+    audited        INTEGER NOT NULL,
+    audit_digest   BLOB,
     origin_thread  TEXT NOT NULL,
     origin_id      BLOB,
     lease          TEXT NOT NULL,
@@ -101,7 +104,7 @@ CREATE TABLE receipts (
     PRIMARY KEY (thread_id, key)
 ) WITHOUT ROWID;
 
--- claim: which call of the store began the latest attempt.
+-- claim: which call of the store began the latest attempt. seal: over all the other columns.
 CREATE TABLE effects (
     thread_id        TEXT NOT NULL,
     key              BLOB NOT NULL,
@@ -114,6 +117,9 @@ CREATE TABLE effects (
     effect           TEXT NOT NULL,
     summary          TEXT NOT NULL,
     compensation     TEXT NOT NULL,
+    reconcile        TEXT NOT NULL,
+    saga             TEXT NOT NULL,
+    source           TEXT NOT NULL,
     arguments_digest TEXT NOT NULL,
     status           TEXT NOT NULL,
     attempts         INTEGER NOT NULL,
@@ -123,11 +129,36 @@ CREATE TABLE effects (
     started_at       TEXT NOT NULL,
     finished_at      TEXT NOT NULL,
     undone_at        TEXT NOT NULL,
+    seal             BLOB NOT NULL,
     arguments        BLOB NOT NULL,
     receipt          BLOB,
     PRIMARY KEY (thread_id, key)
 );
 CREATE INDEX effects_by_turn ON effects (thread_id, turn);
+CREATE INDEX effects_open ON effects (thread_id, key) WHERE status IN ('in_doubt', 'needs_attention');
+
+-- Digests of one-time tokens, and which call has used each. They outlive the thread.
+CREATE TABLE tokens (
+    lineage   TEXT NOT NULL,
+    token     BLOB NOT NULL,
+    thread_id TEXT NOT NULL,
+    key       BLOB NOT NULL,
+    seal      BLOB NOT NULL,
+    PRIMARY KEY (lineage, token)
+) WITHOUT ROWID;
+
+-- Lines that are only ever added. digest: over the line and the digest before it; the last one stands in threads.
+CREATE TABLE audit (
+    thread_id TEXT NOT NULL,
+    number    INTEGER NOT NULL,
+    id        BLOB NOT NULL,
+    at        TEXT NOT NULL,
+    kind      TEXT NOT NULL,
+    digest    BLOB NOT NULL,
+    body      BLOB NOT NULL,
+    PRIMARY KEY (thread_id, number)
+);
+CREATE UNIQUE INDEX audit_by_id ON audit (thread_id, id);
 
 CREATE TABLE blobs (
     digest TEXT PRIMARY KEY,

@@ -1,0 +1,22 @@
+"""What a SQL store does in one transaction to add to a thread's audit: its end stands in the thread's row."""
+
+from collections.abc import Sequence
+
+from perdure.audit import AuditEntry, AuditHead, chained, unknown
+from perdure.stores import refusals, rows
+from perdure.stores.database import Transaction
+
+
+async def append(tx: Transaction, thread_id: str, entries: Sequence[AuditEntry]) -> AuditHead:
+    """See ``perdure.stores.base.Store.append_audit``. Of two at once, one waits for the thread's row."""
+    row = await tx.one("thread_to_change", thread_id=thread_id)
+    if row is None:
+        raise refusals.no_thread(thread_id)
+    end = rows.thread(row).audit_end
+    known = await tx.all("lines_known", thread_id=thread_id, keys=[entry.id.encode() for entry in entries])
+    lines = chained(thread_id, end, unknown(entries, {row["id"].decode() for row in known}))
+    if not lines:
+        return end
+    await tx.many("add_line", [rows.audit_values(line) for line in lines])
+    await tx.run("set_audit_end", **rows.audit_values(lines[-1]))
+    return lines[-1].head

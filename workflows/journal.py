@@ -1,0 +1,105 @@
+"""What a thread writes down for good: the lines of its audit, and news that a webhook is told."""
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError
+
+from perdure.approvals import stamp
+from perdure.audit import NOTIFIED, AuditEntry, AuditHead, AuditKind
+from perdure.canonical import Json
+from perdure.contracts import APPEND_AUDIT, NOTIFY, AppendAudit, Notify, lean
+from perdure.failures import describe, root
+from perdure.workflows.calls import error_type, store_call
+
+if TYPE_CHECKING:
+    from perdure.workflows.record import Record
+
+_AT_ONCE = 50  # lines in one call of the store; each is at most a few kilobytes
+_ATTEMPT = timedelta(seconds=20)
+_DEADLINE = timedelta(hours=24)  # a receiver that is down for a day is an outage for people
+_PATIENT = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=5))
+
+
+class Journal:
+    """Lines are written in their order, one call of the store at a time; news goes out beside them.
+
+    ``head`` is the end of the audit as far as it is known here. ``notices`` are those that the webhook has not taken.
+    """
+
+    def __init__(self, record: "Record", head: AuditHead, notices: tuple[AuditEntry, ...]) -> None:
+        self.head = head
+        self.notices = {notice.id: notice for notice in notices}
+        self._record = record
+        self._lines: list[AuditEntry] = []
+        self._writing: asyncio.Task[None] | None = None
+        self._sending: dict[str, asyncio.Task[None]] = {}
+
+    def resume(self) -> None:
+        """Go on with what an earlier run of the workflow could not tell; the receiver knows a delivery by its id."""
+        for notice in self.notices.values():
+            self._send(notice)
+
+    def write(self, kind: AuditKind, **body: Json) -> None:
+        """One line."""
+        entry = AuditEntry(id=str(workflow.uuid4()), at=stamp(workflow.now()), kind=kind, body=body)
+        self._lines.append(entry)
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write())
+        if self._record.limits.notify and kind in NOTIFIED:
+            self.notices[entry.id] = entry
+            self._send(entry)
+
+    def take(self) -> None:
+        """The lines that the book of approvals has to tell."""
+        told, self._record.book.told = self._record.book.told, []
+        for kind, body in told:
+            self.write(kind, **body)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the store has all lines. A thread that never began has none to keep."""
+        return not self._lines or self._record.head is None
+
+    @property
+    def is_told(self) -> bool:
+        """Whether, besides, nothing is left to tell anybody."""
+        return self.is_written and not self.notices
+
+    async def written(self) -> None:
+        """Wait until the store has all lines: what follows from a decision comes after its line."""
+        await workflow.wait_condition(lambda: self.is_written)
+
+    async def _write(self) -> None:
+        record = self._record
+        await workflow.wait_condition(lambda: record.head is not None)  # decisions may come before a thread has begun
+        while self._lines:
+            lines = tuple(self._lines[:_AT_ONCE])
+            task = AppendAudit(thread_id=record.thread_id, entries=lines)
+            summary = f"audit: {', '.join(line.kind for line in lines)}"[:200]
+            try:
+                self.head = await store_call(APPEND_AUDIT, task, summary=summary, limits=record.limits)
+            except ActivityError as error:
+                record.note(f"the audit can't be written: {describe(root(error))}")
+                if error_type(error) in ("", "StoreUnreachable"):
+                    continue  # for a day it was tried: an outage, and it may end
+            del self._lines[: len(lines)]
+        self._writing = None
+
+    def _send(self, notice: AuditEntry) -> None:
+        self._sending[notice.id] = asyncio.create_task(self._deliver(notice))
+
+    async def _deliver(self, notice: AuditEntry) -> None:
+        record = self._record
+        task = Notify(thread_id=record.thread_id, agent=record.agent, tenant=record.tenant, entry=notice)
+        try:
+            await workflow.execute_activity(
+                NOTIFY.name, lean(task), result_type=NOTIFY.gives, start_to_close_timeout=_ATTEMPT,
+                schedule_to_close_timeout=_DEADLINE, retry_policy=_PATIENT, summary=f"tell: {notice.kind}",
+            )  # fmt: skip
+        except ActivityError as error:
+            record.note(f"the webhook was not told of {notice.kind}: {describe(root(error))}")
+        del self.notices[notice.id], self._sending[notice.id]
