@@ -24,8 +24,8 @@ class DecisionActivities:
 
     @activity.defn(name=CHECK_DECISION.name)
     async def check_decision(self, task: CheckDecision) -> CheckedDecision:
-        """Raises DecisionRefused: unsigned, unknown_key or forged, where only signed decisions count; invalid_edit, where
-        the tool doesn't take the arguments that are asked for."""
+        """Raises DecisionRefused: unsigned, unknown_key or forged, where only signed decisions count; invalid_edit,
+        where the tool doesn't take the arguments that are asked for."""
         decision = Decision.model_validate(task.decision)
         if task.request.policy.signed:
             self._check_signature(task, decision)
@@ -79,9 +79,9 @@ def hides_arguments(app: App, agent: str) -> bool:
 def check_evidence(runtime: Runtime, thread_id: str, tool: str, digest: str, evidence: Evidence) -> None:
     """Look once more, just before a call is made, at why it may be made. Raises ApprovalVoid.
 
-    Where this worker has keys, each signature is verified as of now and the tool's own policy is looked at, not what the
-    task says of it: so a withdrawn key no longer counts, and a task that somebody has made up runs nothing. A worker
-    without keys takes the workflow's word.
+    Where this worker has keys, each signature is verified as of now, and by the tool's own policy, not by what the task
+    says of it: so a withdrawn key no longer counts, and a task that somebody has made up runs nothing. A worker without
+    keys takes the workflow's word.
     """
     try:
         said = _said_yes(evidence, digest)
@@ -121,7 +121,8 @@ def _check_policy(policy: ApprovalPolicy | None, said: set[str]) -> None:
 
 
 def authority(runtime: Runtime, tool: str, evidence: Evidence | None) -> tuple[str, ...]:
-    """What a call spends of its approval: each signature is for one call, unless the tool's policy remembers approvals."""
+    """What a call spends of its approval, as one-time tokens: each signature is for one call, unless the tool's policy
+    remembers approvals."""
     policy = runtime.app.policies.get(tool)
     if evidence is None or (policy is not None and policy.remember):
         return ()

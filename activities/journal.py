@@ -58,8 +58,8 @@ class JournalActivities:
 async def deliver(webhook: Webhook, news: Mapping[str, Json]) -> None:
     """Post a signed delivery. ``news`` has ``event`` and ``delivery``.
 
-    Raises a retryable ApplicationError where nobody answers, for 408, 425, 429 (after Retry-After, where it is given) and
-    5xx; and Failed for every other answer but 2xx, since the same again would be answered the same.
+    Raises a retryable ApplicationError where nobody answers, for 408, 425, 429 (after Retry-After, where it is given)
+    and 5xx; and Failed for every other answer but 2xx, since the same again would be answered the same.
     """
     body = json.dumps(news, ensure_ascii=False).encode()
     headers = signed_headers(webhook.secrets, body, str(news["event"]), str(news["delivery"]), time.time())

@@ -10,23 +10,25 @@ from perdure.delta import Delta
 from perdure.errors import Failed, ThreadNotFound, ToolGone
 from perdure.graphs.definition import Definition
 from perdure.security.keyring import Keyring
+from perdure.security.signing import ApproverKeys
 from perdure.states.schema import Opened, open_position
 from perdure.stores.base import Store
 from perdure.tool import Tool
 
 
 class Runtime:
-    """One a worker. ``limits`` are recorded with each turn; ``keyring`` opens and seals what is sensitive."""
+    """One a worker. ``limits`` are recorded with each turn; ``keyring`` opens and seals what is sensitive.
+    With ``approver_keys`` only signed decisions count."""
 
     def __init__(
         self, *, app: App, store: Store, limits: Limits, model: AsyncOpenAI | None = None,
-        keyring: Keyring | None = None,
+        keyring: Keyring | None = None, approver_keys: ApproverKeys | None = None,
     ) -> None:  # fmt: skip
         self.app = app
         self.store = store
         self.limits = limits
         self.keyring = keyring
-        self.approver_keys: object | None = None
+        self.approver_keys = approver_keys
         self.checkpointer = Checkpointer(store)
         self._model = model
         self._definitions: dict[str, Definition] = {}

@@ -116,7 +116,8 @@ class TravelActivities:
         effects = [row.entry for row in await self._runtime.store.effects(task.thread_id)]
         plan = rewind_plan(effects, way)
         known = self._runtime.app.tools
-        wanted = {effect.compensation for effect in plan.undo} & known.keys()
+        involved = (*plan.undo, *plan.unsettled)
+        wanted = {name for e in involved for name in (e.tool, e.compensation, e.reconcile)} & known.keys()
         return plan.model_copy(update={"tools": {name: known[name].spec for name in sorted(wanted)}})
 
     @activity.defn(name=REWIND_HEAD.name)

@@ -1,9 +1,9 @@
 """Settings of a process, from ``PERDURE_*`` environment variables. Read when asked for, never at import."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from perdure.contracts import TASK_QUEUE, Limits
@@ -26,7 +26,8 @@ class Settings(BaseSettings):
     home: Path = Path(".perdure")
     keys: SecretStr = SecretStr("")  # that seal sensitive channels, the current one first: ID:BASE64,ID:BASE64
     keys_file: Path | None = None  # has them instead, one a line
-    approver_keys: Path | None = None  # public keys of approvers, a file or a folder: only signed decisions count
+    # Public keys of approvers, a file or a folder: only signed decisions count. Set to nothing it is not set.
+    approver_keys: Annotated[Path | None, BeforeValidator(lambda given: given or None)] = None
     webhook: str = ""  # where news goes that people should know
     webhook_secret: SecretStr = SecretStr("")  # signs it; several, with commas between them, while one is changed
     task_queue: str = TASK_QUEUE

@@ -1,11 +1,27 @@
 """The client's decisions: what people approve, reject and answer."""
 
-from perdure.approvals import ApprovalRequest, Verdict
-from perdure.canonical import Json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from perdure.approvals import ApprovalRequest, Decision, Verdict, stamp
+from perdure.canonical import Json, canonical
 from perdure.contracts import Answer, ApprovalsAnswer, Decide, StatusAnswer
-from perdure.errors import AmbiguousRequest, DecisionRefused, RequestNotFound, ThreadNotFound
+from perdure.effects import arguments_digest
+from perdure.errors import (
+    AmbiguousRequest,
+    DecisionRefused,
+    IntegrityError,
+    InvalidInput,
+    RequestNotFound,
+    ThreadNotFound,
+)
 from perdure.questions import Question
 from perdure.starters.connection import Connection
+
+if TYPE_CHECKING:
+    from perdure.security.signing import SigningKey
 
 
 class Decisions(Connection):
@@ -30,10 +46,15 @@ class Decisions(Connection):
         raise RequestNotFound(f"Thread {thread_id} has no {wanted}.", hint=f"Open: {names}.")
 
     async def decide(
-        self, thread_id: str, verdict: Verdict, request: ApprovalRequest, *, approver: str, reason: str = ""
-    ) -> ApprovalsAnswer:
-        """Decide on exactly the arguments of the request that was shown. Raises DecisionRefused."""
-        decision = {"request_id": request.id, "approver": approver, "digest": request.digest, "reason": reason}
+        self, thread_id: str, verdict: Verdict, request: ApprovalRequest, *, approver: str, reason: str = "",
+        key: "SigningKey | None" = None, arguments: dict[str, Json] | None = None,
+    ) -> ApprovalsAnswer:  # fmt: skip
+        """Decide on exactly the arguments of the request that was shown, or ask for other ``arguments``; signed with
+        the ``key`` of the approver, if given.
+
+        Raises DecisionRefused, InvalidInput, and IntegrityError where what was shown isn't what would be approved.
+        """
+        decision = decided(thread_id, verdict, request, approver, reason, key, arguments)
         try:
             return await self._update(thread_id, "decide", Decide(verdict=verdict, decision=decision), ApprovalsAnswer)
         except ThreadNotFound:
@@ -41,11 +62,12 @@ class Decisions(Connection):
             raise DecisionRefused(f"Thread {thread_id} has completed; no request is open.", code="closed") from None
 
     async def signal_decision(
-        self, thread_id: str, verdict: Verdict, request: ApprovalRequest, *, approver: str, reason: str = ""
-    ) -> None:
-        """The same by signal: not acknowledged, and kept by Temporal also while no worker runs."""
-        decision = {"request_id": request.id, "approver": approver, "digest": request.digest, "reason": reason}
-        await self._signal(thread_id, verdict, decision)
+        self, thread_id: str, verdict: Verdict, request: ApprovalRequest, *, approver: str, reason: str = "",
+        key: "SigningKey | None" = None, arguments: dict[str, Json] | None = None,
+    ) -> None:  # fmt: skip
+        """The same by signal: not acknowledged, and kept by Temporal also while no worker runs. Raises IntegrityError,
+        InvalidInput."""
+        await self._signal(thread_id, verdict, decided(thread_id, verdict, request, approver, reason, key, arguments))
 
     async def question(self, thread_id: str, question_id: str = "") -> Question:
         """An open question; the only one where none is named. Raises RequestNotFound, AmbiguousRequest."""
@@ -71,3 +93,33 @@ class Decisions(Connection):
         except ThreadNotFound:
             await self._resumable(thread_id)
             raise RequestNotFound(f"Thread {thread_id} has completed; no question is open.") from None
+
+
+def decided(
+    thread_id: str, verdict: Verdict, request: ApprovalRequest, approver: str, reason: str = "",
+    key: "SigningKey | None" = None, arguments: dict[str, Json] | None = None,
+) -> dict[str, Json]:  # fmt: skip
+    """What a person says on a request, as it is sent.
+
+    Raises IntegrityError where the arguments of the request are not those that its digest names, DecisionRefused where
+    the request no longer has them, InvalidInput for what is too long or no JSON.
+    """
+    if arguments_digest(request.tool, canonical(request.arguments)) != request.digest:
+        if request.outcome != "open":  # long arguments are not kept
+            raise DecisionRefused(f"Request {request.id} is closed: {request.verdict_line()}.", code="closed")
+        raise IntegrityError(
+            f"What request {request.id} shows is not what would be approved: its digest is of other arguments.",
+            hint="Don't approve it. Somebody stands between you and the thread, or a worker runs other code.",
+        )
+    try:
+        decision = Decision(
+            request_id=request.id, approver=approver, digest=request.digest, reason=reason, arguments=arguments,
+            at=stamp(datetime.now(UTC)) if key else "",
+        )  # fmt: skip
+    except ValidationError as error:
+        raise InvalidInput(f"The decision doesn't fit: {error.errors()[0]['msg']}.") from error
+    if key is not None:
+        from perdure.security.signing import statement  # only who signs pays for the cryptography
+
+        decision = decision.model_copy(update={"signature": key.sign(statement(thread_id, verdict, decision))})
+    return decision.model_dump(mode="json", exclude_defaults=True) | {"reason": reason}

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import Literal
 from uuid import uuid4
 
@@ -13,9 +14,12 @@ from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, GetSystemInfoRequest
 from temporalio.client import Client
+from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
+from perdure.activities.journal import deliver
 from perdure.app import load_app
+from perdure.approvals import stamp
 from perdure.errors import Caution, Failed, PerdureError, Unreachable
 from perdure.settings import Settings
 from perdure.values import Value
@@ -44,12 +48,18 @@ class Check(Value):
 
 
 async def examine(settings: Settings, *, address: str = "", namespace: str = "", profile: str = "") -> list[Check]:
-    """All checks, in the order in which one would mend things. Nothing is changed, and nothing is raised."""
+    """All checks, in the order in which one would mend things. Nothing is changed, and nothing is raised.
+
+    The webhook is sent a ``ping``.
+    """
     checks = [await _check("Python", _python), await _check("Temporal executable", lambda: _executable(settings))]
     checks += await _temporal(settings, address=address, namespace=namespace, profile=profile)
     checks += await _stored(settings)
     if settings.app:
         checks.append(await _check("App", lambda: _app(settings.app)))
+    checks.append(await _check("Approvals", lambda: _approvals(settings)))
+    if settings.webhook:
+        checks.append(await _check("Webhook", lambda: _webhook(settings)))
     return [*checks, await _check("Model", _model)]
 
 
@@ -166,6 +176,30 @@ async def _durability(settings: Settings) -> str:
 async def _app(target: str) -> str:
     app = load_app(target)
     return f"{target} with {', '.join(app.graphs) or 'no agent'}; tools: {len(app.tools)}"
+
+
+async def _approvals(settings: Settings) -> str:
+    keys = settings.approvers()
+    if keys is None:
+        raise Caution(
+            "Decisions are not signed: whoever reaches Temporal can approve, in anybody's name.",
+            hint="Set PERDURE_APPROVER_KEYS; docs/security.md says how.",
+        )
+    names = keys.fingerprints()
+    if not names:
+        raise Caution("No approver has a key, so nobody can approve.", hint="`perdure keys new NAME` makes a pair.")
+    return f"only signed decisions count; keys of {', '.join(names)}"
+
+
+async def _webhook(settings: Settings) -> str:
+    webhook = settings.hook()
+    assert webhook is not None, "it is only looked at where it is set"
+    ping = {"event": "ping", "delivery": str(uuid4()), "at": stamp(datetime.now(UTC)), "body": {}}
+    try:
+        await deliver(webhook, {**ping, "thread": "", "agent": "", "tenant": ""})
+    except ApplicationError as error:
+        raise Caution(error.message, hint="Deliveries are tried again for a day.") from error
+    return f"{webhook.host} takes what we sign"
 
 
 async def _model() -> str:

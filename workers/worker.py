@@ -24,6 +24,7 @@ from perdure.activities.turns import TurnActivities
 from perdure.app import App
 from perdure.errors import KeyMissing, PerdureError
 from perdure.security.keyring import Keyring
+from perdure.security.webhook import Webhook
 from perdure.settings import Settings
 from perdure.state import needs_keys
 from perdure.stores.base import Store
@@ -39,14 +40,18 @@ def build_worker(
     The workflow holds nobody's code but ours, so it runs outside the sandbox: three times as many thread starts a
     second. The tests replay every recorded history inside it.
 
-    Raises KeyMissing where the app has a state with Sensitive channels and the settings have no keys.
+    Raises KeyMissing where the app has a state with Sensitive channels and the settings have no keys; UsageError and
+    InvalidInput for keys of approvers, or a webhook, that can't be right.
     """
-    runtime = Runtime(app=app, store=store, limits=settings.limits(), model=model, keyring=_keyring(app, settings))
+    runtime = Runtime(
+        app=app, store=store, limits=settings.limits(), model=model, keyring=_keyring(app, settings),
+        approver_keys=settings.approvers(),
+    )  # fmt: skip
     return Worker(
         client,
         task_queue=settings.task_queue,
         workflows=[AgentThread],
-        activities=_activities(runtime),
+        activities=_activities(runtime, settings.hook()),
         workflow_runner=UnsandboxedWorkflowRunner(),
         interceptors=[ActivityGuard(), *interceptors],
         # What the workflow itself finds wrong must end the thread with its reason, not retry its task for ever.
@@ -71,16 +76,16 @@ def _keyring(app: App, settings: Settings) -> Keyring | None:
     return keyring
 
 
-def _activities(runtime: Runtime) -> list[Callable[..., Any]]:
+def _activities(runtime: Runtime, webhook: Webhook | None) -> list[Callable[..., Any]]:
     effects, nodes = EffectActivities(runtime), NodeActivities(runtime)
-    turns, travel = TurnActivities(runtime), TravelActivities(runtime)
+    turns, travel, journal = TurnActivities(runtime), TravelActivities(runtime), JournalActivities(runtime, webhook)
     return [
         turns.look_up, turns.open_turn, turns.resume_turn, turns.keep_lease, turns.close_thread,
         travel.fork_thread, travel.write_state, travel.plan_rewind, travel.rewind_head,
         ModelActivities(runtime).call_model,
         PromotionActivities(runtime).promote_fork,
         DecisionActivities(runtime).check_decision,
-        JournalActivities(runtime).append_audit,
+        journal.append_audit, journal.notify,
         MergeActivities(runtime).merge_step,
         nodes.ask, nodes.take_answer,
         effects.inspect_effect, effects.load_saga, effects.settle_effect,

@@ -217,7 +217,9 @@ class Record:
             if e.status not in (*OPEN, "registered", "attempted") and e.turn != turn
         ]
         settled += [
-            key for key, e in self.effects.items() if e.turn == turn and e.status in ("done", "failed", "undone")
+            key
+            for key, e in self.effects.items()
+            if e.turn == turn and e.status in ("done", "failed", "undone", "simulated")
         ]
         for key in settled[: max(surplus, 0)]:
             del self.effects[key]

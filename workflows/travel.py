@@ -41,7 +41,7 @@ from perdure.lease import Lease, check_writer
 from perdure.workflows.calls import error_type, store_call
 from perdure.workflows.display import Display
 from perdure.workflows.record import Record, Turn
-from perdure.workflows.saga import roll_back
+from perdure.workflows.saga import reconciled, roll_back
 from perdure.workflows.turn import Refusal, look_up
 
 T = TypeVar("T")
@@ -119,12 +119,12 @@ class Travels:
         record, why = self._record, _because(task)
         self.waiting += 1
         try:
-            self._permit(await self._plan(task), task)
+            self._permit(await self._settled_plan(task), task)
             if record.turn is not None:
                 await stop(why)
             async with self._writer:
                 self._check(task.token, "")
-                plan = await self._plan(task)
+                plan = await self._settled_plan(task)
                 self._permit(plan, task)
                 left = await self._undo(plan, why)
                 return await self._move(task, left, why)
@@ -139,6 +139,16 @@ class Travels:
         ask = PlanRewind(thread_id=record.thread_id, head=record.head, to=task.to)
         summary = f"what lies between {task.to} and the head?"
         return await self._done(store_call(PLAN_REWIND, ask, summary=summary, limits=record.limits))
+
+    async def _settled_plan(self, task: Rewind) -> RewindPlan:
+        """The plan, after those tools were asked that can tell themselves how their calls ended."""
+        plan = await self._plan(task)
+        doubted = [e for e in plan.unsettled if e.reconcile and e.status in ("attempted", "in_doubt")]
+        if self._record.turn is not None or not doubted:
+            return plan
+        for effect in doubted:
+            await reconciled(self._record, effect, plan.tools)
+        return await self._plan(task)
 
     def _permit(self, plan: RewindPlan, task: Rewind) -> None:
         labels = ", ".join(effect.label() for effect in plan.unsettled)

@@ -339,7 +339,7 @@ class RewindPlan(Wire):
     impossible: tuple[Effect, ...] = ()
     unsettled: tuple[Effect, ...] = ()
     steps: int = 0
-    tools: dict[str, ToolSpec] = {}
+    tools: dict[str, ToolSpec] = {}  # as in a saga
 
 
 class Saga(Wire):

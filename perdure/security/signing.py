@@ -110,7 +110,7 @@ class SigningKey:
             folder.mkdir(parents=True, exist_ok=True)
             if os.path.lexists(public):  # before there is half a pair
                 raise FileExistsError(f"{public} is there")
-            with private.open("xb", opener=_for_its_owner) as file:
+            with os.fdopen(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(pem)
             with public.open("x", encoding="utf-8") as lines:
                 lines.write(f"{self.line}\n")
@@ -139,10 +139,6 @@ class SigningKey:
 
 
 _LONGEST = 65_536  # bytes of a private key's file; it has a hundred
-
-
-def _for_its_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _fingerprint(key: Ed25519PublicKey) -> str:

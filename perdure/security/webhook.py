@@ -6,11 +6,11 @@ A delivery is a POST of JSON with these headers::
     Perdure-Event: request.opened
     Perdure-Delivery: 7f6e…
 
-``t`` is the time in seconds since 1970. Each ``v1`` is the HMAC-SHA256, in hex, of ``t``, a full stop and the body's own
-bytes, under one secret: there are two of them while a secret is changed. A receiver in any language computes it with its
-secret, compares it in constant time with each ``v1``, refuses a ``t`` that is more than five minutes away, and remembers
-``Perdure-Delivery``, since a delivery whose answer was lost comes again under the same id. The event and the id stand in
-the body too, where the signature covers them.
+``t`` is the time in seconds since 1970. Each ``v1`` is the HMAC-SHA256, in hex, of ``t``, a full stop and the body's
+own bytes, under one secret: there are two of them while a secret is changed. A receiver in any language computes it
+with its secret, compares it in constant time with each ``v1``, refuses a ``t`` that is more than five minutes away, and
+remembers ``Perdure-Delivery``: a delivery whose answer was lost comes again under the same id. The event and the id
+stand in the body too, where the signature covers them.
 """
 
 import hmac
@@ -24,6 +24,7 @@ from perdure.errors import Refused, UsageError
 SIGNATURE, EVENT, DELIVERY = "Perdure-Signature", "Perdure-Event", "Perdure-Delivery"
 TOLERANCE = 300.0  # seconds by which the clocks may differ, and a copy of a delivery may be old
 _SIGNED = re.compile(r"t=(\d{1,12})((?:,v1=[0-9a-f]{64}){1,8})")
+_GAP = re.compile(r"\s")
 _SHORTEST = 16  # characters; less can be guessed from one delivery
 
 
@@ -39,7 +40,9 @@ class Webhook:
         """A webhook as the settings have it. Raises UsageError; the message never holds a secret."""
         try:
             parts = urlsplit(url)
-            fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            fits = (
+                parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not _GAP.search(url)
+            )
         except ValueError:  # a port or an address that is none
             fits = False
         if not fits:

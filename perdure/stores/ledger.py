@@ -7,6 +7,8 @@ from perdure.stores.base import EffectRow
 from perdure.values import Value
 
 _ALL: frozenset[EffectStatus] = frozenset(get_args(EffectStatus))
+_UNDECIDED: frozenset[EffectStatus] = frozenset({"attempted", "in_doubt"})
+_NOT_DONE: frozenset[EffectStatus] = frozenset({"attempted", "in_doubt", "failed"})
 _SETTLES: dict[EffectStatus, frozenset[EffectStatus]] = {
     "in_doubt": frozenset({"attempted"}),
     "failed": frozenset({"attempted", "in_doubt"}),
@@ -55,10 +57,8 @@ def next_attempt(row: EffectRow) -> EffectRow:
 
 def finish(receipt: bytes, now: str, *, late: bool = False) -> Move:
     """A receipt is there. ``late``: it counts also for a call that had been taken for not done."""
-    known: set[EffectStatus] = {"attempted", "in_doubt"} | ({"failed"} if late else set())
-    return Move(
-        known=frozenset(known), becomes={"status": "done", "finished_at": now, "error": ""}, receipt=receipt
-    )  # fmt: skip
+    known = _NOT_DONE if late else _UNDECIDED
+    return Move(known=known, becomes={"status": "done", "finished_at": now, "error": ""}, receipt=receipt)
 
 
 def fail(error: str, now: str) -> Move:

@@ -24,7 +24,8 @@ from perdure.stores.rows import now
 
 _PREFIX = "perdure"
 _COUNTED = {
-    "checkpoints": "HLEN", "snapshots": "HLEN", "receipts": "HLEN", "effects": "HLEN", "labels": "ZCARD", "tokens": "HLEN", "audit": "LLEN",
+    "checkpoints": "HLEN", "snapshots": "HLEN", "receipts": "HLEN", "effects": "HLEN", "labels": "ZCARD",
+    "tokens": "HLEN", "audit": "LLEN",
 }  # fmt: skip
 _PAGE = 500  # keys
 

@@ -17,6 +17,7 @@ from perdure.starters.cli import (
     database,
     demo,
     effects,
+    keys,
     leases,
     messages,
     questions,
@@ -55,7 +56,8 @@ def _root(
 
 
 for noun in (
-    demo, servers, messages, threads, leases, checkpoints, travel, approvals, questions, effects, agents, database,
+    demo, servers, messages, threads, leases, checkpoints, travel, approvals, questions, effects, keys, agents,
+    database,
 ):  # fmt: skip
     noun.register(app)
 

@@ -52,7 +52,7 @@ class Checkpoints(Threads, Entries):
         raise busy(step.checkpoint.thread_id, str(order.get("receipt")))
 
     async def _finished(self, step: Step) -> tuple[bytes, bytes, bytes]:
-        """The ledger entry that the step's receipt is for, before and after it, and the receipt; empty: there is none."""
+        """The ledger entry of the step's receipt, before and after it, and the receipt; empty where there is none."""
         stands = await self._stands(step.checkpoint.thread_id, step.receipt.key) if step.receipt else None
         if stands is None or step.receipt is None:
             return b"", b"", b""

@@ -22,7 +22,7 @@ class Commits(Suite):
         assert seen == {
             "thread_id": thread.thread_id, "agent": "desk", "tenant": "shop", "lineage": thread.thread_id, "branch": 0,
             "turn": 1, "head_id": at.ref.id, "schema_version": 3, "closed": False, "origin_thread": "", "origin_id": "",
-            "lease": "",
+            "lease": "", "dry_run": False, "audited": 0, "audit_digest": "",
         }  # fmt: skip
         assert "" < row.created_at <= row.updated_at
 

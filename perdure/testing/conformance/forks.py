@@ -40,7 +40,8 @@ class Forks(Suite):
         assert seen == {
             "thread_id": fork.thread_id, "agent": "desk", "tenant": "other", "lineage": origin.thread_id, "branch": 0,
             "turn": 4, "head_id": fork.head.ref.id, "schema_version": 2, "closed": False,
-            "origin_thread": origin.thread_id, "origin_id": origin.ids[1], "lease": "",
+            "origin_thread": origin.thread_id, "origin_id": origin.ids[1], "lease": "", "dry_run": False, "audited": 0,
+            "audit_digest": "",
         }  # fmt: skip
         assert await thread_picture(store, origin.thread_id) == before | {"forks": [row]}
         checkpoint = await store.checkpoint(fork.thread_id, fork.head.ref.id)

@@ -1,4 +1,4 @@
-"""Checks of the ledger: which attempt is the first, and what may become of an effect."""
+"""Checks of the ledger: which attempt is the first, and what a receipt does."""
 
 import asyncio
 from typing import Any
@@ -13,21 +13,15 @@ from perdure.testing.conformance.picture import refused
 from perdure.testing.conformance.suite import MakeStore, Suite
 from perdure.testing.conformance.writer import Writer
 
-_TOLD: tuple[EffectStatus, ...] = ("in_doubt", "done", "failed", "undone", "needs_attention")
-
-# What may be settled as what; everything else changes nothing.
-_FOLLOWS: dict[EffectStatus, set[EffectStatus]] = {
-    "attempted": {"in_doubt", "failed"},
-    "failed": set(),
-    "in_doubt": {"done", "failed"},
-    "done": {"undone", "needs_attention"},
-    "undone": set(),
-    "needs_attention": {"done", "undone", "needs_attention"},
-}
-
 
 def effect_row(
-    thread: Writer, key: str = "paid", *, on: Position | None = None, arguments: bytes = b"{}", **fields: Any
+    thread: Writer,
+    key: str = "paid",
+    *,
+    on: Position | None = None,
+    arguments: bytes = b"{}",
+    tokens: tuple[str, ...] = (),
+    **fields: Any,
 ) -> EffectRow:
     """A ledger entry of a call that is made on the head, or on another position."""
     at = on or thread.head
@@ -38,17 +32,18 @@ def effect_row(
     entry = Effect(key=key, **(usual | fields))
     return EffectRow(
         thread_id=thread.thread_id, entry=entry, arguments=arguments,
-        arguments_digest=arguments_digest(entry.tool, arguments),
+        arguments_digest=arguments_digest(entry.tool, arguments), tokens=tokens,
     )  # fmt: skip
 
 
-async def _entry(store: Store, thread: Writer, key: str = "paid") -> EffectRow:
+async def entry_of(store: Store, thread: Writer, key: str = "paid") -> EffectRow:
+    """An entry that is in the ledger."""
     row = await store.effect(thread.thread_id, key)
     assert row is not None
     return row
 
 
-async def _begun(store: Store, **fields: Any) -> Writer:
+async def begun(store: Store, **fields: Any) -> Writer:
     """A thread on whose head a call was attempted."""
     thread = Writer(store)
     await thread.commit()
@@ -56,21 +51,21 @@ async def _begun(store: Store, **fields: Any) -> Writer:
     return thread
 
 
-async def _brought(store: Store, status: EffectStatus) -> Writer:
+async def brought(store: Store, status: EffectStatus, **fields: Any) -> Writer:
     """A thread with a call whose effect has this status."""
-    thread = await _begun(store)
+    thread = await begun(store, **fields)
     ways: dict[EffectStatus, tuple[EffectStatus, ...]] = {
         "attempted": (), "in_doubt": ("in_doubt",), "failed": ("in_doubt", "failed"), "done": ("in_doubt", "done"),
         "undone": ("in_doubt", "done", "undone"), "needs_attention": ("in_doubt", "done", "needs_attention"),
     }  # fmt: skip
     for step in ways[status]:
         await store.settle(thread.thread_id, "paid", step, error="earlier", by="them")
-    assert (await _entry(store, thread)).entry.status == status
+    assert (await entry_of(store, thread)).entry.status == status
     return thread
 
 
 class Ledger(Suite):
-    """Claims, outcomes, settlements."""
+    """Claims and receipts."""
 
     async def test_the_first_attempt_is_in_the_ledger(self, store: Store) -> None:
         """With all that is known of the call, from when on, and that it is the first."""
@@ -78,41 +73,41 @@ class Ledger(Suite):
         await thread.grow(3)
         row = effect_row(
             thread, "a-key", arguments=b'{"amount":1}', tool="charge", effect="compensable", turn=4, index=2, branch=5,
-            summary="Charge 1 €", compensation="refund",
+            summary="Charge 1 €", compensation="refund", reconcile="look_up", saga="trip",
         )  # fmt: skip
         assert await store.effect(thread.thread_id, "a-key") is None
         assert await store.claim(row, head=thread.head.ref.id) is None
-        kept = await _entry(store, thread, "a-key")
+        kept = await entry_of(store, thread, "a-key")
         assert kept.entry.started_at > ""
         began = {"status": "attempted", "attempts": 1, "started_at": kept.entry.started_at}
         assert kept == row.model_copy(update={"entry": row.entry.model_copy(update=began)})
 
     async def test_a_later_attempt_learns_how_it_stood(self, store: Store) -> None:
         """Each gets the row as it was before, and counts; a call that clearly failed is attempted again."""
-        thread = await _begun(store)
-        first = await _entry(store, thread)
+        thread = await begun(store)
+        first = await entry_of(store, thread)
         assert await store.claim(effect_row(thread), head=thread.head.ref.id) == first
         await store.fail(thread.thread_id, "paid", "no")
-        failed = await _entry(store, thread)
+        failed = await entry_of(store, thread)
         assert await store.claim(effect_row(thread), head=thread.head.ref.id) == failed
-        third = (await _entry(store, thread)).entry
+        third = (await entry_of(store, thread)).entry
         assert (third.status, third.attempts, third.error) == ("attempted", 3, "")
         assert third.started_at == first.entry.started_at
 
     @pytest.mark.parametrize("status", ["done", "undone", "in_doubt", "needs_attention"])
     async def test_what_is_settled_is_not_attempted_again(self, store: Store, status: EffectStatus) -> None:
         """The attempt learns how it stands, and changes nothing."""
-        thread = await _brought(store, status)
-        before = await _entry(store, thread)
+        thread = await brought(store, status)
+        before = await entry_of(store, thread)
         assert await store.claim(effect_row(thread), head=thread.head.ref.id) == before
-        assert await _entry(store, thread) == before
+        assert await entry_of(store, thread) == before
 
     async def test_an_irreversible_call_is_attempted_once(self, store: Store) -> None:
         """Whoever comes second finds the first attempt as it stands, and does not count as another."""
-        thread = await _begun(store, effect="irreversible")
-        before = await _entry(store, thread)
+        thread = await begun(store, effect="irreversible")
+        before = await entry_of(store, thread)
         assert await store.claim(effect_row(thread, effect="irreversible"), head=thread.head.ref.id) == before
-        assert await _entry(store, thread) == before
+        assert await entry_of(store, thread) == before
 
     @pytest.mark.parametrize(("effect", "attempts"), [("idempotent", 9), ("irreversible", 1)])
     async def test_of_attempts_at_once_one_is_the_first(
@@ -124,11 +119,11 @@ class Ledger(Suite):
         row, stores = effect_row(thread, effect=effect), [another() for _ in range(3)]
         told = await asyncio.gather(*(stores[n % 3].claim(row, head=thread.head.ref.id) for n in range(9)))
         assert told.count(None) == 1
-        assert (await _entry(store, thread)).entry.attempts == attempts
+        assert (await entry_of(store, thread)).entry.attempts == attempts
 
     async def test_an_attempt_on_an_old_head_is_refused(self, store: Store) -> None:
         """Its step is over, or its thread isn't there. Also where the call is known already."""
-        thread = await _begun(store)
+        thread = await begun(store)
         old, new = thread.head.ref.id, (await thread.commit()).ref.id
         for key in ("paid", "new"):
             async with refused(store, ConcurrentModification) as refusal:
@@ -147,7 +142,7 @@ class Ledger(Suite):
         """
         for doubtful in (False, True):
             for way in ("put_receipt", "finish", "commit"):
-                thread = await _begun(store)
+                thread = await begun(store)
                 if doubtful:
                     await store.settle(thread.thread_id, "paid", "in_doubt", error="lost")
                 receipt = Receipt(key="paid", result=b'{"id":"\xc3\xa9"}')
@@ -157,7 +152,7 @@ class Ledger(Suite):
                     await store.finish(thread.thread_id, receipt, head=thread.head.ref.id)
                 else:
                     await thread.commit(receipt=receipt)
-                row = await _entry(store, thread)
+                row = await entry_of(store, thread)
                 assert (row.entry.status, row.entry.error, row.receipt) == ("done", "", receipt.result)
                 assert row.entry.finished_at >= row.entry.started_at
                 waits = {"paid": receipt.result} if way == "put_receipt" else {}
@@ -166,17 +161,32 @@ class Ledger(Suite):
     @pytest.mark.parametrize("status", ["failed", "done", "undone", "needs_attention"])
     async def test_a_receipt_takes_nothing_back(self, store: Store, status: EffectStatus) -> None:
         """One that comes late leaves the ledger as it is."""
-        thread = await _brought(store, status)
-        before, receipt = await _entry(store, thread), Receipt(key="paid", result=b"2")
+        thread = await brought(store, status)
+        before, receipt = await entry_of(store, thread), Receipt(key="paid", result=b"2")
         await store.finish(thread.thread_id, receipt, head=thread.head.ref.id)
         await store.put_receipt(thread.thread_id, receipt, head=thread.head.ref.id)
         await thread.commit(receipt=receipt)
-        assert await _entry(store, thread) == before
+        assert await entry_of(store, thread) == before
+
+    async def test_what_was_done_is_known_after_its_step(self, store: Store) -> None:
+        """Finished without a head: recorded also where the step is over, and where it had been taken for not done."""
+        for status in ("attempted", "in_doubt", "failed"):
+            thread = await brought(store, status)
+            await thread.commit()
+            await store.finish(thread.thread_id, Receipt(key="paid", result=b"1"))
+            row = await entry_of(store, thread)
+            assert (row.entry.status, row.entry.error, row.receipt) == ("done", "", b"1")
+            assert await store.receipts(thread.thread_id, ["paid"]) == {}
+        before = await entry_of(store, thread)
+        await store.finish(thread.thread_id, Receipt(key="paid", result=b"2"))
+        await store.finish(thread.thread_id, Receipt(key="other", result=b"2"))
+        await store.finish("nobody", Receipt(key="paid", result=b"2"))
+        assert [before] == await store.effects(thread.thread_id)
 
     @pytest.mark.parametrize("way", ["finish", "put_receipt"])
     async def test_a_receipt_for_an_old_head_is_refused(self, store: Store, way: str) -> None:
         """The call outlived its step: what it returned isn't recorded, nor is its effect done."""
-        thread = await _begun(store)
+        thread = await begun(store)
         old, new = thread.head.ref.id, (await thread.commit()).ref.id
         for thread_id, actual in ((thread.thread_id, new), ("nobody", "")):
             async with refused(store, ConcurrentModification) as refusal:
@@ -184,47 +194,6 @@ class Ledger(Suite):
             assert isinstance(refusal.value, ConcurrentModification)
             assert (refusal.value.expected, refusal.value.actual) == (old, actual)
         assert await store.receipts_under("nobody", "") == {}
-
-    async def test_a_clear_failure_is_recorded(self, store: Store) -> None:
-        """With its error, and when."""
-        thread = await _begun(store)
-        await store.fail(thread.thread_id, "paid", "card declined")
-        entry = (await _entry(store, thread)).entry
-        assert (entry.status, entry.error) == ("failed", "card declined")
-        assert entry.finished_at >= entry.started_at
-
-    @pytest.mark.parametrize("status", ["failed", "in_doubt", "done", "undone", "needs_attention"])
-    async def test_a_failure_takes_nothing_back(self, store: Store, status: EffectStatus) -> None:
-        """Only of a call that is under way can be said that it did nothing."""
-        thread = await _brought(store, status)
-        before = await _entry(store, thread)
-        await store.fail(thread.thread_id, "paid", "late")
-        assert await _entry(store, thread) == before
-
-    @pytest.mark.parametrize("status", list(_FOLLOWS))
-    async def test_a_settlement_follows_from_what_was_known(self, store: Store, status: EffectStatus) -> None:
-        """The whole table: what may follow does, with its error and who said so; what may not, changes nothing."""
-        for told in _TOLD:
-            thread = await _brought(store, status)
-            before = await _entry(store, thread)
-            await store.settle(thread.thread_id, "paid", told, error="why", by="me")
-            after = await _entry(store, thread)
-            if told not in _FOLLOWS[status]:
-                assert after == before, told
-                continue
-            assert (after.entry.status, after.entry.error, after.entry.settled_by) == (told, "why", "me")
-            assert after.entry.finished_at > ""
-            assert before.entry.finished_at in ("", after.entry.finished_at)
-            assert (after.entry.undone_at > "") == (told == "undone")
-
-    async def test_what_nobody_knows_is_nobodys(self, store: Store) -> None:
-        """To fail or to settle a call that isn't in the ledger is no error, and makes no entry."""
-        thread = await _begun(store)
-        await store.fail(thread.thread_id, "other", "no")
-        await store.settle(thread.thread_id, "other", "done")
-        await store.settle("nobody", "paid", "done")
-        assert [row.entry.key for row in await store.effects(thread.thread_id)] == ["paid"]
-        assert await store.effects("nobody") == []
 
     async def test_the_ledger_is_read_in_its_order(self, store: Store) -> None:
         """By turn, step and position, whatever the order of the attempts; of one turn, or of all; of one thread."""

@@ -22,7 +22,7 @@ async def picture(store: Store, requests: Iterable[Request] = ()) -> dict[str, A
 
 
 async def thread_picture(store: Store, thread_id: str) -> dict[str, Any]:
-    """All that is one thread's: its row, all its checkpoints and what each leads to, snapshots, receipts, ledger."""
+    """All that is one thread's: its row, all its checkpoints and what each leads to, snapshots, receipts, ledger, audit."""
     row = await store.thread(thread_id)
     walked = [checkpoint async for checkpoint in store.walk(thread_id)]
     return {
@@ -36,6 +36,7 @@ async def thread_picture(store: Store, thread_id: str) -> dict[str, Any]:
         "snapshots": await store.snapshots(thread_id),
         "receipts": await store.receipts_under(thread_id, ""),
         "effects": await store.effects(thread_id),
+        "audit": await store.audit(thread_id, limit=_ALL),
     }
 
 

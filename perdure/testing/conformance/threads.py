@@ -4,6 +4,7 @@ from perdure.checkpointer import Checkpointer
 from perdure.errors import Conflict, ThreadNotFound
 from perdure.lease import Lease
 from perdure.stores.base import CachedResult, Receipt, Store
+from perdure.testing.conformance.audits import audit_entries
 from perdure.testing.conformance.ledger import effect_row
 from perdure.testing.conformance.picture import refused, thread_picture
 from perdure.testing.conformance.suite import Suite
@@ -22,6 +23,7 @@ async def _furnished(store: Store, thread_id: str = "") -> Writer:
     await thread.rewind(thread.positions[0], branch=1)
     await store.claim(effect_row(thread), head=thread.head.ref.id)
     await store.put_receipt(thread.thread_id, Receipt(key="part", result=b"1"))
+    await store.append_audit(thread.thread_id, audit_entries(2))
     await store.set_lease(thread.thread_id, _LEASE)
     return thread
 
@@ -87,7 +89,7 @@ class Threads(Suite):
         await fresh.commit()
         seen, usual = await thread_picture(store, "again"), await thread_picture(store, fresh.thread_id)
         assert (seen["row"].branch, seen["row"].lease, seen["row"].closed, seen["row"].agent) == (0, "", False, "")
-        for part in ("snapshots", "receipts", "effects", "forks", "found"):
+        for part in ("snapshots", "receipts", "effects", "forks", "found", "audit"):
             assert seen[part] == usual[part]
         assert await store.checkpoint("again", thread.ids[0]) is None
 
@@ -118,15 +120,19 @@ class Copies(Suite):
     """Threads that are copied."""
 
     async def test_a_copy_has_everything_that_is_to_be_read(self, store: Store) -> None:
-        """All checkpoints of all branches, snapshots and receipts under the same ids; effects, results, leases stay."""
+        """All checkpoints of all branches, snapshots and receipts under the same ids.
+
+        Effects, results, the lease and the audit stay.
+        """
         thread = await _furnished(store)
         before = await thread_picture(store, thread.thread_id)
         await store.copy_thread(thread.thread_id, "copy")
         copy = await thread_picture(store, "copy")
         assert await thread_picture(store, thread.thread_id) == before
-        row = before["row"].model_copy(update={"thread_id": "copy", "lineage": "copy", "lease": ""})
-        assert _timeless(copy["row"]) == _timeless(row)
+        fresh = {"thread_id": "copy", "lineage": "copy", "lease": "", "audited": 0, "audit_digest": ""}
+        assert _timeless(copy["row"]) == _timeless(before["row"].model_copy(update=fresh))
         assert copy["effects"] == [] != before["effects"]
+        assert copy["audit"] == [] != before["audit"]
         for part in ("snapshots", "receipts", "forks"):
             assert copy[part] == before[part]
         assert copy["checkpoints"] == copy["one by one"]

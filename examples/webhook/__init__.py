@@ -1,0 +1,1 @@
+"""Hearing of what people should know: a receiver of webhooks."""
