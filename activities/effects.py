@@ -20,12 +20,12 @@ from perdure.contracts import (
     Settle,
     Undo,
 )
-from perdure.effects import THREAD, Effect, to_undo, undo_key
+from perdure.effects import Effect, together, undo_key
 from perdure.errors import EffectNotFound, InvalidInput
 from perdure.outcome import Outcome
 from perdure.stores.base import EffectRow, Receipt
 from perdure.tool import MAX_OUTPUT, Tool
-from perdure.travel import gone_on_from, line
+from perdure.travel import still_held
 
 
 class EffectActivities:
@@ -49,21 +49,11 @@ class EffectActivities:
         What a rewind has left behind is not among them: it was undone then, or kept on purpose.
         """
         rows = await self._runtime.store.effects(task.thread_id)
-        on_line = await self._on_line(task.thread_id, {row.entry.checkpoint_id: row.entry.step for row in rows})
-        rows = [row for row in rows if row.entry.checkpoint_id in on_line]
-        turn, effects = _together([row.entry for row in rows], task)
+        held = await still_held(self._runtime.store, task.thread_id, [row.entry for row in rows])
+        turn, effects = together(held, task.turn, task.saga)
         known = self._runtime.app.tools
         named = {name for e in effects for name in (e.tool, e.compensation, e.reconcile)}
         return Saga(turn=turn, effects=effects, tools={name: known[name].spec for name in sorted(named & known.keys())})
-
-    async def _on_line(self, thread_id: str, made_at: dict[str, int]) -> set[str]:
-        """Those of the checkpoints (id -> step) that the thread has gone on from."""
-        store = self._runtime.store
-        row = await store.thread(thread_id)
-        if row is None or row.branch == 0:  # never rewound: there is one line only
-            return set(made_at)
-        oldest = min(made_at.values(), default=0)
-        return gone_on_from([step async for step in line(store, thread_id, row.head_id, down_to=oldest)])
 
     @activity.defn(name=SETTLE_EFFECT.name)
     async def settle_effect(self, task: Settle) -> Effect:
@@ -106,16 +96,6 @@ class EffectActivities:
         if row is None:
             raise EffectNotFound(f"Thread {thread_id} has no effect {key}.")
         return row
-
-
-def _together(entries: list[Effect], task: SagaQuery) -> tuple[int, tuple[Effect, ...]]:
-    """The turn that is undone, and all effects that are undone with it."""
-    if task.saga:
-        chosen = tuple(e for e in entries if task.saga in (THREAD, e.saga))
-        return max((e.turn for e in chosen), default=0), chosen
-    turn = task.turn if task.turn is not None else max((e.turn for e in to_undo(entries)), default=0)
-    sagas = {e.saga for e in entries if e.turn == turn and e.saga}
-    return turn, tuple(e for e in entries if e.turn == turn or e.saga in sagas)
 
 
 async def _invoke(tool: Tool, row: EffectRow, key: str) -> object:

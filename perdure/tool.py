@@ -154,6 +154,8 @@ def tool(
                 raise DefinitionError("`cache` is for tools that only read: others would be skipped.")
             if effect == "read" and (reconcile or saga or undo_after is not None):
                 raise DefinitionError("`reconcile`, `saga` and `undo_after` are for tools with an effect.")
+            if approval is not None:
+                approval.check()
             declared = _declared(
                 function, place, spec, name=name or function.__name__, approval=approval, hidden=hidden
             )

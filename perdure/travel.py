@@ -72,6 +72,16 @@ def gone_on_from(way: Iterable[Checkpoint]) -> set[str]:
     return {checkpoint.id for checkpoint in seen} - {newer.parent_id for newer in seen if newer.source == "rewind"}
 
 
+async def still_held(store: "Store", thread_id: str, effects: Sequence[Effect]) -> list[Effect]:
+    """Those of a thread's effects that no rewind has left behind: what it left was undone then, or kept on purpose."""
+    row = await store.thread(thread_id)
+    if row is None or row.branch == 0:  # never rewound: there is one line only
+        return list(effects)
+    oldest = min((effect.step for effect in effects), default=0)
+    passed = gone_on_from([step async for step in line(store, thread_id, row.head_id, down_to=oldest)])
+    return [effect for effect in effects if effect.checkpoint_id in passed]
+
+
 def rewind_plan(effects: Iterable[Effect], way: Sequence[Checkpoint]) -> RewindPlan:
     """What a rewind would undo, keep, or can't undo; ``way`` is the way back, both ends included.
 

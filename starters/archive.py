@@ -5,17 +5,19 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from perdure.audit import AuditHead, AuditRow, check_end, follow
 from perdure.canonical import Json
 from perdure.canonical import digest as canonical_digest
 from perdure.checkpoint import Checkpoint
 from perdure.contracts import THREAD_ID, RewindPlan, Status, StatusAnswer
 from perdure.delta import Values, same
-from perdure.effects import OPEN, Effect
+from perdure.effects import OPEN, Effect, together
 from perdure.errors import CheckpointNotFound, IntegrityError, InvalidInput, ThreadNotFound
 from perdure.settings import Settings
 from perdure.starters.branches import Branches, Tree
 from perdure.starters.entries import Difference, HistoryEntry, Place, difference, entry
-from perdure.travel import PAGE, check_target, line, named, rewind_plan, way_back
+from perdure.starters.unsettled import OpenEffect, unsettled
+from perdure.travel import PAGE, check_target, line, named, rewind_plan, still_held, way_back
 
 if TYPE_CHECKING:
     from perdure.checkpointer import Checkpointer
@@ -57,12 +59,40 @@ class Archive:
         return StatusAnswer(
             thread_id=thread_id, agent=row.agent, status=_status(row, unsettled), turn=row.turn,
             step=head.step if head else 0, next=head.next.nodes if head else (),
-            attention=tuple(f"{e.key}: {e.label()} ({e.status})" for e in unsettled),
+            attention=tuple(f"{e.key}: {e.label()} ({e.status})" for e in unsettled), dry_run=row.dry_run,
+            audit=row.audit_end,
         )  # fmt: skip
 
     async def effects(self, thread_id: str) -> list[Effect]:
         """The ledger, oldest first; empty for a thread that the store doesn't have."""
         return [row.entry for row in await self._store.effects(checked_id(thread_id))]
+
+    async def open_effects(self, *, agent: str = "", tenant: str = "") -> list[OpenEffect]:
+        """What of all threads a person has to settle, the oldest first; of one agent or tenant, if given."""
+        return await unsettled(self._store, agent=agent, tenant=tenant)
+
+    async def saga(self, thread_id: str, *, turn: int | None = None, name: str = "") -> list[Effect]:
+        """What a rollback of a turn or of a saga deals with, by the ledger; see ``perdure.effects.together``."""
+        held = await still_held(self._store, thread_id, await self.effects(thread_id))
+        return list(together(held, turn, name)[1])
+
+    async def audit(self, thread_id: str) -> AsyncGenerator[AuditRow, None]:
+        """The thread's audit, each line once it is known to be what was written there.
+
+        Raises ThreadNotFound, and IntegrityError that names the first line that isn't, also where lines were cut off.
+        """
+        told, end = (await self.thread(thread_id)).audit_end, AuditHead()
+        while True:
+            while page := await self._store.audit(thread_id, after=end.number):
+                for row in page:
+                    end = follow(thread_id, end, [row])
+                    yield row
+            if end.number > told.number:  # the thread has gone on meanwhile, or somebody else has added lines
+                before, told = told, (await self.thread(thread_id)).audit_end
+                if told.number > end.number > before.number:
+                    continue
+            check_end(end, told)
+            return
 
     async def tree(self, thread_id: str) -> Tree:
         """The branches of a thread, and the threads that were forked from it. Raises ThreadNotFound."""

@@ -178,8 +178,8 @@ async def refused_decisions(world: World, thread: str) -> None:
     (request,) = (await world.opened(thread)).open
     await world.handle(thread).signal("approve", args=["one", "too many"])
     await world.handle(thread).signal("reject", {"request_id": request.id})
-    other = request.model_copy(update={"digest": "0" * 64})
-    await world.client.signal_decision(thread, "approve", other, approver="ann")
+    other = {"request_id": request.id, "approver": "ann", "digest": "0" * 64, "reason": ""}
+    await world.handle(thread).signal("approve", other)
     await world.client.decide(thread, "approve", request, approver="ann")
     await world.client.signal_decision(thread, "reject", request, approver="bob")
     await _ended(world, thread, message)

@@ -10,7 +10,9 @@ from temporalio.common import RawValue
 
 from perdure import Agent, App, Approval, ToolContext, tool
 from perdure.approvals import ApprovalRequest
+from perdure.canonical import canonical
 from perdure.contracts import MAX_MESSAGE, StatusAnswer
+from perdure.effects import arguments_digest
 from perdure.errors import AmbiguousRequest, Conflict, DecisionRefused, InvalidInput, PerdureError, RequestNotFound
 from perdure.testing import Rule, call, say, together
 from tests.conftest import MakeWorld
@@ -331,7 +333,9 @@ async def test_a_refused_update_leaves_no_event(make_world: MakeWorld) -> None:
         client, request = world.client, await world.client.request(thread)
         await client.decide(thread, "approve", request, approver="ann")
         before, events = await client.approvals(thread), await world.length(thread)
-        other = request.model_copy(update={"digest": "0" * 64})
+        lies = {"title": "Lies"}
+        name = arguments_digest("publish", canonical(lies))
+        other = request.model_copy(update={"arguments": lies, "digest": name})
         refused: list[tuple[type[PerdureError], str, Any]] = [
             (DecisionRefused, "already decided", lambda: client.decide(thread, "approve", request, approver="ann")),
             (DecisionRefused, "may not decide", lambda: client.decide(thread, "approve", request, approver="eve")),

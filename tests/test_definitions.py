@@ -4,6 +4,7 @@ Long: one claim a mistake.
 """
 
 import functools
+import inspect
 import math
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,7 +17,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel, Field, SecretStr
 
-from perdure import Agent, App, Approval, State, Tool, ToolContext, append, tool
+from perdure import Agent, App, Approval, Escalation, State, Tool, ToolContext, append, tool
 from perdure.app import load_app
 from perdure.contracts import Limits
 from perdure.duration import seconds, spoken
@@ -124,7 +125,8 @@ def test_both_kinds_of_functions_are_tools() -> None:
     def plain() -> int:
         return 1
 
-    assert (plain(), plain.is_async, order.is_async) == (1, False, True)
+    assert plain() == 1
+    assert inspect.iscoroutinefunction(order.function)
     assert plain.schema()["function"]["parameters"] == {
         "additionalProperties": False, "properties": {}, "type": "object",
     }  # fmt: skip
@@ -211,7 +213,13 @@ def test_a_wrong_signature_names_its_function(function: Callable[..., Any], why:
         ({"timeout": "soon"}, "'soon' is no duration"),
         ({"deadline": 0}, "longer than nothing"),
         ({"approval": Approval(quorum=0)}, "quorum of 0"),
-        ({"approval": Approval(approvers=["ann", "ann"], quorum=2)}, "quorum of 2 can't be reached by 1"),
+        ({"approval": Approval(escalations=[Escalation(approvers=[])])}, "names nobody"),
+        ({"approval": Approval(separation=["friends"])}, "`separation` is a list of"),
+        ({"approval": Approval(silence="escalate")}, "`silence` is"),
+        ({"approval": Approval(reminders=["soon"])}, "'soon' is no duration"),
+        ({"reconcile": "look"}, "are for tools with an effect"),
+        ({"saga": "thread"}, "are for tools with an effect"),
+        ({"simulate": lambda colour: colour}, "its simulation wants colour"),
         ({"approval": Approval(approvers="finance")}, "`approvers` is a list"),
         ({"approval": Approval(expires="never")}, "'never' is no duration"),
         ({"name": "charge card"}, "'charge card' is no name"),
@@ -294,6 +302,14 @@ def undo(receipt: str, to: str) -> None: ...
 def undo_more(receipt: str, reason: str, colour: str, note: str = "") -> None: ...
 
 
+def gated(*approvers: str) -> Tool:
+    return tool(approval=Approval(approvers=approvers, quorum=2))(fine)
+
+
+def late(name: str, after: str) -> Tool:
+    return tool(name=name, effect="idempotent", undo_after=[after])(fine)
+
+
 def agent(*tools: Tool, **options: Any) -> Agent:
     return Agent(name="clerk", model="m", tools=tools, **options)
 
@@ -304,6 +320,10 @@ def test_a_whole_app_is_fine() -> None:
     assert app.graph("clerk").tools == (act,)
     with pytest.raises(AgentNotFound, match=r"no agent 'nobody'.*Agents: clerk"):
         app.graph("nobody")
+    groups = {"finance": ["ann", "bob"]}
+    assert App(agents=[agent(gated("finance", "cid", "ann"))], groups=groups).policies["fine"].approvers == (
+        "ann", "bob", "cid",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -320,6 +340,12 @@ def test_a_whole_app_is_fine() -> None:
          rf"Tool {__name__}\.undo_more compensates act but needs colour, reason, .*receipt and amount, to"),
         (lambda: App(agents=[agent(act)], tools=[tool(effect="irreversible")(undo)]),
          rf"Tool {__name__}\.undo compensates act .*not irreversible"),
+        (lambda: App(agents=[agent(gated("finance", "finance"))]), "quorum of 2 can't be reached by 1"),
+        (lambda: App(agents=[agent(gated("finance"))], groups={"finance": ["ann"]}), "quorum of 2 can't be reached"),
+        (lambda: App(agents=[agent(tool(effect="idempotent", reconcile="look")(fine))]), "its hook 'look' is unknown"),
+        (lambda: App(agents=[agent(tool(effect="idempotent", reconcile="fine")(fine))]), "must only read"),
+        (lambda: App(agents=[agent(late("one", "two"), late("two", "one"))]), "wait for one another: (one|two) and"),
+        (lambda: App(agents=[agent(late("one", "gone"))]), "`undo_after` names 'gone', which is unknown"),
         (lambda: App(agents=[agent(instructions="\ud800")]), "Agent clerk: The value can't be written as JSON"),
         (lambda: App(agents=[agent(cache="everywhere")]), "Agent clerk: .*cache: .*'lineage', 'global' or 'off'"),
         (lambda: App(agents=[agent(on_busy="panic")]), "Agent clerk: on_busy: 'panic' is none of enqueue, reject"),

@@ -63,12 +63,13 @@ async def test_where_all_is_well_it_says_so(
             checks = await examine(settings, address=server.address)
     await store.close()
     found = by_name(checks)
-    assert [name for name, outcome in outcomes(checks).items() if outcome != "ok"] == ["Durability"]
+    assert [name for name, outcome in outcomes(checks).items() if outcome != "ok"] == ["Durability", "Approvals"]
+    assert "in anybody's name" in found["Approvals"].found
     assert "synchronous=normal" in found["Durability"].found
     assert exit_code(checks) == 0
     assert list(found) == [
         "Python", "Temporal executable", "Temporal server", "Namespace", "Search attributes", "Worker", "Store",
-        "Durability", "App", "Model",
+        "Durability", "App", "Approvals", "Model",
     ]  # fmt: skip
     assert found["Temporal server"].found.startswith(server.address)
     assert found["Worker"].found.startswith(f"task queue {settings.task_queue}: ")

@@ -9,9 +9,9 @@ import pytest
 import perdure
 
 NAMES = {
-    "END", "START", "Agent", "App", "Approval", "Ask", "Budget", "Cache", "Client", "Command", "Ephemeral", "Graph",
-    "Message", "NodeContext", "NodeFailure", "Overwrite", "PerdureError", "Remove", "Retry", "Send", "Sensitive",
-    "State", "Tool", "ToolContext", "ToolError", "add", "append", "maximum", "merge", "messages", "minimum",
+    "END", "START", "Agent", "App", "Approval", "Ask", "Budget", "Cache", "Client", "Command", "Ephemeral",
+    "Escalation", "Graph", "Message", "NodeContext", "NodeFailure", "OneTime", "Outcome", "Overwrite", "PerdureError",
+    "Remove", "Retry", "Send", "Sensitive", "State", "Tool", "ToolContext", "ToolError", "add", "append", "maximum", "merge", "messages", "minimum",
     "overwrite", "tool", "union", "upcast",
 }  # fmt: skip
 TESTING = {

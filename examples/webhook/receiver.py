@@ -37,13 +37,14 @@ class Receiver:
     def __init__(
         self, secrets: Sequence[str], tell: Callable[[str], None], *, now: Callable[[], float] = time.time
     ) -> None:
-        self.app = Starlette(routes=[Route("/", self._receive, methods=["POST"])])
+        self.app = Starlette(routes=[Route("/", self.receive, methods=["POST"])])
         self._secrets = secrets
         self._tell = tell
         self._now = now
         self._seen: OrderedDict[str, None] = OrderedDict()
 
-    async def _receive(self, request: Request) -> Response:
+    async def receive(self, request: Request) -> Response:
+        """Answer a delivery: 200 when it is told, or was before."""
         if int(request.headers.get("content-length") or _LONGEST + 1) > _LONGEST:
             return JSONResponse({"reason": "A delivery is shorter, and says how long it is."}, 413)
         body = await request.body()

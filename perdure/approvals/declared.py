@@ -50,8 +50,8 @@ class Approval:
     separation: Sequence[Duty] = ()
     remember: bool = False
 
-    def __post_init__(self) -> None:
-        """Raises DefinitionError for what can't be right whoever belongs to the groups."""
+    def check(self) -> None:
+        """Raise DefinitionError for what can't be right, whoever belongs to the groups."""
         for names in (self.approvers, *(level.approvers for level in self.escalations)):
             if isinstance(names, str):
                 raise DefinitionError("`approvers` is a list.", hint=f"Write approvers=[{names!r}].")
@@ -61,7 +61,10 @@ class Approval:
             raise DefinitionError("`separation` is a list of 'requester' and 'steps'.")
         if self.silence not in ("expire", "reject"):
             raise DefinitionError("`silence` is 'expire' or 'reject'; `escalations` come before it.")
-        self._reminders()
+        if min(self.quorum, *(level.quorum for level in self.escalations), 1) < 1:
+            raise DefinitionError(f"A quorum of {self.quorum} is none.")
+        for duration in (self.expires, *(level.expires for level in self.escalations), *(self.reminders or ())):
+            seconds(duration)
 
     def policy(self, groups: Groups) -> ApprovalPolicy:
         """The part that is data, with people in place of groups. Raises DefinitionError for a quorum that can't be
@@ -77,7 +80,7 @@ class Approval:
         )  # fmt: skip
         for number in range(len(policy.escalations) + 1):
             asked = policy.level(number)
-            if asked.quorum < 1 or (asked.approvers and asked.quorum > len(asked.approvers)):
+            if asked.approvers and asked.quorum > len(asked.approvers):
                 raise DefinitionError(
                     f"A quorum of {asked.quorum} can't be reached by {len(asked.approvers)} approvers."
                 )

@@ -1,13 +1,14 @@
 """Verification of a store: every digest recomputed from the root, every link followed, the first bad row named."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
+from perdure.audit import AuditHead, check_end, follow
 from perdure.canonical import Json, canonical
 from perdure.checkpoint import Checkpoint
 from perdure.checkpointer import Checkpointer, snapshot_digest, verify_line
 from perdure.delta import Values, apply
-from perdure.effects import arguments_digest
+from perdure.effects import OPEN, arguments_digest
 from perdure.errors import CheckpointNotFound, IntegrityError, ThreadNotFound
 from perdure.stores.base import EffectRow, Snapshot, Store, ThreadRow
 from perdure.values import Value
@@ -20,7 +21,7 @@ class Problem(Value):
 
     table: str
     thread_id: str
-    row: str  # a checkpoint's id, an effect's key; in the table of threads the thread's own id
+    row: str  # a checkpoint's id, an effect's key, a line's number; in the table of threads the thread's own id
     what: str
 
 
@@ -32,6 +33,7 @@ class Report(Value):
     checkpoints: int = 0
     snapshots: int = 0
     effects: int = 0
+    audit: int = 0  # lines
     bytes: int = 0  # of deltas, in their canonical form
     problem: Problem | None = None
 
@@ -75,7 +77,7 @@ async def _verify_thread(store: Store, thread_id: str, so_far: Report) -> Report
     return Report(
         store=so_far.store, threads=so_far.threads + 1, checkpoints=so_far.checkpoints + len(check.seen),
         snapshots=so_far.snapshots + check.snapshots, effects=so_far.effects + check.effects,
-        bytes=so_far.bytes + check.bytes, problem=problem,
+        audit=so_far.audit + check.audit_end.number, bytes=so_far.bytes + check.bytes, problem=problem,
     )  # fmt: skip
 
 
@@ -85,6 +87,7 @@ class _Check:
     def __init__(self, store: Store, thread_id: str) -> None:
         self.seen: dict[str, tuple[str, int]] = {}  # checkpoint -> its digest and step, once they are known to be right
         self.snapshots = self.effects = self.bytes = 0
+        self.audit_end = AuditHead()  # as far as its lines have been followed
         self.origin = ""  # the thread whose checkpoints this one goes back to
         self._store = store
         self._loader = Checkpointer(store, cache_bytes=0)  # what it has cached it would not read from the store
@@ -125,8 +128,8 @@ class _Check:
         await self._check_labels()
         for stray in await self._store.stray_results(self._thread_id):
             raise _bad("results", stray, "A cached result names it, and it doesn't exist.")
-        for effect in await self._store.effects(self._thread_id):
-            await self._check_effect(effect, row)
+        await self._check_effects(row)
+        await self._check_audit(row)
 
     # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -242,6 +245,40 @@ class _Check:
                     raise _bad("labels", checkpoint.id, "It is found by metadata that it doesn't have.")
             for missed in sorted(having - {checkpoint.id for checkpoint in found}):
                 raise _bad("labels", missed, "It is not found by its metadata.")
+
+    async def _check_effects(self, thread: ThreadRow) -> None:
+        rows = await self._store.effects(self._thread_id)
+        for row in rows:
+            await self._check_effect(row, thread)
+        if opened := [row.entry.key for row in rows if row.entry.status in OPEN]:
+            await self._check_open(opened)
+
+    async def _check_open(self, keys: Sequence[str]) -> None:
+        """Whoever asks for what is open in all threads finds what is open here, unless it was settled meanwhile."""
+        listed: set[str] = set()
+        after = (self._thread_id, "")
+        while page := await self._store.open_effects(after=after, limit=_PAGE):
+            listed |= {row.entry.key for row in page if row.thread_id == self._thread_id}
+            after = (page[-1].thread_id, page[-1].entry.key)
+            if after[0] != self._thread_id:
+                break
+        for key in sorted(set(keys) - listed):
+            row = await self._store.effect(self._thread_id, key)
+            if row is None or row.entry.status in OPEN:
+                raise _bad("effects", key, "It is open, and not found among the open ones.")
+
+    async def _check_audit(self, thread: ThreadRow) -> None:
+        """Every line follows from the one before, and the last is the one that the thread tells of."""
+        while True:
+            while page := await self._store.audit(self._thread_id, after=self.audit_end.number, limit=_PAGE):
+                self.audit_end = follow(self._thread_id, self.audit_end, page)
+            if self.audit_end == thread.audit_end:
+                return
+            again = await self._store.thread(self._thread_id)
+            if again is None or again.audit_end == thread.audit_end:
+                check_end(self.audit_end, thread.audit_end)
+                return
+            thread = again  # lines were added meanwhile
 
     async def _check_effect(self, row: EffectRow, thread: ThreadRow) -> None:
         entry = row.entry

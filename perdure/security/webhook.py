@@ -23,7 +23,7 @@ from perdure.errors import Refused, UsageError
 
 SIGNATURE, EVENT, DELIVERY = "Perdure-Signature", "Perdure-Event", "Perdure-Delivery"
 TOLERANCE = 300.0  # seconds by which the clocks may differ, and a copy of a delivery may be old
-_SIGNED = re.compile(r"t=(\d{1,12})((?:,v1=[0-9a-f]{64}){1,8})")
+_SIGNED = re.compile(r"t=([0-9]{1,12})((?:,v1=[0-9a-f]{64}){1,8})")
 _GAP = re.compile(r"\s")
 _SHORTEST = 16  # characters; less can be guessed from one delivery
 

@@ -13,8 +13,9 @@ async def append(tx: Transaction, thread_id: str, entries: Sequence[AuditEntry])
     if row is None:
         raise refusals.no_thread(thread_id)
     end = rows.thread(row).audit_end
-    known = await tx.all("lines_known", thread_id=thread_id, keys=[entry.id.encode() for entry in entries])
-    lines = chained(thread_id, end, unknown(entries, {row["id"].decode() for row in known}))
+    ids = [entry.id.encode() for entry in entries]
+    known = {row["id"].decode() for row in await tx.all("lines_known", thread_id=thread_id, keys=ids)} if ids else ()
+    lines = chained(thread_id, end, unknown(entries, known))
     if not lines:
         return end
     await tx.many("add_line", [rows.audit_values(line) for line in lines])

@@ -168,20 +168,19 @@ class Ledger(Suite):
         await thread.commit(receipt=receipt)
         assert await entry_of(store, thread) == before
 
-    async def test_what_was_done_is_known_after_its_step(self, store: Store) -> None:
+    @pytest.mark.parametrize("status", ["attempted", "in_doubt", "failed"])
+    async def test_what_was_done_is_known_after_its_step(self, store: Store, status: EffectStatus) -> None:
         """Finished without a head: recorded also where the step is over, and where it had been taken for not done."""
-        for status in ("attempted", "in_doubt", "failed"):
-            thread = await brought(store, status)
-            await thread.commit()
-            await store.finish(thread.thread_id, Receipt(key="paid", result=b"1"))
-            row = await entry_of(store, thread)
-            assert (row.entry.status, row.entry.error, row.receipt) == ("done", "", b"1")
-            assert await store.receipts(thread.thread_id, ["paid"]) == {}
-        before = await entry_of(store, thread)
+        thread = await brought(store, status)
+        await thread.commit()
+        await store.finish(thread.thread_id, Receipt(key="paid", result=b"1"))
+        row = await entry_of(store, thread)
+        assert (row.entry.status, row.entry.error, row.receipt) == ("done", "", b"1")
+        assert await store.receipts(thread.thread_id, ["paid"]) == {}
         await store.finish(thread.thread_id, Receipt(key="paid", result=b"2"))
         await store.finish(thread.thread_id, Receipt(key="other", result=b"2"))
         await store.finish("nobody", Receipt(key="paid", result=b"2"))
-        assert [before] == await store.effects(thread.thread_id)
+        assert [row] == await store.effects(thread.thread_id)
 
     @pytest.mark.parametrize("way", ["finish", "put_receipt"])
     async def test_a_receipt_for_an_old_head_is_refused(self, store: Store, way: str) -> None:

@@ -22,7 +22,7 @@ async def picture(store: Store, requests: Iterable[Request] = ()) -> dict[str, A
 
 
 async def thread_picture(store: Store, thread_id: str) -> dict[str, Any]:
-    """All that is one thread's: its row, all its checkpoints and what each leads to, snapshots, receipts, ledger, audit."""
+    """All that is one thread's: row, checkpoints and what each leads to, snapshots, receipts, ledger, audit."""
     row = await store.thread(thread_id)
     walked = [checkpoint async for checkpoint in store.walk(thread_id)]
     return {

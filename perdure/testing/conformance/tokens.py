@@ -84,7 +84,7 @@ class Tokens(Suite):
         await thread.rewind(thread.positions[0], branch=1)
         for token in ("a", "b"):
             await _check_spent(store, _calling(thread, "again", token, branch=1), thread.head.ref.id)
-        assert await _used(store, "a", "b")
+        await _used(store, "a", "b")
 
     async def test_what_is_over_needs_none(self, store: Store) -> None:
         """A claim of a call that is known to be done learns that, also where its token went to another call."""
