@@ -88,8 +88,8 @@ class Archive:
                     end = follow(thread_id, end, [row])
                     yield row
             if end.number > told.number:  # the thread has gone on meanwhile, or somebody else has added lines
-                before, told = told, (await self.thread(thread_id)).audit_end
-                if told.number > end.number > before.number:
+                told = (await self.thread(thread_id)).audit_end
+                if told.number > end.number:
                     continue
             check_end(end, told)
             return

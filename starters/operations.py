@@ -16,13 +16,22 @@ class Operations(Connection):
         """Stop the running turn. Raises ThreadNotFound."""
         await self._signal(thread_id, "cancel_turn", CancelTurn(by=by, reason=reason, compensate=compensate))
 
-    async def compensate(self, thread_id: str, *, turn: int | None = None, by: str = "", reason: str = "") -> Residue:
-        """Undo the effects of a turn; a thread that had completed is woken for it. Raises Refused if there are none."""
-        task = Compensate(turn=turn, by=by, reason=reason)
+    async def compensate(
+        self, thread_id: str, *, turn: int | None = None, saga: str = "", by: str = "", reason: str = ""
+    ) -> Residue:
+        """Undo the effects of a turn and of the sagas it took part in, or of one saga (``thread``: all of the thread);
+        without either, of the latest turn that has some.
+
+        A thread that had completed is woken for it. Raises Refused if there are none.
+        """
+        task = Compensate(turn=turn, saga=saga, by=by, reason=reason)
         return await self._update(thread_id, "compensate", task, Residue, wake=True, patience=UNDOING)
 
-    async def resolve(self, thread_id: str, key: str, *, done: bool, by: str, reason: str = "") -> Effect:
-        """Settle an effect that is in doubt or could not be undone. Raises EffectNotFound, Refused."""
+    async def resolve(self, thread_id: str, key: str, *, done: bool | None, by: str, reason: str = "") -> Effect:
+        """Settle an effect that is in doubt or could not be undone; with None the tool's own hook is asked.
+
+        Raises EffectNotFound, Refused, also where the hook can't tell, and Conflict where the ledger knows better.
+        """
         task = ResolveEffect(key=key, done=done, by=by, reason=reason)
         return await self._update(thread_id, "resolve_effect", task, Effect, wake=True)
 

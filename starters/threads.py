@@ -9,7 +9,7 @@ import temporalio.client
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError
 
-from perdure.contracts import WORKFLOW, EffectsAnswer, StatusAnswer
+from perdure.contracts import DRY_RUN, WORKFLOW, EffectsAnswer, StatusAnswer
 from perdure.effects import Effect
 from perdure.errors import StoreUnreachable, ThreadNotFound
 from perdure.starters.connect import rpc_error
@@ -27,22 +27,27 @@ class ThreadSummary(Value):
     step: int
     pending: int
     tenant: str = ""
+    dry_run: bool = False
     started_at: datetime
 
 
 class Threads(Connection):
     """What threads do."""
 
-    async def threads(self, *, agent: str = "", status: str = "", limit: int = 50) -> list[ThreadSummary]:
-        """Threads, newest first, from Temporal's visibility."""
+    async def threads(
+        self, *, agent: str = "", status: str = "", tenant: str = "", waiting: bool = False, limit: int = 50
+    ) -> list[ThreadSummary]:
+        """Threads, newest first, from Temporal's visibility; with ``waiting`` those that run and wait for people."""
         terms = [f"WorkflowType = '{WORKFLOW}'", "ExecutionStatus != 'ContinuedAsNew'"]
-        for name, value in (("PerdureAgent", agent), ("PerdureStatus", status)):
+        for name, value in (("PerdureAgent", agent), ("PerdureStatus", status), ("PerdureTenant", tenant)):
             if value:
                 terms.append(f"{name} = '{_quoted(value)}'")
+        if waiting:
+            terms.append("PerdurePending > 0 AND ExecutionStatus = 'Running'")
         found: dict[str, ThreadSummary] = {}
         try:
             async for run in self.temporal.list_workflows(" AND ".join(terms), page_size=min(limit * 2, 1000)):
-                found.setdefault(run.id, _summary(run))
+                found.setdefault(run.id, _summary(run, await run.memo_value(DRY_RUN, False, type_hint=bool)))
                 if len(found) >= limit:
                     break
         except RPCError as error:
@@ -85,7 +90,7 @@ class Threads(Connection):
             await asyncio.sleep(POLL)
 
 
-def _summary(run: temporalio.client.WorkflowExecution) -> ThreadSummary:
+def _summary(run: temporalio.client.WorkflowExecution, dry_run: bool) -> ThreadSummary:
     attributes = run.typed_search_attributes
 
     def value(name: str, default: Any) -> Any:
@@ -94,7 +99,8 @@ def _summary(run: temporalio.client.WorkflowExecution) -> ThreadSummary:
     return ThreadSummary(
         thread_id=run.id, agent=value("PerdureAgent", ""), status=value("PerdureStatus", "running"),
         open=run.status == WorkflowExecutionStatus.RUNNING, step=value("PerdureStep", 0),
-        pending=value("PerdurePending", 0), tenant=value("PerdureTenant", ""), started_at=run.start_time,
+        pending=value("PerdurePending", 0), tenant=value("PerdureTenant", ""), dry_run=dry_run,
+        started_at=run.start_time,
     )  # fmt: skip
 
 

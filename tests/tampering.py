@@ -1,13 +1,15 @@
 """Somebody who gets at a store's rows without Perdure: what `db verify` must find and `db repair` must mend."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from sqlalchemy import text
 
+from perdure.audit import AuditHead, AuditRow
 from perdure.canonical import canonical
 from perdure.checkpointer import snapshot_digest
-from perdure.stores import Store, rows
-from perdure.stores.base import Snapshot, Step
+from perdure.stores import Store, ledger_rows, rows, sealed
+from perdure.stores.base import EffectRow, Snapshot, Step
 from perdure.stores.memory import MemoryStore
 from perdure.stores.records import Entry, Record, entry, record
 from perdure.stores.redis.checkpoints import stored_snapshot
@@ -49,7 +51,13 @@ class Hands(Protocol):
         """Delete the thread's row alone."""
 
     async def change_call(self, key: str) -> None:
-        """Change the arguments of an effect."""
+        """Change the arguments of an effect as somebody does who knows how rows are sealed."""
+
+    async def put_lines(self, lines: Sequence[AuditRow]) -> None:
+        """Let these be the lines of the audit; where it ends, the thread's row says as before."""
+
+    async def move_audit_end(self, end: AuditHead) -> None:
+        """Say that the audit ends elsewhere."""
 
 
 def hands(store: Store, thread_id: str) -> Hands:
@@ -66,6 +74,10 @@ def forged_snapshot(checkpoint_id: str, digest: str) -> Snapshot:
     """Another state, bound to the checkpoint of this digest as a right one is."""
     state = canonical({"text": "forged"})
     return Snapshot(checkpoint_id=checkpoint_id, state=state, digest=snapshot_digest(digest, state))
+
+
+def _with_other_call(row: EffectRow) -> EffectRow:
+    return row.model_copy(update={"arguments": _CALL})
 
 
 def _forged(known: Entry, changes: dict[str, Any]) -> Entry:
@@ -108,8 +120,14 @@ class _MemoryHands:
         self._thread.row = None
 
     async def change_call(self, key: str) -> None:
-        row = self._thread.effects[key]
-        self._thread.effects[key] = row.model_copy(update={"arguments": _CALL})
+        known = sealed.opened(self._thread_id, key, self._thread.effects[key])
+        self._thread.effects[key] = sealed.written(_with_other_call(known.row), known.mark)
+
+    async def put_lines(self, lines: Sequence[AuditRow]) -> None:
+        self._thread.audit = list(lines)
+
+    async def move_audit_end(self, end: AuditHead) -> None:
+        self._thread.row = self._thread.row.model_copy(update={"audited": end.number, "audit_digest": end.digest})
 
 
 _OF_THREAD = "thread = (SELECT number FROM numbers WHERE thread_id = :thread_id)"
@@ -173,8 +191,23 @@ class _SqlHands:
         await self.run("DELETE FROM threads WHERE thread_id = :thread_id")
 
     async def change_call(self, key: str) -> None:
-        change = "UPDATE effects SET arguments = :arguments WHERE thread_id = :thread_id AND key = :key"
-        await self.run(change, arguments=rows.packed(_CALL), key=key.encode())
+        found = await self._store.effect(self._thread_id, key)
+        assert found is not None
+        values = ledger_rows.effect_values(_with_other_call(found), b"")
+        await self.run("DELETE FROM effects WHERE thread_id = :thread_id AND key = :key", key=key.encode())
+        await self._store.database.run("add_effect", **values)
+
+    async def put_lines(self, lines: Sequence[AuditRow]) -> None:
+        async def work(tx: Any) -> None:
+            await tx.connection.execute(text("DELETE FROM audit WHERE thread_id = :id"), {"id": self._thread_id})
+            of_thread = [rows.audit_values(line) | {"thread_id": self._thread_id} for line in lines]
+            await tx.many("add_line", of_thread)
+
+        await self._store.database.write(work)
+
+    async def move_audit_end(self, end: AuditHead) -> None:
+        values = {"number": end.number, "digest": bytes.fromhex(end.digest)}
+        await self._store.database.run("set_audit_end", thread_id=self._thread_id, **values)
 
 
 class _RedisHands:
@@ -234,5 +267,18 @@ class _RedisHands:
         assert await self.run("DEL", "thread") == 1
 
     async def change_call(self, key: str) -> None:
-        before = await self.run("HGET", "arguments", key)
-        await self.run("HSET", "arguments", key, before[:64] + rows.packed(_CALL))
+        entry, arguments, receipt = [await self.run("HGET", part, key) for part in ("effects", "arguments", "done")]
+        known = sealed.opened(self._thread_id, key, sealed.Sealed(entry, arguments, receipt))
+        forged = sealed.written(_with_other_call(known.row), known.mark)
+        await self.run("HSET", "effects", key, forged.entry)
+        await self.run("HSET", "arguments", key, forged.arguments)
+
+    async def put_lines(self, lines: Sequence[AuditRow]) -> None:
+        await self.run("DEL", "audit")
+        await self.run("DEL", "audit-ids")
+        for at, line in enumerate(lines, start=1):
+            await self.run("RPUSH", "audit", canonical(line.model_dump(mode="json", exclude={"thread_id"})))
+            await self.run("HSET", "audit-ids", line.entry.id, at)
+
+    async def move_audit_end(self, end: AuditHead) -> None:
+        await self.run("HSET", "thread", "audited", end.number, "audit_digest", end.digest)

@@ -119,7 +119,7 @@ async def test_both_databases_have_the_same_tables(tmp_path: Path, postgres_url:
         tables = [*place.tables(), "checkpoint_rows"]
         schemas.append({table: place.columns(table) for table in tables})
     assert schemas[0] == schemas[1]
-    assert len(schemas[0]) == 11
+    assert len(schemas[0]) == 13
 
 
 # ── what is kept ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -11,6 +11,7 @@ from perdure.audit import AuditHead
 from perdure.budget import Budget, Usage
 from perdure.checkpoint import Ref, new_id
 from perdure.contracts import (
+    DRY_RUN,
     AgentSpec,
     Carry,
     Commit,
@@ -163,6 +164,8 @@ class Record:
         """
         self.agent, self.tenant, self.branch, self.turn_number = found.agent, found.tenant, found.branch, found.turn
         self.lease, self.dry_run = found.lease, found.dry_run
+        if found.dry_run:
+            workflow.upsert_memo({DRY_RUN: True})
         self.stand(found)
         self.effects = {effect.key: effect for effect in found.attention}
         self.seen = [*found.seen, *self.seen]

@@ -36,7 +36,25 @@ async def check_stock(sku: str) -> dict[str, Any]:
     raise ToolError(f"The shop has no {sku}.")
 
 
-@tool(effect="compensable", compensate="release_stock", timeout="30s")
+async def imagine_reservation(sku: str, quantity: int) -> dict[str, Any]:
+    """What a reservation would tell: in a dry run, where nothing is set aside."""
+    item = await check_stock(sku)
+    if quantity > item["available"]:
+        raise ToolError(f"The shop has only {item['available']} of {sku}.")
+    return {"reservation_id": "res-imagined", "total": item["price"] * quantity}
+
+
+def imagine_charge(card: str, amount: float) -> dict[str, Any]:
+    """What a charge would tell."""
+    return {"charge_id": "ch-imagined", "card": card, "amount": amount}
+
+
+def imagine_courier(address: str) -> dict[str, Any]:
+    """What a booking would tell."""
+    return {"booking_id": "bk-imagined", "address": address}
+
+
+@tool(effect="compensable", compensate="release_stock", simulate=imagine_reservation, timeout="30s")
 async def reserve_stock(ctx: ToolContext, sku: str, quantity: int) -> dict[str, Any]:
     """Set pieces aside for this order. Tells the reservation's id and the total price."""
     receipt = await _change(ctx, "POST", "/reservations", {"sku": sku, "quantity": quantity})
@@ -59,6 +77,7 @@ async def release_stock(ctx: ToolContext, receipt: dict[str, Any]) -> None:
         expires="24h",
         reason="The amount is above 100.",
     ),
+    simulate=imagine_charge,
     timeout="30s",
 )
 async def charge_card(ctx: ToolContext, card: str, amount: float) -> dict[str, Any]:
@@ -74,7 +93,9 @@ async def refund_card(ctx: ToolContext, receipt: dict[str, Any]) -> None:
     await _change(ctx, "POST", f"/charges/{receipt['charge_id']}/refund")
 
 
-@tool(effect="compensable", compensate="cancel_courier", on_error="rollback", timeout="30s")
+@tool(
+    effect="compensable", compensate="cancel_courier", on_error="rollback", simulate=imagine_courier, timeout="30s"
+)
 async def book_courier(ctx: ToolContext, address: str, reservation_id: str) -> dict[str, Any]:
     """Send what is reserved to an address. If no courier goes there, the whole order is taken back."""
     body = {"address": address, "reservation_id": reservation_id}

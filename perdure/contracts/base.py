@@ -14,6 +14,7 @@ SEARCH_ATTRIBUTES = {
     "PerdureStep": "Int",
     "PerdurePending": "Int",
 }
+DRY_RUN = "PerdureDryRun"  # in the memo of a dry run: lists tell it by that
 TOOL_PREFIX = "tool:"  # activity types: the UI's timeline then names the tool itself
 UNDO_PREFIX = "undo:"
 NODE_PREFIX = "node:"
