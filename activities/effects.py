@@ -38,7 +38,7 @@ class EffectActivities:
     async def inspect_effect(self, task: InspectEffect) -> Known:
         """What the ledger knows of an effect whose attempts ended without a clear answer."""
         row = await self._runtime.store.effect(task.thread_id, task.key)
-        return Known(status=row.entry.status, error=row.entry.error) if row else Known(status="registered")
+        return _known(row) if row else Known(status="registered")
 
     @activity.defn(name=LOAD_SAGA.name)
     async def load_saga(self, task: SagaQuery) -> Saga:
@@ -76,7 +76,7 @@ class EffectActivities:
         """Ask a tool's hook how a call ended, and write that down. Raises InvalidInput where it returns no Outcome."""
         row = await self._row(task.thread_id, task.key)
         if row.entry.status not in ("attempted", "in_doubt"):
-            return Known(status=row.entry.status, error=row.entry.error)
+            return _known(row)
         hook, made = self._runtime.tool(task.reconcile), self._runtime.tool(task.tool)
         outcome = await _invoke(hook, row, task.key)
         if not isinstance(outcome, Outcome):
@@ -88,14 +88,17 @@ class EffectActivities:
             await store.finish(task.thread_id, Receipt(key=task.key, result=record.dump()))
         elif outcome.known == "not_done":
             await store.settle(task.thread_id, task.key, "failed", error="It was not done.", by=hook.name)
-        entry = (await self._row(task.thread_id, task.key)).entry
-        return Known(status=entry.status, error=entry.error)
+        return _known(await self._row(task.thread_id, task.key), by=hook.name)
 
     async def _row(self, thread_id: str, key: str) -> EffectRow:
         row = await self._runtime.store.effect(thread_id, key)
         if row is None:
             raise EffectNotFound(f"Thread {thread_id} has no effect {key}.")
         return row
+
+
+def _known(row: EffectRow, *, by: str = "") -> Known:
+    return Known(status=row.entry.status, error=row.entry.error, by=by, answered=row.receipt is not None)
 
 
 async def _invoke(tool: Tool, row: EffectRow, key: str) -> object:

@@ -16,6 +16,7 @@ from perdure.delta import latest_message
 from perdure.effects import task_key
 from perdure.graphs.definition import Definition, ModelDefinition
 from perdure.message import Message
+from perdure.plan import still_holds
 from perdure.security.sealing import REDACTED, unseal
 from perdure.state import channels
 from perdure.states.schema import Opened
@@ -55,7 +56,7 @@ class ModelActivities:
     async def _attempt(self, task: CallModel, definition: Definition) -> ModelDone:
         runtime, model = self._runtime, definition.models[task.node]
         opened = await runtime.open(task.commit, task.agent)
-        if task.recorded is not None and (planned := await self._planned(task, model, task.recorded)):
+        if task.recorded is not None and (planned := await self._planned(task, model, opened, task.recorded)):
             return await self._keep(task, definition, opened, planned, None)
         request = request_of(model, opened.values)
         key = request_key(request)
@@ -75,13 +76,21 @@ class ModelActivities:
             return f"lineage:{await self._runtime.lineage(thread_id)}"
         return "global" if model.cache == "global" else ""
 
-    async def _planned(self, task: CallModel, model: ModelDefinition, where: Recorded) -> Answer | None:
-        """The answer that the same node gave in a dry run; None where it is another's turn by now."""
-        checkpoint = await self._runtime.store.checkpoint(where.thread_id, where.checkpoint_id)
-        if checkpoint is None or checkpoint.nodes != (task.node,):
+    async def _planned(self, task: CallModel, model: ModelDefinition, opened: Opened, where: Recorded) -> Answer | None:
+        """The answer that the same node gave in a dry run; None where it is another's turn by now, or where what the
+        model would be shown is no longer what it was shown then. It costs nothing."""
+        runtime = self._runtime
+        checkpoint = await runtime.store.checkpoint(where.thread_id, where.checkpoint_id)
+        if checkpoint is None or checkpoint.nodes != (task.node,) or checkpoint.cut or not checkpoint.parent_id:
+            return None
+        if model.channel != checkpoint.facts.get("channel", "messages"):
             return None
         message = latest_message(checkpoint.delta, model.channel)
-        said = Message.model_validate(unseal({"answer": message}, self._runtime.keyring)["answer"])
+        said = Message.model_validate(unseal({"answer": message}, runtime.keyring)["answer"])
+        before = await runtime.checkpointer.load(where.thread_id, checkpoint.parent_id)
+        then, now = (request_of(model, one.values) for one in (runtime.opened(task.agent, before), opened))
+        if not still_holds(then["messages"], now["messages"], said):
+            return None
         return Answer(content=said.content, calls=said.tool_calls, note=said.note, usage=Usage())
 
     async def _recorded(self, hit: CachedResult) -> Answer | None:

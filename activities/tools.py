@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from temporalio import activity
 from temporalio.common import RawValue
 
-from perdure.activities.decisions import check_evidence
-from perdure.activities.dry_run import recorded, simulated
+from perdure.activities.decisions import authority, check_evidence
+from perdure.activities.dry_run import gate, is_made, recorded, simulated, which_of_the_same
 from perdure.activities.effects import EffectActivities
 from perdure.activities.invoke import invoke
 from perdure.activities.nodes import NodeActivities
@@ -89,9 +89,9 @@ class ToolActivities:
         opened = await self._runtime.open(task.commit, task.agent)
         arguments = await self._arguments(task, tool, opened)
         context = self._context(task, opened)
-        if task.dry_run and (tool.spec.effect != "read" or tool.simulate is not None):
+        if task.dry_run and not is_made(tool, arguments):
             return await self._dry(task, tool, opened, arguments, context)
-        self._check_approval(task, tool, arguments)
+        await self._check_approval(task, tool, arguments)
         if tool.spec.effect != "read" and (known := await self._claim(task, tool, arguments)):
             if known.invalid:
                 raise InvalidInput(known.invalid)
@@ -120,34 +120,57 @@ class ToolActivities:
             raise Refused(f"The arguments of {task.tool} are not the ones that were planned (and approved).")
         return arguments
 
-    def _check_approval(self, task: CallTool, tool: Tool, arguments: BaseModel) -> None:
-        """Nothing runs on a yes to something else, nor on a task that somebody else queued. Raises ApprovalVoid."""
-        if task.approval is not None:
-            check_evidence(self._runtime, task.commit.thread_id, task.tool, task.digest, task.approval)
-        elif tool.approval is not None and tool.approval.required(arguments) is not None:
-            raise ApprovalVoid(f"{tool.name} needs an approval, and this call has none.")
+    async def _check_approval(self, task: CallTool, tool: Tool, arguments: BaseModel) -> None:
+        """Nothing runs on a yes to something else, nor on a task that somebody else queued. Raises ApprovalVoid; or
+        InDoubt, where an attempt began while the approval still counted."""
+        try:
+            if task.approval is not None:
+                check_evidence(self._runtime, task.commit.thread_id, task.tool, task.digest, task.approval)
+            elif tool.approval is not None and tool.approval.required(arguments) is not None:
+                raise ApprovalVoid(f"{tool.name} needs an approval, and this call has none.")
+        except ApprovalVoid as void:
+            row = await self._runtime.store.effect(task.commit.thread_id, task.key)
+            if row is None or row.entry.status not in ("attempted", "in_doubt", "done"):
+                raise
+            if row.entry.status != "done":  # what is done is only read from the ledger
+                raise InDoubt(f"It was attempted before, and may not be attempted again: {void.message}") from void
 
     async def _dry(
         self, task: CallTool, tool: Tool, opened: Opened, arguments: BaseModel, context: ToolContext
     ) -> ToolDone:
         """Answer a call of a dry run, and enter it in the ledger as one that was not made."""
-        found = await recorded(self._runtime, task.commit.thread_id, tool, task.digest)
-        source, record = found or ("", None)
-        if record is None:
-            try:
-                record = await self._record(
-                    task, tool, opened, context, await simulated(tool, arguments, context), done=False
-                )
-            except ToolError as error:
-                return await self._finish(task, opened, Record(ok=False, content=f"Error: {error}"))
+        try:
+            source, record = await self._answer(task, tool, opened, arguments, context)
+        except ToolError as error:
+            if tool.spec.on_error == "rollback":
+                raise
+            return await self._finish(task, opened, Record(ok=False, content=await self._bounded(f"Error: {error}")))
         if tool.spec.effect != "read":
-            entry = self._entry(task, tool, arguments).model_copy(update={"status": "simulated", "source": source})
+            entry = self._entry(task, tool, arguments).model_copy(
+                update={"status": "simulated", "source": source, "gate": gate(self._runtime, tool, arguments)}
+            )
             row = EffectRow(
                 thread_id=task.commit.thread_id, entry=entry, arguments=tool.canonical_arguments(arguments),
                 arguments_digest=task.digest, receipt=record.dump(),
             )  # fmt: skip
             await self._runtime.store.record_simulated(row, head=_head(task).id)
-        return await self._finish(task, opened, record, facts={"simulated": source or True})
+        return await self._finish(task, opened, record)
+
+    async def _answer(
+        self, task: CallTool, tool: Tool, opened: Opened, arguments: BaseModel, context: ToolContext
+    ) -> tuple[str, Record]:
+        """What answers a call of a dry run, and the key under which that was recorded; what an earlier attempt said
+        stays. Raises NotSimulated, ToolError."""
+        store, thread_id = self._runtime.store, task.commit.thread_id
+        if (before := await store.effect(thread_id, task.key)) is not None and before.receipt is not None:
+            return before.entry.source, Record.read(before.receipt)
+        calls = _calls_before(opened, await self._channel(task), task.call_id)
+        number = which_of_the_same(tool, task.digest, calls)
+        if found := await recorded(store, thread_id, _head(task), tool.name, task.digest, number):
+            source, record = found  # told without what people changed about that call
+            return source, record.model_copy(update={"content": await self._bounded(text_of(record.returned))})
+        returned = await simulated(tool, arguments, context)
+        return "", await self._record(task, tool, opened, context, returned, done=False)
 
     async def _cached(self, task: CallTool, tool: Tool) -> Record | None:
         """What the same call of this lineage came to lately, where the tool allows that."""
@@ -189,7 +212,7 @@ class ToolActivities:
         entry, stored = self._entry(task, tool, arguments), tool.canonical_arguments(arguments)
         row = EffectRow(
             thread_id=task.commit.thread_id, entry=entry, arguments=stored, arguments_digest=task.digest,
-            tokens=tokens(arguments, tool.one_time),
+            tokens=(*tokens(arguments, tool.one_time), *authority(self._runtime, tool.name, task.approval)),
         )  # fmt: skip
         before = await self._runtime.store.claim(row, head=_head(task).id)
         if before is None or (before.entry.status in ("attempted", "failed") and tool.spec.effect != "irreversible"):
@@ -240,8 +263,8 @@ class ToolActivities:
                 await self._runtime.store.finish(task.commit.thread_id, receipt, head=_head(task).id)
             raise
         content = await self._bounded(text_of(dumped))
-        if task.approval is not None and task.approval.edited_by:
-            made = call_summary(tool.name, task.arguments or {})
+        if task.approval is not None and task.arguments is not None:
+            made = call_summary(tool.name, task.arguments)
             content += f"\n[{task.approval.edited_by} changed the arguments: {made}]"
         return Record(
             ok=True, content=content, updates=updates, returned=None if tool.spec.effect == "read" else dumped
@@ -296,6 +319,15 @@ def _find_call(opened: Opened, channel: str, call_id: str) -> ToolCall:
             if call["id"] == call_id:
                 return ToolCall.model_validate(call)
     raise InvalidInput(f"The state has no tool call {call_id!r}.")
+
+
+def _calls_before(opened: Opened, channel: str, call_id: str) -> list[ToolCall]:
+    """The calls that were asked for in the same answer before this one."""
+    for message in reversed(opened.values.get(channel, [])):
+        calls = [ToolCall.model_validate(call) for call in message.get("tool_calls", ())]
+        if call_id in (ids := [call.id for call in calls]):
+            return calls[: ids.index(call_id)]
+    return []
 
 
 def _done(record: Record, done: Committed | None = None) -> ToolDone:

@@ -31,7 +31,7 @@ from perdure.contracts import (
     Send,
 )
 from perdure.delta import Delta, Values
-from perdure.effects import OPEN, Effect
+from perdure.effects import OPEN
 from perdure.errors import Conflict, DefinitionError, InvalidInput, ThreadClosed, ThreadNotFound
 from perdure.graphs.definition import Definition
 from perdure.lease import Lease
@@ -39,7 +39,7 @@ from perdure.message import Message, open_calls
 from perdure.security.sealing import redact
 from perdure.state import State, conversations
 from perdure.states.schema import Opened
-from perdure.stores.base import ThreadRow
+from perdure.stores.base import Store, ThreadRow
 from perdure.travel import line
 from perdure.view import view_of
 
@@ -64,21 +64,23 @@ class TurnActivities:
         if row.closed:
             raise ThreadClosed(f"Thread {task.thread_id} is closed.", hint="Start a new one.")
         head = await self._runtime.checkpointer.load(task.thread_id, row.head_id)
-        entries = await self._doubted(task.thread_id)
+        orphaned = await self._orphaned(task.thread_id)
+        entries = [row.entry for row in await self._runtime.store.effects(task.thread_id)]
         latest = await self._runtime.store.path(task.thread_id, row.head_id, limit=_LOOKED_BACK)
         seen = [str(c.facts["message_id"]) for c in reversed(latest) if "message_id" in c.facts]
         attention = tuple(entry for entry in entries if entry.status in OPEN)
-        return found(row, head).model_copy(update={"attention": attention, "seen": tuple(seen[-_SEEN:])})
+        told = {
+            "attention": attention, "orphaned": orphaned, "seen": tuple(seen[-_SEEN:]), "audit": row.audit_end
+        }  # fmt: skip
+        return found(row, head).model_copy(update=told)
 
-    async def _doubted(self, thread_id: str) -> list[Effect]:
-        """The ledger. What is still marked as attempted nobody waits for any more: its workflow was terminated."""
+    async def _orphaned(self, thread_id: str) -> tuple[str, ...]:
+        """What is marked as attempted nobody waits for any more: its workflow was terminated. It is in doubt now."""
         store = self._runtime.store
-        entries = [row.entry for row in await store.effects(thread_id)]
-        for number, entry in enumerate(entries):
-            if entry.status == "attempted":
-                await store.settle(thread_id, entry.key, "in_doubt", error=_ORPHANED)
-                entries[number] = entry.model_copy(update={"status": "in_doubt", "error": _ORPHANED})
-        return entries
+        keys = tuple(row.entry.key for row in await store.effects(thread_id) if row.entry.status == "attempted")
+        for key in keys:
+            await store.settle(thread_id, key, "in_doubt", error=_ORPHANED)
+        return keys
 
     @activity.defn(name=OPEN_TURN.name)
     async def open_turn(self, task: OpenTurn) -> OpenedTurn:
@@ -125,16 +127,7 @@ class TurnActivities:
         opened = runtime.opened(task.agent, head)
         place = Place(thread_id=task.thread_id, branch=task.branch, turn=head.turn, step=head.ref.step)
         calls = open_plans(runtime, definition, opened, head.next.nodes, place)
-        return ResumedTurn(spec=spec, calls=calls, requesters=await self._requesters(head))
-
-    async def _requesters(self, head: Position) -> tuple[str, ...]:
-        """Who sent the message of the turn that the head belongs to."""
-        async with aclosing(line(self._runtime.store, head.thread_id, head.ref.id)) as way:
-            async for checkpoint in way:
-                if checkpoint.source == "input" or checkpoint.turn != head.turn:
-                    sender = str(checkpoint.facts.get("sender", "")) if checkpoint.turn == head.turn else ""
-                    return (sender,) if sender else ()
-        return ()
+        return ResumedTurn(spec=spec, calls=calls, requesters=await requesters(runtime.store, head))
 
     @activity.defn(name=KEEP_LEASE.name)
     async def keep_lease(self, task: KeepLease) -> bool:
@@ -147,6 +140,19 @@ class TurnActivities:
         """Mark the thread as closed, so that it stays closed when Temporal has forgotten it."""
         await self._runtime.store.close_thread(task.thread_id)
         return True
+
+
+async def requesters(store: Store, head: Position) -> tuple[str, ...]:
+    """Who asked for the turn that the head belongs to: who sent its message, and those for whom it was promoted."""
+    names: list[str] = []
+    async with aclosing(line(store, head.thread_id, head.ref.id)) as way:
+        async for checkpoint in way:
+            if checkpoint.turn != head.turn:
+                break
+            names += [*checkpoint.facts.get("asked", ()), checkpoint.facts.get("sender", "")]
+            if checkpoint.source == "input":
+                break
+    return tuple(dict.fromkeys(filter(None, names)))
 
 
 def found(row: ThreadRow, head: Position, delta: Delta | None = None) -> Found:

@@ -42,6 +42,7 @@ class Effect(Value):
     reconcile: str = ""  # the tool that can tell whether it was done
     saga: str = ""  # what is undone together: empty for the turn, THREAD for all of the thread, else a name
     source: str = ""  # of a simulated one: the key of the effect whose receipt answered
+    gate: str = ""  # of a simulated one: who would have been asked to approve it
     status: EffectStatus = "registered"
     attempts: int = 0
     error: str = ""

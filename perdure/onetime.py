@@ -1,10 +1,12 @@
 """One-time tokens: arguments that authorise one call and no other."""
 
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
 from perdure.canonical import canonical, digest
+from perdure.errors import DefinitionError
 
 
 class OneTime:
@@ -16,8 +18,28 @@ class OneTime:
 
 
 def one_time(hints: dict[str, Any]) -> tuple[str, ...]:
-    """The parameters that are marked."""
-    return tuple(name for name, hint in hints.items() if any(_marks(item) for item in get_args(hint)[1:]))
+    """The parameters that are marked. Raises DefinitionError where only a part of one is."""
+    marked = tuple(name for name, hint in hints.items() if _is_marked(hint))
+    if partly := [name for name, hint in hints.items() if name not in marked and _names_it(hint)]:
+        raise DefinitionError(
+            f"parameter {partly[0]!r} is a token in parts.",
+            hint="OneTime marks a whole parameter: its value is the token.",
+        )
+    return marked
+
+
+def _is_marked(hint: Any) -> bool:
+    """Also one that may be left out: ``Annotated[str, OneTime] | None``."""
+    if get_origin(hint) is Annotated:
+        inner, *marks = get_args(hint)
+        return any(map(_marks, marks)) or _is_marked(inner)
+    if get_origin(hint) in (Union, UnionType):
+        return any(map(_is_marked, get_args(hint)))
+    return False
+
+
+def _names_it(hint: Any) -> bool:
+    return _marks(hint) or any(map(_names_it, get_args(hint)))
 
 
 def _marks(item: object) -> bool:

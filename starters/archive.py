@@ -15,6 +15,7 @@ from perdure.effects import OPEN, Effect, together
 from perdure.errors import CheckpointNotFound, IntegrityError, InvalidInput, ThreadNotFound
 from perdure.settings import Settings
 from perdure.starters.branches import Branches, Tree
+from perdure.starters.compare import Comparison, compare
 from perdure.starters.entries import Difference, HistoryEntry, Place, difference, entry
 from perdure.starters.unsettled import OpenEffect, unsettled
 from perdure.travel import PAGE, check_target, line, named, rewind_plan, still_held, way_back
@@ -125,8 +126,15 @@ class Archive:
 
     async def diff(self, before: tuple[str, str], after: tuple[str, str]) -> Difference:
         """How the state differs between two checkpoints, each given by its thread and its name. Raises as ``state``."""
-        one, other = await self.checkpoint(*before), await self.checkpoint(*after)
-        return difference(_place(one), await self._state(one), _place(other), await self._state(other))
+        return await self._diff(await self.checkpoint(*before), await self.checkpoint(*after))
+
+    async def compare(self, thread_id: str, other: str, *, at: str = "", other_at: str = "") -> Comparison:
+        """Two branches since their common past: how their states differ, what each has cost, what each did outside.
+
+        Of two threads, or of one thread at two of its checkpoints (default: the heads). Raises as ``state``.
+        """
+        ours, theirs = await self.checkpoint(thread_id, at), await self.checkpoint(other, other_at)
+        return await compare(self._store, ours, theirs, await self._diff(ours, theirs))
 
     async def history(
         self, thread_id: str, *, limit: int, before: str = "", where: Mapping[str, Json], all_branches: bool = False
@@ -180,6 +188,9 @@ class Archive:
         return found
 
     # ── how ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _diff(self, one: Checkpoint, other: Checkpoint) -> Difference:
+        return difference(_place(one), await self._state(one), _place(other), await self._state(other))
 
     async def _state(self, checkpoint: Checkpoint) -> Values:
         position = await self._checkpointer.load(checkpoint.thread_id, checkpoint.id)

@@ -11,6 +11,7 @@ from perdure.checkpoint import Checkpoint
 from perdure.contracts import CheckpointAnswer, RewindPlan
 from perdure.delta import Values
 from perdure.starters.branches import Tree
+from perdure.starters.compare import Comparison
 from perdure.starters.connection import Connection
 from perdure.starters.entries import Difference, HistoryEntry
 
@@ -60,6 +61,13 @@ class Checkpoints(Connection):
         Raises ThreadNotFound, CheckpointNotFound, AmbiguousCheckpoint, IntegrityError.
         """
         return await self._archive.diff((thread_id, before), (other or thread_id, after))
+
+    async def compare(self, thread_id: str, other: str, *, at: str = "", other_at: str = "") -> Comparison:
+        """Two branches since their common past: how their states differ, what each has cost, what each did outside.
+
+        Of two threads, or of one thread at two of its checkpoints (default: the heads). Raises as ``diff``.
+        """
+        return await self._archive.compare(thread_id, other, at=at, other_at=other_at)
 
     async def rewind_plan(self, thread_id: str, to: str) -> RewindPlan:
         """What a rewind would undo, keep, or can't undo; nothing is changed.

@@ -95,22 +95,28 @@ class Decisions(Connection):
             raise RequestNotFound(f"Thread {thread_id} has completed; no question is open.") from None
 
 
+def check_shown(request: ApprovalRequest) -> None:
+    """Raise IntegrityError where the arguments of a request are not those that its digest names, DecisionRefused where
+    it no longer has them."""
+    if arguments_digest(request.tool, canonical(request.arguments)) == request.digest:
+        return
+    if request.outcome != "open":  # long arguments are not kept
+        raise DecisionRefused(f"Request {request.id} is closed: {request.verdict_line()}.", code="closed")
+    raise IntegrityError(
+        f"What request {request.id} shows is not what would be approved: its digest is of other arguments.",
+        hint="Don't approve it. Somebody stands between you and the thread, or a worker runs other code.",
+    )
+
+
 def decided(
     thread_id: str, verdict: Verdict, request: ApprovalRequest, approver: str, reason: str = "",
     key: "SigningKey | None" = None, arguments: dict[str, Json] | None = None,
 ) -> dict[str, Json]:  # fmt: skip
     """What a person says on a request, as it is sent.
 
-    Raises IntegrityError where the arguments of the request are not those that its digest names, DecisionRefused where
-    the request no longer has them, InvalidInput for what is too long or no JSON.
+    Raises as ``check_shown``, and InvalidInput for what is too long or no JSON.
     """
-    if arguments_digest(request.tool, canonical(request.arguments)) != request.digest:
-        if request.outcome != "open":  # long arguments are not kept
-            raise DecisionRefused(f"Request {request.id} is closed: {request.verdict_line()}.", code="closed")
-        raise IntegrityError(
-            f"What request {request.id} shows is not what would be approved: its digest is of other arguments.",
-            hint="Don't approve it. Somebody stands between you and the thread, or a worker runs other code.",
-        )
+    check_shown(request)
     try:
         decision = Decision(
             request_id=request.id, approver=approver, digest=request.digest, reason=reason, arguments=arguments,

@@ -22,6 +22,7 @@ _PATIENCE = 5.0  # seconds for one of them; a worker answers in milliseconds
 
 Key = tuple[str, str]  # a thread and what it asks
 Answers = dict[str, ApprovalsAnswer | PerdureError]
+ChangeKind = Literal["opened", "escalated", "changed", "closed", "silent", "answers"]
 
 
 class OpenRequest(Value):
@@ -58,9 +59,10 @@ class OpenRequest(Value):
 
 
 class InboxChange(Value):
-    """What is new in the inbox. ``silent``: a thread doesn't answer, and ``error`` says why; ``answers``: it does again."""
+    """What is new in the inbox. ``silent``: a thread doesn't answer, and ``error`` says why; ``answers``: it does
+    again."""
 
-    kind: Literal["opened", "escalated", "changed", "closed", "silent", "answers"]
+    kind: ChangeKind
     at: str
     thread_id: str
     item: OpenRequest | None = None
@@ -68,7 +70,8 @@ class InboxChange(Value):
 
 
 class Wanted(Value):
-    """Which part of the inbox: of an agent, of a tenant, what a person may decide, what is older than so many seconds."""
+    """Which part of the inbox: of an agent, of a tenant, what a person may decide, what is older than so many
+    seconds."""
 
     agent: str = ""
     tenant: str = ""
@@ -78,7 +81,7 @@ class Wanted(Value):
 
 @dataclass(frozen=True)
 class Look:
-    """The inbox now: what is in it, the oldest first; which threads don't answer; and what is new since the last look."""
+    """The inbox now: what is in it, the oldest first; which threads don't answer; what is new since the last look."""
 
     items: tuple[OpenRequest, ...]
     silent: Mapping[str, PerdureError]
@@ -86,8 +89,8 @@ class Look:
 
 
 class Inbox:
-    """What waits for people. Each look is one question to Temporal's visibility and one query to each thread that waits,
-    so many at a time."""
+    """What waits for people. Each look is one question to Temporal's visibility, and one query to each thread that
+    waits."""
 
     def __init__(self, client: "Client", wanted: Wanted) -> None:
         self._client = client
@@ -97,7 +100,7 @@ class Inbox:
         self._silent: dict[str, PerdureError] = {}
 
     async def look(self) -> Look:
-        """Look again. Raises TemporalUnreachable where nobody can be asked; a thread that doesn't answer hides no other."""
+        """Look again. Raises TemporalUnreachable; a thread that doesn't answer hides no other."""
         wanted = self._wanted
         found = await self._client.threads(waiting=True, agent=wanted.agent, tenant=wanted.tenant, limit=_MOST)
         listed = {summary.thread_id: summary for summary in found}
@@ -107,7 +110,7 @@ class Inbox:
         silent = {
             name: answer for name, answer in answers.items() if name in listed and isinstance(answer, PerdureError)
         }
-        changes = [*self._turned(silent), *self._changes(now, shown, answers)]
+        changes = [*self._turned(silent, answers), *self._changes(now, shown, answers)]
         self._known, self._shown, self._silent = now, shown, silent
         items = sorted((now[key] for key in shown), key=lambda item: (item.since, item.key))
         return Look(items=tuple(items), silent=silent, changes=tuple(changes))
@@ -140,42 +143,49 @@ class Inbox:
         if not isinstance(answer, ApprovalsAnswer):
             return item.key in self._shown
         wanted = self._wanted
-        if item.since > datetime.now(UTC) - timedelta(seconds=wanted.older):
-            return wanted.older == 0
+        if wanted.older and item.since > datetime.now(UTC) - timedelta(seconds=wanted.older):
+            return False
         return not (wanted.person and item.request) or may_approve(item.request, answer, wanted.person)
 
     # ── what is new ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _turned(self, silent: Mapping[str, PerdureError]) -> list[InboxChange]:
+    def _turned(self, silent: Mapping[str, PerdureError], answers: Answers) -> list[InboxChange]:
+        """Threads that answer no more, and those that do again."""
         at = stamp(datetime.now(UTC))
+        fallen = sorted(silent.keys() - self._silent.keys())
+        back = [name for name in sorted(self._silent) if isinstance(answers.get(name), ApprovalsAnswer)]
         return [
-            *(InboxChange(kind="silent", at=at, thread_id=name, error=str(silent[name]))
-              for name in sorted(silent.keys() - self._silent.keys())),
-            *(InboxChange(kind="answers", at=at, thread_id=name)
-              for name in sorted(self._silent.keys() - silent.keys())),
-        ]  # fmt: skip
+            *(InboxChange(kind="silent", at=at, thread_id=name, error=str(silent[name])) for name in fallen),
+            *(InboxChange(kind="answers", at=at, thread_id=name) for name in back),
+        ]
 
     def _changes(self, now: Mapping[Key, OpenRequest], shown: set[Key], answers: Answers) -> list[InboxChange]:
         at = stamp(datetime.now(UTC))
         changes: list[InboxChange] = []
         for key in sorted(shown | self._shown, key=lambda key: (self._known.get(key) or now[key]).since):
             before, after = self._known.get(key), now.get(key)
-            if after is None:
-                assert before is not None, "it was shown"
-                gone = _closed(before, answers.get(before.thread_id))
-                changes.append(InboxChange(kind="closed", at=at, thread_id=key[0], item=gone))
-            elif before is not None and after.level > before.level:
-                changes.append(InboxChange(kind="escalated", at=at, thread_id=key[0], item=after))
-            elif key not in self._shown:
-                changes.append(InboxChange(kind="opened", at=at, thread_id=key[0], item=after))
-            elif after != before or key not in shown:
-                changes.append(InboxChange(kind="changed", at=at, thread_id=key[0], item=after))
+            item = after or _closed(self._known[key], answers.get(key[0]))
+            if kind := _kind(before, after, was_shown=key in self._shown, is_shown=key in shown):
+                changes.append(InboxChange(kind=kind, at=at, thread_id=key[0], item=item))
         return changes
 
 
+def _kind(
+    before: OpenRequest | None, after: OpenRequest | None, *, was_shown: bool, is_shown: bool
+) -> ChangeKind | None:  # fmt: skip
+    """What became of something that was in the inbox, or is."""
+    if after is None:
+        return "closed"
+    if before is not None and after.level > before.level:
+        return "escalated"
+    if not was_shown:
+        return "opened"
+    return "changed" if after != before or not is_shown else None
+
+
 def may_approve(request: ApprovalRequest, answer: ApprovalsAnswer, person: str) -> bool:
-    """Whether a person's yes would count now: an approver of its level, who hasn't decided, and isn't kept from it by the
-    separation of duties."""
+    """Whether a person's yes would count now: an approver of its level, who hasn't decided, and whom no separation of
+    duties keeps from it."""
     asked, duties = request.asked.approvers, request.policy.separation
     if (asked and person not in asked) or any(said.approver == person for said in request.decisions):
         return False
@@ -187,10 +197,10 @@ def may_approve(request: ApprovalRequest, answer: ApprovalsAnswer, person: str) 
 
 
 def _open(summary: "ThreadSummary", answer: ApprovalsAnswer) -> list[OpenRequest]:
-    whose = {"thread_id": summary.thread_id, "agent": summary.agent, "tenant": summary.tenant}
+    whose = OpenRequest(thread_id=summary.thread_id, agent=summary.agent, tenant=summary.tenant)
     return [
-        *(OpenRequest(**whose, request=request) for request in answer.open),
-        *(OpenRequest(**whose, question=question) for question in answer.questions),
+        *(whose.model_copy(update={"request": request}) for request in answer.open),
+        *(whose.model_copy(update={"question": question}) for question in answer.questions),
     ]
 
 

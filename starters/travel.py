@@ -1,4 +1,4 @@
-"""The client's time travel: fork a thread, rewind it, write to its state, let it go on.
+"""The client's time travel: fork a thread, rewind it, write to its state, let it go on, promote a dry run.
 
 Where a checkpoint is asked for, anything that ``perdure.travel.named`` understands will do.
 """
@@ -15,6 +15,7 @@ from perdure.contracts import (
     CheckpointAnswer,
     Committed,
     Origin,
+    Promote,
     Resume,
     Rewind,
     Rewound,
@@ -35,7 +36,7 @@ _PATIENCE = 60.0  # seconds until it is; the store may be away for a while
 class Forked(Value):
     """A thread that was forked: from where, the step of its first checkpoint, and which nodes follow that.
 
-    ``message_id`` is that of the message that it was sent.
+    ``message_id`` is that of the message that it was sent. ``dry_run``: it never does anything outside.
     """
 
     thread_id: str
@@ -44,6 +45,7 @@ class Forked(Value):
     step: int
     next: tuple[str, ...] = ()
     message_id: str = ""
+    dry_run: bool = False
 
 
 class TimeTravel(Messages):
@@ -52,30 +54,34 @@ class TimeTravel(Messages):
     async def fork(
         self, thread_id: str, at: str = "", *, thread: str = "", state: dict[str, Any] | None = None,
         message: str = "", hold: bool = False, metadata: dict[str, Json] | None = None, by: str = "",
+        dry_run: bool = False,
     ) -> Forked:  # fmt: skip
         """Make a new thread from a checkpoint of another (default: the head), which stays as it is.
 
         ``state`` sets channels in it, whatever their reducers. What follows the checkpoint runs by itself, unless
-        ``hold`` (``resume`` lets it go on then) or a ``message``, which begins a turn in its place. Raises
-        ThreadNotFound, CheckpointNotFound, AmbiguousCheckpoint, InvalidInput, Conflict where the new thread exists.
+        ``hold`` (``resume`` lets it go on then) or a ``message``, which begins a turn in its place. With ``dry_run`` it
+        never does anything outside: calls are answered from recorded receipts, or simulated. Raises ThreadNotFound,
+        CheckpointNotFound, AmbiguousCheckpoint, InvalidInput, Conflict where the new thread exists, Refused for a fork
+        of a dry run that isn't one.
         """
-        said = new_message(message) if message else None
+        said = new_message(message, sender=by) if message else None
         row, origin = await self._archive.thread(thread_id), await self._archive.checkpoint(thread_id, at)
         new = await self._require_free(thread or f"{thread_id[:180]}-fork-{uuid.uuid4().hex[:4]}")
         given = ThreadInput(
             agent=row.agent, tenant=row.tenant,
             origin=Origin(
                 thread_id=origin.thread_id, checkpoint_id=origin.id, state=state or {}, metadata=metadata or {}, by=by,
-                go_on=not (hold or message),
+                go_on=not (hold or message), dry_run=dry_run,
             ),
         )  # fmt: skip
-        await self._start_workflow(new, given, f"fork of {thread_id} at step {origin.step}")
+        kind = "dry run" if dry_run else "fork"
+        await self._start_workflow(new, given, f"{kind} of {thread_id} at step {origin.step}")
         await self._forked(new)
         if said is not None:
             await self._deliver(new, said)
         return Forked(
             thread_id=new, origin_thread=origin.thread_id, origin_id=origin.id, step=origin.step + 1,
-            next=origin.next.nodes, message_id=said.id if said else "",
+            next=origin.next.nodes, message_id=said.id if said else "", dry_run=dry_run,
         )  # fmt: skip
 
     async def _forked(self, thread_id: str) -> None:
@@ -135,3 +141,17 @@ class TimeTravel(Messages):
         """Let a thread go on with what follows its head. Raises Refused where nothing does, ThreadBusy, LeaseHeld."""
         task = Resume(by=by, token=self._token(thread_id, token))
         return await self._update(thread_id, "resume", task, StatusAnswer, wake=True)
+
+    async def promote(
+        self, thread_id: str, fork: str, *, by: str = "", reason: str = "", expected_version: str = "", token: str = ""
+    ) -> StatusAnswer:
+        """Make the plan of a dry run of the thread its next turn: its calls are made for real, behind their gates anew.
+
+        Raises ThreadNotFound, ConcurrentModification where the thread isn't where the dry run began, Refused where the
+        other is no dry run of it that came to an end by itself, ThreadBusy, ThreadClosed, LeaseHeld; nothing was
+        changed then.
+        """
+        task = Promote(
+            fork=fork, by=by, reason=reason, expected_version=expected_version, token=self._token(thread_id, token)
+        )
+        return await self._update(thread_id, "promote", task, StatusAnswer, wake=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.programs import PERDURE, plain_environment
+from tests.warm import warm
 from tests.world import World
 
 _ROOT = Path(__file__).resolve().parent.parent  # from here, `--app tests.clerk:app` finds the agents
@@ -51,10 +52,8 @@ class Cli:
 
     async def __call__(self, *arguments: str) -> Done:
         """Run a command; nobody can be asked, and nobody looks."""
-        async with self.running(*arguments) as process, asyncio.timeout(_PATIENCE):
-            out, err = await process.communicate()
-            assert process.returncode is not None
-            return Done(process.returncode, out.decode(), err.decode())
+        async with asyncio.timeout(_PATIENCE):
+            return Done(*await warm().run(arguments, self.environment, _ROOT))
 
     async def json(self, *arguments: str) -> Any:
         """Run a command that must succeed; its document."""

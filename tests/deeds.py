@@ -4,6 +4,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from perdure.audit import AuditEntry
 from perdure.budget import Usage
 from perdure.canonical import Json, canonical
 from perdure.care.verify import verify
@@ -34,7 +35,7 @@ class Deeds:
         self._time = seed
         self._deeds: list[Callable[[], Awaitable[Any]]] = [
             *[self.go_on] * 8, *[self.begin] * 2, self.fork, self.rewind, self.stale, *[self.claim] * 2,
-            *[self.record] * 2, *[self.judge] * 2, self.keep_result, self.ask_result, self.prune, self.drop,
+            *[self.record] * 2, *[self.judge] * 2, self.simulate, self.write_down, self.keep_result, self.ask_result, self.prune, self.drop,
             self.delete, self.copy, self.lease, self.put_back, self.look,
         ]  # fmt: skip
 
@@ -97,31 +98,44 @@ class Deeds:
     # ── the ledger ───────────────────────────────────────────────────────────────────────────────────────────────
 
     async def claim(self) -> None:
-        """An attempt of a call, mostly on the head."""
+        """An attempt of a call, mostly on the head; some need one-time tokens."""
         row = await self._row()
         head = row.head_id if self._random.random() < 0.8 else "elsewhere"
+        tokens = tuple(self._random.sample(["a", "b", "ü"], k=self._random.choice([0, 0, 1, 2])))
+        await self.store.claim((await self._call(row)).model_copy(update={"tokens": tokens}), head=head)
+
+    async def simulate(self) -> None:
+        """A call of a dry run."""
+        row = await self._row()
+        call = (await self._call(row)).model_copy(update={"receipt": noise(300).encode()})
+        await self.store.record_simulated(call, head=self._random.choice([row.head_id, row.head_id, "elsewhere"]))
+
+    async def _call(self, row: ThreadRow) -> EffectRow:
         key = self._key()
         step = (await self._checkpointer.load(row.thread_id, row.head_id)).ref.step
         entry = Effect(
             key=key, tool="pay", effect=_CLASSES[int(key[1:]) % 4], turn=int(key[1:]) % 3, step=step, index=0,
-            branch=row.branch, checkpoint_id=row.head_id, summary="Sümmary\0/",
+            branch=row.branch, checkpoint_id=row.head_id, summary="Sümmary\0/", saga=self._random.choice(["", "trip"]),
         )  # fmt: skip
         arguments = canonical({"amount": key})
         seen = arguments_digest(entry.tool, arguments)
-        claimed = EffectRow(thread_id=row.thread_id, entry=entry, arguments=arguments, arguments_digest=seen)
-        await self.store.claim(claimed, head=head)
+        return EffectRow(thread_id=row.thread_id, entry=entry, arguments=arguments, arguments_digest=seen)
 
     async def record(self) -> None:
         """What a call returned, or that it did nothing."""
         row, receipt = await self._row(), Receipt(key=self._key(), result=noise(600).encode())
         head = self._random.choice([row.head_id, row.head_id, "elsewhere"])
-        match self._random.randrange(4):
+        match self._random.randrange(6):
             case 0:
                 await self.store.put_receipt(row.thread_id, receipt)
             case 1:
                 await self.store.put_receipt(row.thread_id, receipt, head=head)
             case 2:
                 await self.store.finish(row.thread_id, receipt, head=head)
+            case 3:
+                await self.store.finish(row.thread_id, receipt)
+            case 4:
+                await self.store.join_saga(row.thread_id, receipt.key, "thread")
             case _:
                 await self.store.fail(row.thread_id, receipt.key, "näh\0")
 
@@ -129,6 +143,15 @@ class Deeds:
         """What a person, or a compensation, says of an effect."""
         row = await self._row()
         await self.store.settle(row.thread_id, self._key(), self._random.choice(_STATUSES), error="e", by="me")
+
+    async def write_down(self) -> None:
+        """Lines of the audit; some are there, some have no thread."""
+        first = self._random.randrange(8)
+        lines = [
+            AuditEntry(id=f"ü{n}\0", at="2024-05-06T07:08:09.000+00:00", kind="decision.counted", body={"n": n})
+            for n in range(first, first + self._random.randrange(4))
+        ]
+        await self.store.append_audit(self._name(), lines)
 
     # ── the rest ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -205,6 +228,8 @@ class Deeds:
         await self.store.find({}, thread_id=row.thread_id, limit=3)
         await self.store.effects(row.thread_id, self._random.randrange(3))
         await self.store.effect(row.thread_id, self._key())
+        await self.store.open_effects(after=(row.thread_id, "k3"), limit=3)
+        await self.store.audit(row.thread_id, after=2, limit=2)
         await self.store.receipts(row.thread_id, ["k1", "k2", "none"])
         await self.store.threads(after="t2", limit=2)
 

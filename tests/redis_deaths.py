@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from perdure.audit import AuditEntry
 from perdure.budget import Usage
 from perdure.canonical import canonical
 from perdure.checkpointer import Change, Checkpointer, snapshot_digest
@@ -21,6 +22,7 @@ from perdure.stores.redis_store import RedisStore
 
 THREAD, FORK, COPY = "thread", "fork", "copy"
 ROOT, MIDDLE, NEXT, FIRST = (f"01a1fc1a-4c92-7f4b-bca9-00000000000{n}" for n in range(4))
+_AT = "2024-05-06T07:08:09.000+00:00"
 _PADDING = "".join(chr(33 + n * 7919 % 90) for n in range(9_000)).replace('"', "_").replace("\\", "_")
 
 
@@ -31,9 +33,7 @@ async def furnish(store: RedisStore) -> None:
     text = {"text": {"op": "set", "value": _PADDING}}
     at = await checkpointer.commit(None, _change(THREAD, ROOT, text), result=_result(THREAD, ROOT))
     at = await checkpointer.commit(at, _change(THREAD, MIDDLE, {}))
-    entry = Effect(key="effect", tool="pay", effect="idempotent", turn=1, step=1, index=0, checkpoint_id=MIDDLE)
-    digest = arguments_digest("pay", b"{}")
-    await store.claim(EffectRow(thread_id=THREAD, entry=entry, arguments=b"{}", arguments_digest=digest), head=MIDDLE)
+    await store.claim(call("effect", tokens=("a",)), head=MIDDLE)
     await store.put_receipt(THREAD, Receipt(key="part", result=b"1"), head=MIDDLE)
 
 
@@ -72,7 +72,30 @@ async def copy(store: RedisStore) -> None:
     await store.copy_thread(THREAD, COPY)
 
 
-DEEDS = {deed.__name__: deed for deed in (commit, fork, remove, delete, copy)}
+async def audit(store: RedisStore) -> None:
+    """Two lines."""
+    await store.append_audit(THREAD, [AuditEntry(id=f"line-{n}", at=_AT, kind="request.opened") for n in range(2)])
+
+
+async def claim(store: RedisStore) -> None:
+    """A call that needs two one-time tokens, one of which a call has used that failed."""
+    await store.fail(THREAD, "effect", "no")
+    await store.claim(call("other", tokens=("a", "b")), head=MIDDLE)
+
+
+async def doubt(store: RedisStore) -> None:
+    """Nobody knows how the call ended: that is to be found among the open effects of all threads."""
+    await store.settle(THREAD, "effect", "in_doubt", error="lost")
+
+
+DEEDS = {deed.__name__: deed for deed in (commit, fork, remove, delete, copy, audit, claim, doubt)}
+
+
+def call(key: str, *, tokens: tuple[str, ...]) -> EffectRow:
+    """A call on the head that needs tokens."""
+    entry = Effect(key=key, tool="pay", effect="idempotent", turn=1, step=1, index=0, checkpoint_id=MIDDLE)
+    digest = arguments_digest("pay", b"{}")
+    return EffectRow(thread_id=THREAD, entry=entry, arguments=b"{}", arguments_digest=digest, tokens=tokens)
 
 
 def _change(thread_id: str, checkpoint_id: str, delta: Any) -> Change:

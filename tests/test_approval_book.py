@@ -5,56 +5,116 @@ from typing import Any
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
-from perdure.approvals import KEPT_CLOSED, KEPT_REFUSALS, ApprovalBook, ApprovalPolicy, ApprovalRequest, Verdict
+from perdure.approvals import (
+    KEPT_CLOSED,
+    KEPT_REFUSALS,
+    ApprovalBook,
+    ApprovalPolicy,
+    ApprovalRequest,
+    Edited,
+    Level,
+    Verdict,
+    stamp,
+)
+from perdure.approvals.book import undecodable
+from perdure.audit import AuditKind
 from perdure.contracts import Carry, lean
 from perdure.errors import DecisionRefused
+from tests.book_model import Asked, Said
 from tests.properties import thorough
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+PEOPLE = ["ann", "ann", "bob", "cid", "dan", "eve"]
 mostly = st.sampled_from([True, True, True, True, False])
+seldom = mostly.map(lambda chosen: not chosen)
 policies = st.builds(
     ApprovalPolicy,
-    approvers=st.sampled_from([(), ("ann", "bob"), ("ann", "bob", "cid")]),
+    approvers=st.sampled_from([(), ("ann", "bob"), ("ann", "bob", "cid"), ("ann", "bob", "cid")]),
     quorum=st.sampled_from([1, 2, 2]),
-    expires=st.sampled_from([0.001, 60.0, 3600.0]),
-)
+    expires=st.sampled_from([0.001, 60.0, 3600.0, 7200.0]),
+    escalations=st.sampled_from(
+        [
+            (), (), (Level(approvers=("dan",), quorum=1, expires=60),),
+            (Level(approvers=("dan", "ann"), quorum=2, expires=60), Level(approvers=("eve",), quorum=1, expires=3600)),
+        ]
+    ),
+    silence=st.sampled_from(["expire", "expire", "reject"]),
+    separation=st.sampled_from([(), (), ("requester",), ("steps",), ("requester", "steps")]),
+    remember=st.booleans(),
+    signed=seldom,
+)  # fmt: skip
 
 
 def opened(book: ApprovalBook, policy: ApprovalPolicy | None = None, now: datetime = NOON) -> ApprovalRequest:
     """A request in the book."""
     return book.open(
         call_id="c", tool="pay", summary="pay()", arguments={"amount": 1}, digest="d" * 64,
-        policy=policy or ApprovalPolicy(), requester="clerk", now=now,
+        policy=policy or ApprovalPolicy(), now=now,
     )  # fmt: skip
 
 
 class Deciding(RuleBasedStateMachine):
-    """People decide, rightly and wrongly, while time goes by; requests expire or are withdrawn."""
-
-    ids = Bundle("ids")
+    """People decide, rightly and wrongly, edit, and fall silent, while time goes by and turns end."""
 
     def __init__(self) -> None:
         super().__init__()
         self.book = ApprovalBook()
         self.now = NOON
-        self.refusals = 0
+        self.turn = (0, 1)  # branch and number
+        self.model: dict[str, Asked] = {}
+        self.approved: dict[str, set[str]] = {}  # requests of the turn that each person said yes to
+        self.of_turn: dict[str, tuple[int, int]] = {}
+        self.signatures = ["s0"]
+        self.digests = 0
 
-    @rule(target=ids, policy=policies, digest=st.sampled_from("xy"))
-    def open(self, policy: ApprovalPolicy, digest: str) -> Any:
+    def told(self, *kinds: AuditKind) -> None:
+        """Exactly this was written for the audit."""
+        written, self.book.told = self.book.told, []
+        assert [kind for kind, _ in written] == list(kinds)
+
+    @initialize()
+    def begin(self) -> None:
+        self.open(ApprovalPolicy(approvers=("ann", "bob", "cid"), quorum=2), "x", [])
+
+    # ── what the workflow does ───────────────────────────────────────────────────────────────────────────────────
+
+    @rule(policy=policies, digest=st.sampled_from("xy"), requesters=st.lists(st.sampled_from(PEOPLE), max_size=1))
+    def open(self, policy: ApprovalPolicy, digest: str, requesters: list[str]) -> None:
         before = dict(self.book.requests)
         request = self.book.open(
-            call_id="c", tool="pay", summary="pay()", arguments={}, digest=digest, policy=policy, requester="clerk",
-            now=self.now,
+            call_id="c", tool="pay", summary="pay()", arguments={"of": digest}, digest=digest, policy=policy,
+            requesters=tuple(requesters), branch=self.turn[0], turn=self.turn[1], now=self.now,
         )  # fmt: skip
-        assert request.id not in before
-        assert request.expires_at == self.now + timedelta(seconds=policy.expires)
+        assert request.id not in self.model
         kept = {name: before[name] for name in self.book.requests if name != request.id}
         assert self.book.requests == {**kept, request.id: request}
-        forgotten = [r for name, r in before.items() if name not in kept]
-        assert all(r.outcome != "open" for r in forgotten)
-        return multiple(request.id)
+        assert all(r.outcome != "open" for name, r in before.items() if name not in kept)
+        self.model[request.id] = Asked(
+            name=request.id, policy=policy, digest=digest, requesters=set(requesters), opened_at=self.now,
+            until=self.now + timedelta(seconds=policy.expires),
+        )  # fmt: skip
+        self.of_turn[request.id] = self.turn
+        self.told("request.opened")
+
+    @rule(rewound=st.booleans())
+    def end_turn(self, rewound: bool) -> None:
+        """What is open is withdrawn; what was approved counts for nothing in the next turn, or on the next branch."""
+        pending = [asked for asked in self.model.values() if asked.outcome == "open"]
+        self.book.withdraw_all(self.now)
+        for asked in pending:
+            asked.outcome = "withdrawn"
+        self.told(*["request.closed"] * len(pending))  # type: ignore[list-item]
+        self.turn = (self.turn[0] + 1, self.turn[1]) if rewound else (self.turn[0], self.turn[1] + 1)
+        self.approved = {}
 
     @rule(after=st.sampled_from([0.0, 0.001, 59.999, 60.0, 3600.0]))
     def wait(self, after: float) -> None:
@@ -62,79 +122,104 @@ class Deciding(RuleBasedStateMachine):
 
     @rule(early=st.booleans())
     def wait_for_expiry(self, early: bool) -> None:
-        """To the very millisecond in which the next request expires, or to the one before."""
+        """To the very millisecond in which the next request's level ends, or to the one before."""
         moments = [request.expires_at for request in self.book.pending() if request.expires_at > self.now]
         if moments:
             self.now = max(self.now, min(moments) - timedelta(milliseconds=1 if early else 0))
 
     @rule()
-    def expire(self) -> None:
+    def silence(self) -> None:
         for request in self.book.pending():
             if self.now >= request.expires_at:
-                self.book.expire(request.id, self.now)
-                assert self.book.requests[request.id].outcome == "expired"
-                assert self.book.requests[request.id].decisions == request.decisions
+                self.book.silence(request.id, self.now)
+                self.told(*self.model[request.id].silence(self.now))
 
-    @rule()
-    def withdraw(self) -> None:
-        self.book.withdraw_all(self.now)
-        assert self.book.pending() == []
+    @rule(digest=st.sampled_from("xy"))
+    def remember(self, digest: str) -> None:
+        """The same arguments in the same turn, where the policy says so."""
+        found = self.book.remembered("pay", digest, turn=self.turn[1], branch=self.turn[0])
+        fitting = [
+            name for name, asked in self.model.items()
+            if name in self.book.requests and self.of_turn[name] == self.turn
+            and asked.policy.remember and (asked.outcome, asked.digest) == ("approved", digest)
+        ]  # fmt: skip
+        assert (found.id if found else None) == (fitting[0] if fitting else None)
+        assert self.book.remembered("other", digest, turn=self.turn[1], branch=self.turn[0]) is None
+        self.told(*(["request.remembered"] if fitting else []))  # type: ignore[list-item]
 
+    # ── what people do ───────────────────────────────────────────────────────────────────────────────────────────
+
+    @precondition(lambda self: self.model)
     @rule(
-        verdict=st.sampled_from(["approve", "approve", "reject"]), name=ids | st.just("a99"), open=mostly, right=mostly,
-        approver=st.sampled_from(["ann", "ann", "bob", "cid", "eve"]), reason=st.sampled_from(["", "because"]),
+        verdict=st.sampled_from(["approve", "approve", "approve", "reject"]), data=st.data(), open=mostly, right=mostly,
+        who=st.sampled_from(PEOPLE), edits=seldom, same=seldom,
     )  # fmt: skip
-    def decide(self, verdict: Verdict, name: str, open: bool, right: bool, approver: str, reason: str) -> None:
+    def decide(
+        self, verdict: Verdict, data: st.DataObject, open: bool, right: bool, who: str, edits: bool, same: bool
+    ) -> None:
         """Mostly on an open request and for its digest, else on any and for any."""
-        name = self.book.pending()[0].id if open and self.book.pending() else name
-        request = self.book.requests.get(name)
-        digest = request.digest if request and right else "z"
-        said = {"request_id": name, "approver": approver, "digest": digest, "reason": reason}
+        names = [request.id for request in self.book.pending()] if open else []
+        asked = self.model[data.draw(st.sampled_from(names or list(self.model)))]
+        said = Said(verdict=verdict, who=who, digest=asked.digest if right else "z")
+        self.sign(said, data)
+        if edits:
+            self.digests += 1
+            said.edit = asked.digest if same else f"e{self.digests}"
+        self.check(asked, said)
+
+    def sign(self, said: Said, data: st.DataObject) -> None:
+        """Mostly with a signature of its own, mostly of now."""
+        self.signatures.append(f"s{len(self.signatures)}")
+        said.signature = data.draw(
+            st.sampled_from([self.signatures[-1]] * 6 + ["", data.draw(st.sampled_from(self.signatures))])
+        )
+        offset = data.draw(st.sampled_from([0.0] * 6 + [-3600.001, -3600.0, -300.001, -300.0, 300.0, 300.001]))
+        said.signed_at = self.now + timedelta(seconds=offset) if data.draw(mostly) or offset else None
+
+    def check(self, asked: Asked, said: Said) -> None:
+        """It counts if the model has no objection; else it is refused for one of them, and nothing has changed."""
+        payload = {
+            "request_id": asked.name, "approver": said.who, "digest": said.digest, "signature": said.signature,
+            "at": stamp(said.signed_at) if said.signed_at else "",
+            "arguments": {"of": said.edit} if said.edit else None,
+        }  # fmt: skip
+        edited = Edited(arguments={"of": said.edit}, summary="pay(…)", digest=said.edit, key="k", given="g")
         before, refused = dict(self.book.requests), list(self.book.refused)
-        objections = self.objections(request, approver, digest)
-        assert self.checks(said) == (not objections)
-        if request is None or objections:
+        elsewhere = {who for who, names in self.approved.items() if names - {asked.name}}
+        known = asked.name in before
+        objections = asked.objections(said, self.now, elsewhere) if known else {"unknown_request"}
+        assert self.passes(said.verdict, payload) == (
+            not objections or (objections == {"invalid_edit"} and said.verdict == "approve")
+        )
+        if objections:
             with pytest.raises(DecisionRefused) as refusal:
-                self.book.decide(verdict, said, self.now)
+                self.book.decide(said.verdict, payload, self.now, edited if said.edit else None)
             assert refusal.value.code in objections
             assert self.book.requests == before
             assert self.book.refused[:-1] == [*refused][-KEPT_REFUSALS + 1 :]
             last = self.book.refused[-1]
-            assert (last.verdict, last.code, last.why) == (verdict, refusal.value.code, refusal.value.message)
-            assert approver in last.said
+            assert (last.verdict, last.code, last.why) == (said.verdict, refusal.value.code, refusal.value.message)
+            self.told("decision.refused")
             return
-        decided = self.book.decide(verdict, said, self.now)
-        assert self.book.requests == before | {name: decided}
+        decided = self.book.decide(said.verdict, payload, self.now, edited if said.edit else None)
+        assert self.book.requests == before | {asked.name: decided}
         assert self.book.refused == refused
-        assert decided.decisions[:-1] == request.decisions
-        assert (decided.decisions[-1].verdict, decided.decisions[-1].approver) == (verdict, approver)
-        yes = {decision.approver for decision in decided.decisions if decision.verdict == "approve"}
-        reached = "approved" if len(yes) >= request.policy.quorum else "open"
-        assert decided.outcome == ("rejected" if verdict == "reject" else reached)
+        self.told(*asked.count(said))
+        if said.verdict == "approve" and said.who in asked.yes:
+            self.approved.setdefault(said.who, set()).add(asked.name)
 
-    def objections(self, request: ApprovalRequest | None, approver: str, digest: str) -> set[str]:
-        """Every reason why the decision may not count; it is refused for one of them."""
-        if request is None:
-            return {"unknown_request"}
-        reasons = {
-            "expired": request.outcome == "expired" or (request.outcome == "open" and self.now >= request.expires_at),
-            "closed": request.outcome in ("approved", "rejected", "withdrawn"),
-            "wrong_digest": digest != request.digest,
-            "not_an_approver": bool(request.policy.approvers) and approver not in request.policy.approvers,
-            "repeated": approver in {decision.approver for decision in request.decisions},
-        }
-        return {reason for reason, holds in reasons.items() if holds}
-
-    def checks(self, said: dict[str, str]) -> bool:
-        """Whether ``check`` lets the decision through; it changes nothing."""
+    def passes(self, verdict: Verdict, payload: dict[str, Any]) -> bool:
+        """Whether the first look lets the decision through; it changes nothing."""
         before = self.book.model_copy(deep=True)
         try:
-            self.book.check(said, self.now)
+            self.book.checked(verdict, payload, self.now)
         except DecisionRefused:
             return False
         finally:
             assert self.book == before
         return True
+
+    # ── what always holds ────────────────────────────────────────────────────────────────────────────────────────
 
     @invariant()
     def survives_the_journey(self) -> None:
@@ -142,21 +227,37 @@ class Deciding(RuleBasedStateMachine):
         assert Carry.model_validate(lean(Carry(book=self.book))).book == self.book
 
     @invariant()
-    def no_outcome_without_its_reason(self) -> None:
-        for request in self.book.requests.values():
-            votes = [decision.verdict for decision in request.decisions]
-            people = [decision.approver for decision in request.decisions]
-            assert len(people) == len(set(people))
-            assert ("reject" in votes) == (request.outcome == "rejected")
-            assert (votes.count("approve") >= request.policy.quorum) == (request.outcome == "approved")
+    def is_as_the_model_says(self) -> None:
+        """Those that are still kept; and of those that are not, none is open."""
+        for name, asked in self.model.items():
+            request = self.book.requests.get(name)
+            if request is None:
+                assert asked.outcome != "open"
+                continue
+            yes = [decision.approver for decision in request.decisions if decision.verdict == "approve"]
+            assert (request.outcome, request.digest, yes) == (asked.outcome, asked.digest, asked.yes)
+            assert (request.level, request.expires_at) == (asked.level, asked.until)
+            assert (set(request.requesters), set(request.spent)) == (asked.requesters, asked.spent)
+            assert len(request.edits) == asked.edits
             assert (request.outcome == "open") == (request.closed_at == "")
+
+    @invariant()
+    def nothing_is_approved_without_its_evidence(self) -> None:
+        """Distinct people, as many as are asked for, each of whom may decide and said yes to exactly this digest."""
+        for request in self.book.requests.values():
+            if request.outcome == "approved":
+                evidence, asked = request.evidence(), self.model[request.id]
+                assert len(set(evidence.approved_by)) == len(evidence.approved_by) >= asked.quorum()
+                assert {decision.digest for decision in evidence.decisions} == {evidence.digest} == {request.digest}
+                assert not asked.people() or set(evidence.approved_by) <= asked.people()
 
 
 def test_decisions_count_by_the_rules() -> None:
-    """In any order of openings, decisions and waiting, with approvers, quorums, digests and expiries of any kind.
+    """In any order of openings, decisions, edits, silence and waiting, with policies of any kind.
 
-    A decision counts once per approver, only on an open request, only for the digest that is pending, only before the
-    moment of expiry; what doesn't count changes nothing and is kept with its reason.
+    A decision counts once per approver, only on an open request, only for the digest that is pending, only before its
+    level ends, only of who may decide, and with a signature only once and only while it is fresh; what doesn't count
+    changes nothing and is kept with its reason. Everything is told to the audit, once.
     """
     run_state_machine_as_test(Deciding, settings=thorough)
 
@@ -193,7 +294,7 @@ def test_a_flood_of_refusals_is_bounded() -> None:
         with pytest.raises(DecisionRefused):
             said = {"request_id": "a1", "approver": f"eve-{number}", "digest": "d" * 64, "reason": "x" * 4_000}
             book.decide("approve", said, NOON)
-    book.refuse_undecodable("reject", "not JSON" * 1_000, b"\0" * 1_000, NOON)
+    book.refuse("reject", b"\0" * 1_000, undecodable("not JSON" * 1_000), NOON)
     assert len(book.refused) == KEPT_REFUSALS
     assert book.refused[-1].code == "undecodable"
     assert f"eve-{3 * KEPT_REFUSALS - 1}" in book.refused[-2].said
@@ -214,18 +315,21 @@ def test_closed_requests_make_room_when_one_is_opened() -> None:
 def test_how_it_ended_is_said() -> None:
     """One line for people and for the model, for each outcome."""
     book = ApprovalBook()
-    for _ in range(4):
-        opened(book, ApprovalPolicy(quorum=2, expires=60))
+    for silence in ("expire", "expire", "expire", "reject", "expire"):
+        opened(book, ApprovalPolicy(quorum=2, expires=60, silence=silence))
     said = {"digest": "d" * 64, "reason": "too much"}
     book.decide("approve", said | {"request_id": "a1", "approver": "ann"}, NOON)
     book.decide("approve", said | {"request_id": "a1", "approver": "bob"}, NOON)
     book.decide("reject", said | {"request_id": "a2", "approver": "ann"}, NOON)
-    book.expire("a3", NOON)
+    book.silence("a3", NOON)
+    book.decide("approve", said | {"request_id": "a4", "approver": "ann"}, NOON)
+    book.silence("a4", NOON)
     book.withdraw_all(NOON)
-    book.expire("a1", NOON)
+    book.silence("a1", NOON)
     assert [request.verdict_line() for request in book.requests.values()] == [
         "approved by ann, bob",
         "rejected by ann: too much",
         "the approval expired at 2026-01-01 12:01 UTC without a decision",
+        "rejected, since nobody had decided by 2026-01-01 12:01 UTC",
         "the turn was stopped before a decision",
     ]

@@ -41,7 +41,6 @@ from perdure.questions import Question
 from perdure.starters.branches import Stretch, Tree
 from perdure.starters.cli import app as cli
 from perdure.starters.cli.agents import Drawing
-from perdure.starters.cli.approvals import OpenRequest
 from perdure.starters.cli.checkpoints import Blob
 from perdure.starters.cli.database import Migrated, NewKey, Sizes
 from perdure.starters.cli.database.retention import Deleted
@@ -50,6 +49,7 @@ from perdure.starters.cli.messages import Sent
 from perdure.starters.cli.threads import Cancelled, Closed
 from perdure.starters.cli.travel import Fork, Resumed
 from perdure.starters.entries import HistoryEntry
+from perdure.starters.inbox import OpenRequest
 from perdure.starters.threads import ThreadSummary
 from perdure.workers.doctor import Check
 from tests.clerk import REPORT, app, holds, script

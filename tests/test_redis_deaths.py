@@ -12,11 +12,9 @@ from typing import Any
 import pytest
 
 from perdure.care.verify import verify
-from perdure.errors import (
-    Conflict,
-    StoreOutdated,
-    StoreUnreachable,
-)
+from perdure.audit import AuditEntry
+from perdure.errors import Conflict, StoreOutdated, StoreUnreachable, TokenSpent
+from perdure.stores.base import Receipt
 from perdure.stores.redis import server as redis_server
 from perdure.stores.redis_store import RedisStore
 from tests import redis_deaths
@@ -39,6 +37,7 @@ async def _everything(store: RedisStore) -> Any:
     seen = plain(await picture(store))
     seen["results"] = plain([await store.result("s", name) for name in names])
     seen["found"] = plain(await store.find({"all": True}))
+    seen["open"] = plain(await store.open_effects())
     assert (await verify(store)).problem is None
     return _timeless(seen)
 
@@ -49,28 +48,55 @@ def _timeless(value: Any) -> Any:
     return [_timeless(item) for item in value] if isinstance(value, list) else value
 
 
-@pytest.mark.parametrize(("deed", "commands"), [("commit", 4), ("fork", 6), ("remove", 4), ("delete", 4), ("copy", 8)])
+async def _killed(deed: str, valkey: Server, url: str) -> list[RedisStore]:
+    """A store for each command before which a process was killed that did this, and one in which it is done."""
+    run = [sys.executable, "-m", "tests.redis_deaths", url, deed]
+    done = await asyncio.to_thread(subprocess.run, run, cwd=ROOT, timeout=120)
+    assert done.returncode == 0
+    count = sum(b"schema" in key for key in valkey.ask("KEYS", f"{deed}-*:schema"))
+    return [RedisStore.from_url(f"{url}?prefix={deed}-{number}") for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("deed", "commands"),
+    [("commit", 4), ("fork", 6), ("remove", 4), ("delete", 4), ("copy", 8), ("audit", 3), ("doubt", 4)],
+)
 async def test_who_is_killed_leaves_the_old_or_the_new(
     deed: str, commands: int, valkey: Server, valkey_url: str
 ) -> None:
     """Killed before any of its commands, a commit has happened or it has not; done again, it has. Never a mixture.
 
-    So it is with all that takes more than one command: forks, removals, copies.
+    So it is with all that takes more than one command: forks, removals, copies, the audit, an effect in doubt.
     """
-    run = [sys.executable, "-m", "tests.redis_deaths", valkey_url, deed]
-    done = await asyncio.to_thread(subprocess.run, run, cwd=ROOT, timeout=120)
-    assert done.returncode == 0
-    count = sum(b"schema" in key for key in valkey.ask("KEYS", f"{deed}-*:schema"))
-    stores = [RedisStore.from_url(f"{valkey_url}?prefix={deed}-{number}") for number in range(count)]
+    stores = await _killed(deed, valkey, valkey_url)
     seen = [await _everything(store) for store in stores]
     old, new = seen[0], seen[-1]
     happened = [state == new for state in seen]
     assert old != new and {old == state or new == state for state in seen} == {True}
-    assert happened == sorted(happened) and count > commands
+    assert happened == sorted(happened) and len(stores) > commands
     for store, has_happened in zip(stores, happened, strict=True):
         if not has_happened:
             await redis_deaths.DEEDS[deed](store)
             assert await _everything(store) == new
+        await store.close()
+
+
+async def test_a_claim_that_dies_with_a_token_is_made_again(valkey: Server, valkey_url: str) -> None:
+    """Killed before any of its commands, and made again: it holds its tokens, and is the first attempt of its call.
+
+    Before that the tokens may be used already, but no other call runs with them that has not failed.
+    """
+    stores = await _killed("claim", valkey, valkey_url)
+    assert len(stores) > 8
+    for store in stores:
+        entries = [row.entry for row in await store.effects(redis_deaths.THREAD)]
+        assert [(entry.key, entry.attempts) for entry in entries] in ([("effect", 1)], [("effect", 1), ("other", 1)])
+        await redis_deaths.claim(store)
+        other = await store.effect(redis_deaths.THREAD, "other")
+        assert other is not None and (other.entry.status, other.entry.attempts <= 2) == ("attempted", True)
+        for token in ("a", "b"):
+            with pytest.raises(TokenSpent):
+                await store.claim(redis_deaths.call("third", tokens=(token,)), head=redis_deaths.MIDDLE)
         await store.close()
 
 
@@ -154,19 +180,41 @@ async def _warm(store: RedisStore, *scripts: str) -> None:
 
 
 async def test_a_claim_whose_answer_is_lost_is_still_the_first(proxy: Proxy) -> None:
-    """It is sent again, and recognised: it neither counts as a second attempt nor hides one."""
+    """It is sent again, and recognised: it neither counts as a second attempt nor hides one. So are its tokens."""
     store = RedisStore.from_url(f"unix://{proxy.socket}")
-    await _warm(store, "claim")
+    await _warm(store, "entry", "swap")
     history = History(store)
     head = (await history.commit({})).ref.id
-    row = payment(history, effect="idempotent")
-    for attempts in (1, 2, 3):
-        proxy.lose(redis_server._script("claim").sha)
+    row = payment(history, effect="idempotent").model_copy(update={"tokens": ("a", "b")})
+    for attempts, script in enumerate(("entry", "swap", "entry", "swap"), start=1):
+        proxy.lose(redis_server._script(script).sha)
         before = await store.claim(row, head=head)
         assert (before.entry.attempts if before else 0) == attempts - 1
         after = await store.effect(history.thread_id, "k")
         assert after is not None and after.entry.attempts == attempts
+    assert proxy.lost == 4
+    await store.close()
+
+
+async def test_a_change_whose_answer_is_lost_is_made_once(proxy: Proxy) -> None:
+    """A receipt, a settlement, a line of the audit: each is there once, and nobody is refused."""
+    store = RedisStore.from_url(f"unix://{proxy.socket}")
+    await _warm(store, "entry", "audit")
+    history = History(store)
+    head = (await history.commit({})).ref.id
+    assert await store.claim(payment(history), head=head) is None
+    lines = [AuditEntry(id=str(n), at="2024-05-06T07:08:09.000+00:00", kind="effect.settled") for n in range(3)]
+    proxy.lose(redis_server._script("entry").sha)
+    await store.put_receipt(history.thread_id, Receipt(key="k", result=b"1"), head=head)
+    proxy.lose(redis_server._script("entry").sha)
+    await store.settle(history.thread_id, "k", "needs_attention", error="why", by="me")
+    proxy.lose(redis_server._script("audit").sha)
+    end = await store.append_audit(history.thread_id, lines)
     assert proxy.lost == 3
+    [row] = await store.open_effects()
+    assert (row.entry.attempts, row.entry.status, row.receipt) == (1, "needs_attention", b"1")
+    assert (end.number, len(await store.audit(history.thread_id))) == (3, 3)
+    assert (await verify(store)).problem is None
     await store.close()
 
 

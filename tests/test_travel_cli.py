@@ -13,10 +13,10 @@ from perdure.contracts import Committed, RewindPlan, Rewound, StatusAnswer
 from perdure.lease import Lease
 from perdure.patch import applied
 from perdure.starters.branches import Tree
-from perdure.starters.cli.approvals import OpenRequest
 from perdure.starters.cli.leases import Released
 from perdure.starters.cli.travel import Fork, Resumed
 from perdure.starters.entries import HistoryEntry
+from perdure.starters.inbox import OpenRequest
 from tests.cli import Cli
 from tests.conftest import MakeWorld
 from tests.traveller import app, holds, script, witness

@@ -64,7 +64,7 @@ async def picture(store: Any) -> dict[str, Any]:
         seen[name] = {
             "row": row, "checkpoints": checkpoints, "snapshots": await store.snapshots(name),
             "forks": await store.forks(name), "effects": await store.effects(name),
-            "receipts": await store.receipts_under(name, ""),
+            "receipts": await store.receipts_under(name, ""), "audit": await store.audit(name),
             "lines": [await store.line(name, checkpoint.id) for checkpoint in checkpoints],
             "found": [await store.find(c.metadata, thread_id=name) for c in checkpoints if c.metadata],
         }  # fmt: skip

@@ -18,6 +18,7 @@ from perdure.contracts import (
     Committed,
     Ended,
     InspectEffect,
+    Known,
     Part,
     Settle,
     ToolDone,
@@ -31,9 +32,9 @@ from perdure.workflows.calls import error_type, give_up, start_tool, store_call
 from perdure.workflows.display import Display
 from perdure.workflows.gate import Gate, Passed
 from perdure.workflows.record import Record, Stop, Stopped, Turn
-from perdure.workflows.saga import reconciled, stamp_now
+from perdure.workflows.saga import doubt, reconciled, stamp_now
 
-_UNTOUCHED = {"ToolError", "NotSimulated", "ApprovalVoid", "TokenSpent"}  # clear: nothing was done
+_UNTOUCHED = {"ToolError", "NotSimulated", "TokenSpent"}  # clear: nothing was done
 _ROUNDS = 3  # how often a call is scheduled anew when the ledger proves that no attempt of it ever began
 _BROKEN = {
     "InvalidInput",
@@ -42,6 +43,7 @@ _BROKEN = {
     "ConcurrentModification",
     "IntegrityError",
 }  # the step can't be committed
+_FINAL = (*_BROKEN, "ToolGone", "ApprovalVoid")  # the same again would end the same
 
 
 class Batch:
@@ -168,14 +170,16 @@ class Batch:
         if kind in _UNTOUCHED:
             self._mark(plan, "failed", error=why)
         elif spec.effect != "read":
-            known = await self._known(plan)
-            if known == "attempted" and spec.reconcile:
-                known = await reconciled(self._record, self._record.effects[plan.key], self._turn.spec.tools)
+            known = (await self._known(plan)).status
+            if known in ("attempted", "in_doubt") and spec.reconcile:
+                effect = self._record.effects[plan.key]
+                known = (await reconciled(self._record, effect, self._turn.spec.tools)).status
             wanted = known == "done" or (known == "registered" and not self._record.stop)
-            if wanted and kind not in (*_BROKEN, "ToolGone") and not last:
+            if wanted and kind not in _FINAL and not last:
                 return True  # the claim in the ledger is atomic: scheduling again attempts it at most once
             if known in ("attempted", "in_doubt"):
-                await self._in_doubt(plan, why)
+                if await self._in_doubt(plan, why) and not last:
+                    return True
             else:
                 self._mark(plan, "failed" if known == "registered" else known, error=why)
             if known == "done":  # and its result can't be committed
@@ -186,27 +190,33 @@ class Batch:
             self._fail(f"{plan.summary}: {why}", kind)
         return False
 
-    async def _known(self, plan: ToolPlan) -> EffectStatus:
+    async def _known(self, plan: ToolPlan) -> Known:
         """Ask the ledger: it may prove that nothing was attempted, or that everything was done."""
         inspect = InspectEffect(thread_id=self._record.thread_id, key=plan.key)
         summary = f"what is known of {plan.summary}?"
-        return (await store_call(INSPECT_EFFECT, inspect, summary=summary, limits=self._record.limits)).status
+        return await store_call(INSPECT_EFFECT, inspect, summary=summary, limits=self._record.limits)
 
-    async def _in_doubt(self, plan: ToolPlan, why: str) -> None:
-        """Wait until a person settles what happened."""
+    async def _in_doubt(self, plan: ToolPlan, why: str) -> bool:
+        """Wait until a person settles what happened; True where the ledger has what the call returned by then.
+
+        Raises Stopped.
+        """
         record = self._record
         record.settled.pop(plan.key, None)
         self._mark(plan, "in_doubt", error=why)
         settle = Settle(thread_id=record.thread_id, key=plan.key, status="in_doubt", error=why)
-        await store_call(SETTLE_EFFECT, settle, summary=f"{plan.summary} is in doubt", limits=record.limits)
-        record.note(f"in doubt: {plan.summary}")
-        record.journal.write("effect.in_doubt", key=plan.key, tool=plan.tool, summary=plan.summary, error=why)
+        known = await store_call(SETTLE_EFFECT, settle, summary=f"{plan.summary} is in doubt", limits=record.limits)
+        if known.status != "in_doubt":  # an attempt that was given up has come to its end after all
+            record.enter(known)
+            return known.status == "done"
+        doubt(record, record.effects[plan.key])
         self._display.refresh()
         await workflow.wait_condition(lambda: plan.key in record.settled or record.stop is not None)
         if plan.key not in record.settled:
             raise Stopped
         done, said = record.settled.pop(plan.key)
         self._say(plan, f"{'It was done' if done else 'It was not done'}, according to {said}.")
+        return done and (await self._known(plan)).answered
 
     # ── bookkeeping ──────────────────────────────────────────────────────────────────────────────────────────────
 

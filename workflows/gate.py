@@ -45,6 +45,7 @@ class Gate:
         request = self._record.book.remembered(plan.tool, plan.digest, turn=number, branch=branch)
         if request is None:
             request = await self._decided(self._open(plan, plan.approval))
+        self._record.book.trim(request.id)
         self._record.journal.take()
         await self._record.journal.written()  # what was decided is written down before anything follows from it
         if self._record.stop:
@@ -105,12 +106,10 @@ class Gate:
         if request.digest == plan.digest:
             return Passed(plan, evidence)
         changed = {"summary": request.summary, "digest": request.digest, "key": request.key}
-        arguments = dict(request.arguments)
-        self._record.book.trim(request.id)
-        return Passed(plan.model_copy(update=changed), evidence, arguments)
+        return Passed(plan.model_copy(update=changed), evidence, request.arguments)
 
 
 def _due(request: ApprovalRequest, after: datetime) -> datetime:
     """When something is to be done next: a reminder, or the end of the request's level."""
-    reminders = [request.expires_at - timedelta(seconds=before) for before in request.policy.reminders]
+    reminders = [request.expires_at - timedelta(seconds=before) for before in request.asked.reminders]
     return min([moment for moment in reminders if moment > after] + [request.expires_at])

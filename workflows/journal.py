@@ -18,7 +18,9 @@ from perdure.workflows.calls import error_type, store_call
 if TYPE_CHECKING:
     from perdure.workflows.record import Record
 
-_AT_ONCE = 50  # lines in one call of the store; each is at most a few kilobytes
+_AT_ONCE = 50  # lines in one call of the store
+_BYTES = 500_000  # and about how many bytes: a payload may have 2 MB
+_PAUSE = timedelta(minutes=1)
 _ATTEMPT = timedelta(seconds=20)
 _DEADLINE = timedelta(hours=24)  # a receiver that is down for a day is an outage for people
 _PATIENT = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=5))
@@ -70,24 +72,34 @@ class Journal:
         return self.is_written and not self.notices
 
     async def written(self) -> None:
-        """Wait until the store has all lines: what follows from a decision comes after its line."""
-        await workflow.wait_condition(lambda: self.is_written)
+        """Wait until the store has the lines that there are by now: what follows from a decision comes after its line,
+        and needs not wait for what others go on saying."""
+        if not self.is_written:
+            last = self._lines[-1]
+            await workflow.wait_condition(lambda: last not in self._lines)
 
     async def _write(self) -> None:
         record = self._record
         await workflow.wait_condition(lambda: record.head is not None)  # decisions may come before a thread has begun
         while self._lines:
-            lines = tuple(self._lines[:_AT_ONCE])
+            lines = self._next()
             task = AppendAudit(thread_id=record.thread_id, entries=lines)
             summary = f"audit: {', '.join(line.kind for line in lines)}"[:200]
             try:
                 self.head = await store_call(APPEND_AUDIT, task, summary=summary, limits=record.limits)
             except ActivityError as error:
                 record.note(f"the audit can't be written: {describe(root(error))}")
-                if error_type(error) in ("", "StoreUnreachable"):
-                    continue  # for a day it was tried: an outage, and it may end
+                if error_type(error) != "ThreadNotFound":  # that was deleted, and its audit with it
+                    await workflow.sleep(_PAUSE)
+                    continue  # whatever it is, it may end; until then nothing follows from what is not written
             del self._lines[: len(lines)]
         self._writing = None
+
+    def _next(self) -> tuple[AuditEntry, ...]:
+        lines = self._lines[:_AT_ONCE]
+        while len(lines) > 1 and sum(len(line.model_dump_json()) for line in lines) > _BYTES:
+            del lines[len(lines) // 2 :]
+        return tuple(lines)
 
     def _send(self, notice: AuditEntry) -> None:
         self._sending[notice.id] = asyncio.create_task(self._deliver(notice))

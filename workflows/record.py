@@ -168,6 +168,10 @@ class Record:
             workflow.upsert_memo({DRY_RUN: True})
         self.stand(found)
         self.effects = {effect.key: effect for effect in found.attention}
+        if found.audit.number > self.journal.head.number:
+            self.journal.head = found.audit
+        # Each request has a line in the audit: so no id of a request is ever used for another one.
+        self.book.counter = max(self.book.counter, found.audit.number)
         self.seen = [*found.seen, *self.seen]
         repeated = [message for message in self.queue if message.id in found.seen]
         self.queue = deque(message for message in self.queue if message.id not in found.seen)
@@ -234,7 +238,8 @@ class Record:
         return [effect for effect in self.effects.values() if effect.status in OPEN]
 
     def status(self) -> Status:
-        """The thread's status; what needs a person comes before what doesn't."""
+        """The thread's status; what needs a person comes before what doesn't, and of that first what nobody knows: how
+        to answer requests and questions beside it, the details tell."""
         if self.closed:
             return "closed"
         if self.compensating:
@@ -242,16 +247,14 @@ class Record:
         if self.opening:
             return "running"
         doubt = [effect for effect in self.attention() if effect.status == "in_doubt"]
+        if doubt:
+            return "in_doubt"
         if self.turn is not None:
             if self.book.pending():
                 return "awaiting_approval"
             if self.questions.open():
                 return "awaiting_input"
-            if doubt:
-                return "in_doubt"
             return "out_of_budget" if self.out_of_budget else "running"
-        if doubt:
-            return "in_doubt"
         if self.attention():
             return "needs_attention"
         return "failed" if self.failed else "idle"

@@ -20,7 +20,7 @@ from perdure.contracts import (
     reconcile_stub,
     undo_stub,
 )
-from perdure.effects import Effect, EffectStatus, Residue, residue, to_undo, undo_order
+from perdure.effects import THREAD, Effect, Residue, residue, to_undo, undo_order
 from perdure.failures import describe, root
 from perdure.workflows.calls import start_tool, store_call
 from perdure.workflows.display import Display
@@ -39,21 +39,27 @@ async def roll_back(record: Record, display: Display, saga: Saga, spec: AgentSpe
     What is in doubt is reconciled first: only what is known to be done is undone.
     """
     record.compensating = True
+    _follow(record, saga)
     display.refresh()
     tools = saga.tools | (dict(spec.tools) if spec else {})
     try:
-        # What is in doubt in the workflow's own ledger is in doubt, whatever the store saw last.
-        own = {e.key: e for e in record.effects.values() if e.status == "in_doubt" and e.turn == saga.turn}
-        left = {effect.key: effect for effect in saga.effects} | own
-        for effect in [e for e in left.values() if e.status in ("attempted", "in_doubt") and e.reconcile]:
-            status = await reconciled(record, effect, tools)
-            left[effect.key] = effect.model_copy(update={"status": status, "settled_by": _hook(effect, status)})
+        left = {effect.key: effect for effect in saga.effects}
+        for effect in [e for e in saga.effects if e.status in ("attempted", "in_doubt") and e.reconcile]:
+            left[effect.key] = await reconciled(record, effect, tools)
         left |= await _undo_all(record, display, to_undo(left.values()), tools)
         found = residue(left.values())
-        record.journal.write("saga.rolled_back", turn=saga.turn, why=why, **found.model_dump(mode="json"))
+        if left:
+            record.journal.write("saga.rolled_back", turn=saga.turn, why=why, **found.model_dump(mode="json"))
         return found
     finally:
         record.compensating = False
+
+
+def _follow(record: Record, saga: Saga) -> None:
+    """The ledger knows better: an attempt that was given up may have come to its end since."""
+    for effect in saga.effects:
+        if effect.key in record.effects and effect.status != "attempted":
+            record.enter(effect)
 
 
 async def _undo_all(
@@ -73,7 +79,26 @@ async def _undo_all(
     return through
 
 
-async def reconciled(record: Record, effect: Effect, tools: Mapping[str, ToolSpec]) -> EffectStatus:
+async def left_open(record: Record, keys: tuple[str, ...]) -> None:
+    """What an earlier workflow had under way when it ended is in doubt; its tool's own hook is asked first."""
+    orphaned = [record.effects[key] for key in keys if key in record.effects]
+    for effect in orphaned:
+        doubt(record, effect)
+    if any(effect.reconcile for effect in orphaned):
+        tools = (await load_saga(record, None, THREAD)).tools
+        for effect in (effect for effect in orphaned if effect.reconcile):
+            await reconciled(record, effect, tools)
+
+
+def doubt(record: Record, effect: Effect) -> None:
+    """Tell that nobody knows how an effect ended."""
+    record.note(f"in doubt: {effect.label()}")
+    record.journal.write(
+        "effect.in_doubt", key=effect.key, tool=effect.tool, summary=effect.label(), error=effect.error
+    )
+
+
+async def reconciled(record: Record, effect: Effect, tools: Mapping[str, ToolSpec], *, asked_by: str = "") -> Effect:
     """Ask the tool's own hook how the effect ended; what is known then is in the ledger. Unknown stays as it was."""
     task = Reconcile(
         thread_id=record.thread_id, agent=record.agent, key=effect.key, tool=effect.tool, reconcile=effect.reconcile
@@ -84,21 +109,20 @@ async def reconciled(record: Record, effect: Effect, tools: Mapping[str, ToolSpe
         known = await start_tool(reconcile_stub(effect.reconcile), task, spec, summary=summary, limits=record.limits)
     except ActivityError as error:
         record.note(f"{effect.reconcile} can't tell of {effect.label()}: {describe(root(error))}")
-        return effect.status if effect.status != "registered" else "attempted"
-    record.note(f"{effect.reconcile} says: {effect.label()} is {known.status}")
-    if known.status not in ("attempted", "in_doubt"):
-        record.journal.write(
-            "effect.reconciled", key=effect.key, tool=effect.tool, summary=effect.label(), status=known.status,
-            by=effect.reconcile,
-        )  # fmt: skip
+        return effect if effect.status != "registered" else effect.model_copy(update={"status": "attempted"})
+    if known.status in ("attempted", "in_doubt"):
+        record.note(f"{effect.reconcile} can't tell of {effect.label()}")
+        return effect.model_copy(update={"status": known.status})
+    record.note(f"{known.by or 'the ledger'} says: {effect.label()} is {known.status}")
+    record.journal.write(
+        "effect.reconciled", key=effect.key, tool=effect.tool, summary=effect.label(), status=known.status,
+        by=known.by, asked_by=asked_by,
+    )  # fmt: skip
+    told = {"status": known.status, "error": known.error, "settled_by": known.by}
+    settled = effect.model_copy(update=told | {"finished_at": effect.finished_at or stamp_now()})
     if effect.key in record.effects:
-        update = {"status": known.status, "error": known.error, "settled_by": _hook(effect, known.status)}
-        record.enter(record.effects[effect.key].model_copy(update=update))
-    return known.status
-
-
-def _hook(effect: Effect, status: EffectStatus) -> str:
-    return effect.reconcile if status in ("done", "failed") else ""
+        record.enter(settled)
+    return settled
 
 
 async def _undo(record: Record, effect: Effect, tools: Mapping[str, ToolSpec]) -> Effect:
@@ -124,8 +148,8 @@ async def _undo(record: Record, effect: Effect, tools: Mapping[str, ToolSpec]) -
             "effect.needs_attention", key=effect.key, tool=effect.tool, summary=effect.label(), error=why
         )
         settle = Settle(thread_id=record.thread_id, key=effect.key, status="needs_attention", error=why)
-        await store_call(SETTLE_EFFECT, settle, summary=f"{effect.label()} needs attention", limits=record.limits)
-        return effect.model_copy(update={"status": "needs_attention", "error": why})
+        summary = f"{effect.label()} needs attention"
+        return await store_call(SETTLE_EFFECT, settle, summary=summary, limits=record.limits)
 
 
 def rollback_message(reason: str, left: Residue) -> str:

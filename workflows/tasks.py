@@ -132,7 +132,8 @@ class ModelTask(NodeTask):
             turn.answer, turn.note = done.answer, done.note
         self._follow(done)
         asked = ", ".join(call.summary for call in done.calls)
-        record.note(f"{self.node}{' (cached)' if done.usage.cached else ''}: {asked or done.answer[:80]}")
+        how = " (planned)" if not done.usage.calls else " (cached)" if done.usage.cached else ""
+        record.note(f"{self.node}{how}: {asked or done.answer[:80]}")
         return "tool_calls" if done.calls else "answer"
 
     def _planned(self) -> Recorded | None:
@@ -141,10 +142,12 @@ class ModelTask(NodeTask):
         return Recorded(thread_id=plan.fork, checkpoint_id=plan.answers[0]) if plan and plan.answers else None
 
     def _follow(self, done: ModelDone) -> None:
-        """One answer of the plan was taken. Where there was none the plan is over."""
+        """One answer of the plan was taken. Where a model was asked (and a call was used for that) the plan is over."""
         if plan := self.turn.plan:
             rest = plan.answers[1:]
-            self.turn.plan = plan.model_copy(update={"answers": rest}) if rest and done.calls else None
+            if done.usage.calls and plan.answers:
+                self.record.note(f"the plan of {plan.fork} no longer fits")
+            self.turn.plan = plan.model_copy(update={"answers": rest}) if rest and not done.usage.calls else None
 
 
 class FunctionTask(NodeTask):

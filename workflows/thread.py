@@ -415,7 +415,7 @@ class AgentThread:
         record = self._record
         effect = record.effects[task.key]
         if task.done is None:
-            return await self._ask_hook(effect)
+            return await self._ask_hook(effect, task.by)
         not_done: Literal["undone", "failed"] = "undone" if effect.status == "needs_attention" else "failed"
         status: Literal["done", "undone", "failed"] = "done" if task.done else not_done
         said = f"{task.by}: {task.reason}" if task.reason else task.by
@@ -439,19 +439,20 @@ class AgentThread:
             raise to_failure(Conflict(f"{effect.label()} is {settled.status}, says the ledger."))
         return settled
 
-    async def _ask_hook(self, effect: Effect) -> Effect:
+    async def _ask_hook(self, effect: Effect, by: str) -> Effect:
         """Settle an effect by what its tool's own hook tells. Raises Refused where that can't tell."""
         record = self._record
         self._settling.add(effect.key)
         try:
-            status = await reconciled(record, effect, {})
+            saga = await load_saga(record, effect.turn)
+            settled = await reconciled(record, effect, saga.tools, asked_by=by)
         finally:
             self._settling.discard(effect.key)
-        if status in OPEN or status == "attempted":
+        if settled.status in OPEN or settled.status == "attempted":
             raise to_failure(Refused(f"{effect.reconcile} can't tell how {effect.label()} ended."))
-        record.settled[effect.key] = (status == "done", effect.reconcile)
+        record.settled[effect.key] = (settled.status == "done", settled.settled_by or "the ledger")
         self._display.refresh()
-        return record.effects[effect.key]
+        return settled
 
     @resolve_effect.validator
     def check_resolve(self, task: ResolveEffect) -> None:

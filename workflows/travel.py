@@ -222,7 +222,7 @@ class Travels:
             record.advance(begun.committed)
             record.turn = Turn(
                 number=begun.turn, spec=begun.spec, budget=begun.spec.budget, planned=dict(begun.calls),
-                requesters=(task.by,) if task.by else (), plan=Plan(fork=task.fork, answers=begun.answers),
+                requesters=begun.requesters, plan=Plan(fork=task.fork, answers=begun.answers),
             )  # fmt: skip
             record.note(f"follows the plan of {task.fork}" + (f", says {task.by}" if task.by else ""))
             record.journal.write("thread.promoted", fork=task.fork, by=task.by, why=task.reason, turn=begun.turn)

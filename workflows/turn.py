@@ -22,7 +22,7 @@ from perdure.failures import describe, root
 from perdure.workflows.calls import error_type, store_call
 from perdure.workflows.display import Display
 from perdure.workflows.record import Record, Stop, Stopped, Turn
-from perdure.workflows.saga import load_saga, roll_back, rollback_message
+from perdure.workflows.saga import left_open, load_saga, roll_back, rollback_message
 from perdure.workflows.step import Step
 
 
@@ -45,9 +45,12 @@ async def look_up(record: Record) -> list[Send]:
     """Take a thread up where the store has it; the waiting messages that it knew. Raises Refusal."""
     try:
         ask = LookUp(thread_id=record.thread_id)
-        return record.found(await store_call(LOOK_UP, ask, summary="where does it stand?", limits=record.limits))
+        found = await store_call(LOOK_UP, ask, summary="where does it stand?", limits=record.limits)
+        repeated = record.found(found)
+        await left_open(record, found.orphaned)
     except ActivityError as error:
         raise Refusal(error) from error
+    return repeated
 
 
 async def open_turn(record: Record, message: Send) -> None:

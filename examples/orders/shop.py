@@ -34,7 +34,7 @@ class ShopFault(Trouble):
     """One kind of trouble, for some requests.
 
     Those whose path fits the pattern ``path`` (``/bookings``, ``/bookings/*``, ``/charges/*/refund``), whose
-    method is ``method`` (None: any) and whose body contains ``match``.
+    method is ``method`` (None: any) and whose body (without one: query) contains ``match``.
 
     - ``refuse``: 409 with the ``reason``; nothing is done
     - ``error``: 500; nothing is done
@@ -50,9 +50,9 @@ class ShopFault(Trouble):
     match: str = ""
     reason: str = "The shop was told to refuse this."
 
-    def hits(self, method: str, path: str, body: str) -> bool:
+    def hits(self, method: str, path: str, said: str) -> bool:
         """Whether the fault is meant for this request."""
-        return self.method in (None, method) and fnmatchcase(path, self.path) and self.match in body
+        return self.method in (None, method) and fnmatchcase(path, self.path) and self.match in said
 
 
 class ShopRequest(Value):
@@ -134,8 +134,8 @@ class Shop(ControlledServer[ShopFault, ShopRequest]):
 
     async def _attend(self, request: Request, act: Callable[[], Any]) -> Response:
         """One request from the journal's first word to its last."""
-        body = (await request.body()).decode()
-        fault = self._faults.take(lambda fault: fault.hits(request.method, request.url.path, body))
+        said = (await request.body()).decode() or request.url.query
+        fault = self._faults.take(lambda fault: fault.hits(request.method, request.url.path, said))
         number = self._journal.open(_entry(request, fault))
         response = await self._respond(request, fault, act)
         if not isinstance(response, NoAnswer):

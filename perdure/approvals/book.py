@@ -191,7 +191,7 @@ class ApprovalBook(BaseModel):
         return further
 
     def trim(self, request_id: str) -> None:
-        """What a closed request was about is known elsewhere now."""
+        """Whoever waited for it knows what it was about: long arguments need not be kept here any longer."""
         request = self.requests[request_id]
         self.requests[request_id] = request.model_copy(update={"arguments": _kept(request.arguments)})
 
@@ -203,9 +203,7 @@ class ApprovalBook(BaseModel):
     # ── what they share ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _close(self, request: ApprovalRequest, outcome: Outcome, now: datetime) -> ApprovalRequest:
-        # Arguments that a person gave stand nowhere else until the call is made with them.
-        kept = request.arguments if request.edits and outcome == "approved" else _kept(request.arguments)
-        closed = request.model_copy(update={"outcome": outcome, "closed_at": stamp(now), "arguments": kept})
+        closed = request.model_copy(update={"outcome": outcome, "closed_at": stamp(now)})
         self.requests[request.id] = closed
         self._tell("request.closed", closed)
         return closed
@@ -229,10 +227,10 @@ class ApprovalBook(BaseModel):
 
 
 def changes(before: dict[str, Json], after: dict[str, Json]) -> dict[str, tuple[Json, Json]]:
-    """What differs between two calls' arguments, by name."""
+    """What differs between two calls' arguments, by name; of a long value its beginning."""
     names = sorted(before.keys() | after.keys())
     pairs = {name: (before.get(name), after.get(name)) for name in names}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    return {name: (_glance(old), _glance(new)) for name, (old, new) in pairs.items() if old != new}
 
 
 def _check_open(request: ApprovalRequest, now: datetime) -> None:
@@ -263,6 +261,10 @@ def _check_signed(request: ApprovalRequest, decision: Decision, now: datetime) -
 
 def _kept(arguments: dict[str, Json]) -> dict[str, Json]:
     return arguments if len(str(arguments)) <= _KEPT_ARGUMENTS else {}
+
+
+def _glance(value: Json) -> Json:
+    return value if len(str(value)) <= _PREVIEW else _short(str(value))
 
 
 def _short(text: str) -> str:

@@ -68,15 +68,11 @@ class Approval:
 
     def policy(self, groups: Groups) -> ApprovalPolicy:
         """The part that is data, with people in place of groups. Raises DefinitionError for a quorum that can't be
-        reached."""
+        reached, and for groups with nobody in them."""
         policy = ApprovalPolicy(
-            approvers=_people(self.approvers, groups), quorum=self.quorum, expires=seconds(self.expires),
-            reason=self.reason, silence=self.silence, reminders=self._reminders(), separation=tuple(self.separation),
-            remember=self.remember,
-            escalations=tuple(
-                Level(approvers=_people(level.approvers, groups), quorum=level.quorum, expires=seconds(level.expires))
-                for level in self.escalations
-            ),
+            **dict(self._level(self, groups)), reason=self.reason, silence=self.silence,
+            separation=tuple(self.separation), remember=self.remember,
+            escalations=tuple(self._level(level, groups) for level in self.escalations),
         )  # fmt: skip
         for number in range(len(policy.escalations) + 1):
             asked = policy.level(number)
@@ -96,11 +92,13 @@ class Approval:
             return f"the approval condition failed ({type(error).__name__}: {error})"
         return (self.reason or "the arguments match the approval condition") if needed else None
 
-    def _reminders(self) -> tuple[float, ...]:
-        """Raises DefinitionError."""
-        if self.reminders is None:
-            return (seconds(self.expires) / 10,)
-        return tuple(seconds(before) for before in self.reminders)
+    def _level(self, level: "Approval | Escalation", groups: Groups) -> Level:
+        """Raises DefinitionError where groups are named and nobody is in them: no approvers would mean anyone."""
+        approvers, expires = _people(level.approvers, groups), seconds(level.expires)
+        if level.approvers and not approvers:
+            raise DefinitionError(f"Nobody is in {', '.join(level.approvers)}.", hint="Put people into the group.")
+        reminders = (expires / 10,) if self.reminders is None else tuple(map(seconds, self.reminders))
+        return Level(approvers=approvers, quorum=level.quorum, expires=expires, reminders=reminders)
 
 
 def _people(names: Sequence[str], groups: Groups) -> tuple[str, ...]:

@@ -255,14 +255,12 @@ class _Check:
 
     async def _check_open(self, keys: Sequence[str]) -> None:
         """Whoever asks for what is open in all threads finds what is open here, unless it was settled meanwhile."""
-        listed: set[str] = set()
-        after = (self._thread_id, "")
-        while page := await self._store.open_effects(after=after, limit=_PAGE):
-            listed |= {row.entry.key for row in page if row.thread_id == self._thread_id}
-            after = (page[-1].thread_id, page[-1].entry.key)
-            if after[0] != self._thread_id:
-                break
-        for key in sorted(set(keys) - listed):
+        missed, after = set(keys), (self._thread_id, "")
+        while missed and after[0] == self._thread_id:
+            page = await self._store.open_effects(after=after, limit=len(keys))
+            missed -= {row.entry.key for row in page if row.thread_id == self._thread_id}
+            after = (page[-1].thread_id, page[-1].entry.key) if page else ("", "")
+        for key in sorted(missed):
             row = await self._store.effect(self._thread_id, key)
             if row is None or row.entry.status in OPEN:
                 raise _bad("effects", key, "It is open, and not found among the open ones.")

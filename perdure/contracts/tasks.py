@@ -6,7 +6,7 @@ Long, because both sides of the wire are read together: a list of types, no logi
 from typing import Any, Literal
 
 from perdure.approvals import ApprovalPolicy, ApprovalRequest, Edited, Evidence, Verdict
-from perdure.audit import AuditEntry
+from perdure.audit import AuditEntry, AuditHead
 from perdure.budget import Usage
 from perdure.checkpoint import Ref, Source
 from perdure.contracts.base import Wire
@@ -111,7 +111,11 @@ class LookUp(Wire):
 
 
 class Found(Wire):
-    """Where a thread stands, for a workflow that takes it up again."""
+    """Where a thread stands, for a workflow that takes it up again.
+
+    ``attention`` are the effects that a person has to settle; ``orphaned`` the keys of those that were under way when
+    the workflow before ended, as was found just now.
+    """
 
     agent: str
     tenant: str
@@ -124,6 +128,8 @@ class Found(Wire):
     lease: Lease | None = None
     dry_run: bool = False
     attention: tuple[Effect, ...] = ()
+    orphaned: tuple[str, ...] = ()
+    audit: AuditHead = AuditHead()
     seen: tuple[str, ...] = ()  # ids of the latest messages
     delta: Delta | None = None  # of the head, where this activity committed it; left out beyond ``INLINE`` bytes
     schema_version: int = 1
@@ -302,10 +308,15 @@ class InspectEffect(Wire):
 
 
 class Known(Wire):
-    """What the ledger knows of an effect; ``registered`` where no attempt ever began."""
+    """What the ledger knows of an effect; ``registered`` where no attempt ever began.
+
+    ``by`` is the hook that told it just now. ``answered``: what the call returned is recorded too.
+    """
 
     status: EffectStatus
     error: str = ""
+    by: str = ""
+    answered: bool = False
 
 
 class Reconcile(Wire):
@@ -416,14 +427,18 @@ class PromoteFork(Wire):
 
 
 class Promotion(Wire):
-    """The turn that follows the plan of a dry run: its specification, its first checkpoint, and the checkpoints of the
-    fork in which its models asked for calls, in their order."""
+    """The turn that follows the plan of a dry run: its specification, its first checkpoint with what that is marked
+    with, and the checkpoints of the fork with the answers of its models, in their order, up to the last that asked for
+    calls. ``requesters``: people who asked for it, there or here."""
 
     spec: AgentSpec
     committed: Committed
     turn: int
+    begins: bool = False  # with a message; else it goes on with the turn in which the thread stands
     answers: tuple[str, ...] = ()
     calls: dict[str, tuple[ToolPlan, ...]] = {}
+    requesters: tuple[str, ...] = ()
+    metadata: dict[str, Any] = {}
 
 
 class KeepLease(Wire):

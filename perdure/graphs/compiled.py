@@ -60,8 +60,9 @@ class CompiledGraph:
         return None if router is None else await router.choose(state)
 
     def definition(self, known: Mapping[str, Tool], limits: Limits) -> Definition:
-        """The graph as data, named by its content. ``known`` are all tools of the app, compensations among them."""
-        names = {tool.name for tool in self.tools} | {tool.spec.compensation for tool in self.tools} - {""}
+        """The graph as data, named by its content. ``known`` are all tools of the app, hidden ones too."""
+        beside = {name for tool in self.tools for name in (tool.spec.compensation, tool.spec.reconcile)} - {""}
+        names = {tool.name for tool in self.tools} | beside
         spec = AgentSpec(
             name=self.name, digest="", start=self.start, starts=self.chosen_by(START), nodes=dict(self.specs),
             tools={name: known[name].spec for name in sorted(names)}, budget=self.budget, on_busy=self.on_busy,

@@ -51,14 +51,19 @@ def next_attempt(row: EffectRow) -> EffectRow:
     entry = row.entry
     if entry.effect == "irreversible" or entry.status not in ("attempted", "failed"):
         return row
-    again = {"status": "attempted", "attempts": entry.attempts + 1, "error": ""}
+    again = {"status": "attempted", "attempts": entry.attempts + 1, "error": "", "finished_at": ""}
     return row.model_copy(update={"entry": entry.model_copy(update=again)})
 
 
 def finish(receipt: bytes, now: str, *, late: bool = False) -> Move:
-    """A receipt is there. ``late``: it counts also for a call that had been taken for not done."""
+    """A receipt is there. ``late``: it counts also for a call that had been taken for not done.
+
+    What was in doubt for long was done before that, and not now: so the order of undoing stays right.
+    """
     known = _NOT_DONE if late else _UNDECIDED
-    return Move(known=known, becomes={"status": "done", "finished_at": now, "error": ""}, receipt=receipt)
+    return Move(
+        known=known, becomes={"status": "done", "error": ""}, fills={"finished_at": now}, receipt=receipt
+    )  # fmt: skip
 
 
 def fail(error: str, now: str) -> Move:

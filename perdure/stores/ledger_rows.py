@@ -7,7 +7,7 @@ from perdure.stores import rows
 from perdure.stores.base import EffectRow
 from perdure.stores.rows import Row, packed, reading, seal, stored_text, unpacked, unreadable
 
-_TEXTS = ("tool", "summary", "compensation", "reconcile", "saga", "source", "error", "settled_by")  # any text
+_TEXTS = ("tool", "summary", "compensation", "reconcile", "saga", "source", "gate", "error", "settled_by")  # any text
 _PLAIN = frozenset(Effect.model_fields) - {"index", "key", "checkpoint_id", *_TEXTS}
 _SEALED = (
     "key", "position", "checkpoint_id", "arguments_digest", "claim", "arguments", "receipt", *_TEXTS, *sorted(_PLAIN)

@@ -252,9 +252,14 @@ class MemoryStore:
         return sorted((row for row in kept if turn is None or row.entry.turn == turn), key=ledger.age)
 
     async def open_effects(self, *, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[EffectRow]:
-        kept = (row for thread_id in self._threads for row in self._effects(thread_id) if row.entry.status in OPEN)
-        places = {(row.thread_id, row.entry.key): row for row in kept}
-        return [places[place] for place in sorted(places) if place > after][:limit]
+        found: list[EffectRow] = []
+        for thread_id in sorted(name for name in self._threads if name >= after[0]):
+            opened = (row for row in self._effects(thread_id) if row.entry.status in OPEN)
+            rows = sorted((row for row in opened if (thread_id, row.entry.key) > after), key=lambda row: row.entry.key)
+            found += rows
+            if len(found) >= limit:
+                break
+        return found[:limit]
 
     async def settle(self, thread_id: str, key: str, status: EffectStatus, *, error: str = "", by: str = "") -> None:
         self._move(thread_id, key, ledger.settle(status, error=error, by=by, now=now()))

@@ -13,8 +13,10 @@ from perdure.errors import PerdureError
 from perdure.starters.cli import (
     agents,
     approvals,
+    audit,
     checkpoints,
     database,
+    decisions,
     demo,
     effects,
     keys,
@@ -56,8 +58,8 @@ def _root(
 
 
 for noun in (
-    demo, servers, messages, threads, leases, checkpoints, travel, approvals, questions, effects, keys, agents,
-    database,
+    demo, servers, messages, threads, leases, checkpoints, travel, approvals, decisions, questions, audit,
+    effects, keys, agents, database,
 ):  # fmt: skip
     noun.register(app)
 

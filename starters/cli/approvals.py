@@ -1,83 +1,72 @@
-"""perdure approvals, approve, reject."""
+"""perdure approvals: what waits for people, in all threads or in one; with --watch as an inbox that follows."""
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+import contextlib
+from collections.abc import Callable
+from typing import Annotated
 
 import typer
-from rich.console import Group, RenderableType
+from rich.live import Live
 from rich.text import Text
 
-from perdure.approvals import ApprovalRequest, Verdict
-from perdure.contracts import ApprovalsAnswer
-from perdure.errors import DecisionRefused, PerdureError, Refused, TemporalUnreachable
-from perdure.questions import Question
+from perdure.duration import seconds
+from perdure.errors import TemporalUnreachable, UsageError
 from perdure.starters.cli import render
-from perdure.starters.cli.command import Session, Thread, command
-from perdure.values import Value
-
-if TYPE_CHECKING:
-    from perdure.starters.client import Client
-
-_AT_ONCE = 20  # threads asked at the same time; each is a query that a worker answers
-_MOST = 1_000
-_PATIENCE = 5.0  # seconds for one of them; a worker answers in milliseconds
+from perdure.starters.cli.command import Session, command
+from perdure.starters.cli.output import Format, line
+from perdure.starters.cli.values import AgentFilter, TenantFilter
+from perdure.starters.inbox import Inbox, Look, Wanted
 
 SomeThread = Annotated[
     str, typer.Argument(metavar="THREAD", help="The thread's id; otherwise all that wait.", show_default=False)
 ]
-RequestId = Annotated[
-    str,
-    typer.Argument(metavar="REQUEST", help="The request's id; not needed if one is open.", show_default=False),
-]
-Approver = Annotated[str, typer.Option("--as", metavar="WHO", help="Who decides.", show_default=False)]
-Why = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is recorded.", show_default=False)]
-
-
-class OpenRequest(Value):
-    """What waits for a person, and whose it is: an approval request, or a question."""
-
-    thread_id: str
-    request: ApprovalRequest | None = None
-    question: Question | None = None
+Watching = Annotated[bool, typer.Option("--watch", help="Follow what opens, changes and closes, until Ctrl-C.")]
+Person = Annotated[
+    str, typer.Option("--for", metavar="PERSON", help="Only what this person may decide.", show_default=False)
+]  # fmt: skip
+Older = Annotated[
+    str, typer.Option("--older", metavar="TIME", help="Only what has waited for so long, as 2h.", show_default=False)
+]  # fmt: skip
+Every = Annotated[str, typer.Option("--every", metavar="TIME", help="How often --watch looks.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for function in (approvals, approve, reject):
-        app.command(rich_help_panel="Approvals")(function)
+    """Add the command."""
+    app.command(rich_help_panel="Approvals")(approvals)
 
 
 @command
-async def approvals(session: Session, thread: SomeThread = "") -> None:
+async def approvals(
+    session: Session, thread: SomeThread = "", watching: Watching = False, agent: AgentFilter = "",
+    tenant: TenantFilter = "", person: Person = "", older: Older = "", every: Every = "2s",
+) -> None:  # fmt: skip
     """Show what waits for an approval or an answer: in all threads, or everything about those of one."""
+    wanted, pause = Wanted(agent=agent, tenant=tenant, person=person, older=_time(older)), _time(every)
+    if thread and (watching or wanted != Wanted()):
+        raise UsageError("Of one thread everything is shown.", hint=f"`perdure watch {thread}` follows it.")
+    if watching and session.out.form is Format.json:
+        raise UsageError("`approvals --watch` is a stream of documents.", hint="Use -o jsonl, or leave out --watch.")
     client = await session.client()
     if thread:
         answer = await client.approvals(thread)
         session.out.show(answer, render.approvals(thread, answer))
-        return
-    waiting = [*await client.threads(status="awaiting_approval", limit=_MOST)]
-    waiting += await client.threads(status="awaiting_input", limit=_MOST)
-    answers = await _ask_all(client, [summary.thread_id for summary in waiting])
-    found = [item for name, answer in answers.items() for item in _open(name, answer)]
-    session.out.show_all(found, _shown(found))
-    _raise_for({name: answer for name, answer in answers.items() if isinstance(answer, PerdureError)})
+    elif watching:
+        with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C: the one way to stop watching, so no failure
+            await _follow(session, Inbox(client, wanted), pause)
+    else:
+        look = await Inbox(client, wanted).look()
+        session.out.show_all(look.items, render.inbox(look))
+        _raise_for(look)
 
 
-def _open(thread: str, answer: ApprovalsAnswer | PerdureError) -> list[OpenRequest]:
-    if isinstance(answer, PerdureError):
-        return []
-    requests = [OpenRequest(thread_id=thread, request=request) for request in answer.open]
-    return requests + [OpenRequest(thread_id=thread, question=question) for question in answer.questions]
+def _time(given: str) -> float:
+    """Seconds; 0 where nothing is given. Raises DefinitionError."""
+    return seconds(given) if given else 0.0
 
 
-def _shown(found: list[OpenRequest]) -> RenderableType:
-    shown = render.requests([(item.thread_id, item.request) for item in found if item.request])
-    asked = [(item.thread_id, item.question) for item in found if item.question]
-    return Group(shown, Text(), render.questions(asked)) if asked else shown
-
-
-def _raise_for(errors: dict[str, PerdureError]) -> None:
+def _raise_for(look: Look) -> None:
     """A thread that doesn't answer must not hide the others, nor be hidden. Raises the error, or one for all."""
+    errors = look.silent
     if len(errors) == 1:
         raise next(iter(errors.values()))
     if errors:
@@ -85,57 +74,22 @@ def _raise_for(errors: dict[str, PerdureError]) -> None:
         raise TemporalUnreachable(f"{len(errors)} threads don't answer: {names}.", hint="Are their workers running?")
 
 
-async def _ask_all(client: "Client", threads: list[str]) -> dict[str, ApprovalsAnswer | PerdureError]:
-    room = asyncio.Semaphore(_AT_ONCE)
-
-    async def asked(thread: str) -> ApprovalsAnswer | PerdureError:
-        async with room:
-            try:
-                return await client.approvals(thread, patience=_PATIENCE)
-            except PerdureError as error:
-                return error
-
-    return dict(zip(threads, await asyncio.gather(*map(asked, threads)), strict=True))
+async def _follow(session: Session, inbox: Inbox, pause: float) -> None:
+    """Redraw the inbox on a terminal; elsewhere tell each change, as a line or as a document."""
+    out = session.out
+    if out.is_text and out.console.is_terminal:
+        with Live(console=out.console, auto_refresh=False) as live:
+            await _each(inbox, pause, lambda look: live.update(render.inbox(look), refresh=True))
+    else:
+        await _each(inbox, pause, lambda look: _tell(session, look))
 
 
-@command
-async def approve(session: Session, thread: Thread, who: Approver, request: RequestId = "", reason: Why = "") -> None:
-    """Approve a call: exactly the arguments that are shown."""
-    client = await session.client()
-    asked = await _open_request(client, thread, request)
-    session.out.say(render.request(thread, asked))
-    if session.is_interactive:
-        session.confirm(f"Approve {asked.id} as {who}?")
-    elif not request and not session.options.yes:
-        raise Refused(
-            f"Nobody has confirmed request {asked.id}, and there is no terminal to ask on.",
-            hint="Name the request, or pass -y.",
-        )
-    await _decide(session, client, thread, "approve", asked, who, reason)
+async def _each(inbox: Inbox, pause: float, show: Callable[[Look], None]) -> None:
+    while True:
+        show(await inbox.look())
+        await asyncio.sleep(pause)
 
 
-@command
-async def reject(
-    session: Session, thread: Thread, who: Approver, reason: Why, request: RequestId = ""
-) -> None:  # fmt: skip
-    """Reject a call; the agent is told the reason and goes on without it."""
-    client = await session.client()
-    asked = await _open_request(client, thread, request)
-    await _decide(session, client, thread, "reject", asked, who, reason)
-
-
-async def _open_request(client: "Client", thread: str, request: str) -> ApprovalRequest:
-    asked = await client.request(thread, request)
-    if asked.outcome != "open":  # the thread would refuse it too; but nobody should be asked first
-        raise DecisionRefused(f"Request {asked.id} is closed: {asked.verdict_line()}.", code="closed")
-    return asked
-
-
-async def _decide(
-    session: Session, client: "Client", thread: str, verdict: Verdict, asked: ApprovalRequest, who: str, reason: str
-) -> None:
-    answer = await client.decide(thread, verdict, asked, approver=who, reason=reason)
-    after = next(request for request in (*answer.open, *answer.closed) if request.id == asked.id)
-    still = f"{after.approvals()} of {after.policy.quorum} have said yes" if after.outcome == "open" else ""
-    verdict_line = (still or after.verdict_line()).rstrip(".")
-    session.out.show(after, f"Request {after.id} of {thread}: {verdict_line}.")
+def _tell(session: Session, look: Look) -> None:
+    for change in look.changes:
+        session.out.show(change, Text(line(render.change(change))))

@@ -119,7 +119,15 @@ async def find(session: Session, metadata: Wanted, thread: OnlyThread = "", limi
 
 @command
 async def diff(session: Session, thread: DiffThread, a: First = "", b: Second = "", other: Other = "") -> None:
-    """Show how the state differs between two checkpoints; with -o json as a JSON Patch (RFC 6902)."""
+    """Show how the state differs between two checkpoints; with -o json as a JSON Patch (RFC 6902).
+
+    Two threads, by --with alone, are compared by more: state, cost and effects since their common past.
+    """
+    if other and not (a or b):
+        (ours, _, at), (theirs, _, other_at) = thread.partition("@"), other.partition("@")
+        compared = await session.archive().compare(ours, theirs, at=at, other_at=other_at)
+        session.out.show(compared, render.comparison(compared))
+        return
     before, after = _places(thread, a, b, other)
     found = await session.archive().diff(before, after)
     session.out.show_all(found.patch, render.difference(found))

@@ -7,7 +7,7 @@ import typer
 from perdure.contracts import StatusAnswer, TurnResult
 from perdure.errors import UsageError
 from perdure.starters.cli.checks import check_for_thread, check_state
-from perdure.starters.cli.command import Session, Thread, Token, Wait, command
+from perdure.starters.cli.command import Session, Thread, Token, Wait, Who, command
 from perdure.starters.cli.values import Meta, entries, parsed
 from perdure.starters.cli.waiting import tell_end
 from perdure.values import Value
@@ -46,7 +46,7 @@ def register(app: typer.Typer) -> None:
 @command
 async def start(
     session: Session, agent: AgentName, message: Message = None, given: Input = None, thread: ThreadId = "",
-    tenant: Tenant = "", meta: Meta = None, wait: Wait = False,
+    tenant: Tenant = "", meta: Meta = None, who: Who = "", wait: Wait = False,
 ) -> None:  # fmt: skip
     """Start a thread of an agent with its first message, or with an input."""
     if (message is None) == (given is None):
@@ -55,7 +55,7 @@ async def start(
     check_state(session, agent, state)
     client = await session.client()
     thread_id, accepted = await client.start(
-        agent, message or "", thread=thread, state=state, tenant=tenant, metadata=metadata
+        agent, message or "", thread=thread, state=state, sender=who, tenant=tenant, metadata=metadata
     )
     sent = Sent(thread_id=thread_id, **accepted.model_dump())
     if not wait:
@@ -69,7 +69,7 @@ async def start(
 @command
 async def send(
     session: Session, thread: Thread, message: Message = None, given: Input = None, meta: Meta = None,
-    token: Token = "", wait: Wait = False,
+    who: Who = "", token: Token = "", wait: Wait = False,
 ) -> None:  # fmt: skip
     """Send a message to a thread; one that had completed goes on from where it stood."""
     if message is None and given is None:
@@ -77,7 +77,7 @@ async def send(
     state, metadata = _parsed(given), entries(meta, "--meta")
     client = await session.client()
     await check_for_thread(session, client, thread, state)
-    accepted = await client.send(thread, message or "", state=state, metadata=metadata, token=token)
+    accepted = await client.send(thread, message or "", state=state, sender=who, metadata=metadata, token=token)
     sent = Sent(thread_id=thread, **accepted.model_dump())
     if wait:
         await tell_end(session, client, thread, sent, accepted.message_id)

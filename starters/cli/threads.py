@@ -9,10 +9,12 @@ from rich.live import Live
 from rich.text import Text
 
 from perdure.contracts import LogEntry, Status, StatusAnswer
+from perdure.effects import OPEN
 from perdure.errors import Refused, UsageError
 from perdure.starters.cli import render
 from perdure.starters.cli.command import Reason, Session, Thread, Who, command
 from perdure.starters.cli.output import Format, Output, line
+from perdure.starters.cli.values import AgentFilter, TenantFilter
 from perdure.values import Value
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
 _STATUSES: tuple[str, ...] = get_args(Status)
 
-AgentFilter = Annotated[str, typer.Option("--agent", metavar="AGENT", help="Only of this agent.", show_default=False)]
 StatusFilter = Annotated[
     str, typer.Option("--status", metavar="STATUS", help="Only in this status.", show_default=False)
 ]  # fmt: skip
@@ -55,18 +56,23 @@ def register(app: typer.Typer) -> None:
 
 
 @command
-async def list_threads(session: Session, agent: AgentFilter = "", status: StatusFilter = "", limit: Limit = 50) -> None:
+async def list_threads(
+    session: Session, agent: AgentFilter = "", status: StatusFilter = "", tenant: TenantFilter = "", limit: Limit = 50
+) -> None:
     """List threads, the newest first."""
     if status and status not in _STATUSES:
         raise UsageError(f"{status!r} is no status.", hint=f"There are: {', '.join(_STATUSES)}.")
-    found = await (await session.client()).threads(agent=agent, status=status, limit=limit)
+    found = await (await session.client()).threads(agent=agent, status=status, tenant=tenant, limit=limit)
     columns = ("thread", "agent", "status", "step", "pending", "started (UTC)")
     session.out.show_all(found, render.table(columns, map(_row, found), empty="No threads."))
+    if any(thread.status in OPEN for thread in found):
+        session.out.say("Something is not settled; `perdure effects --all --open` shows what, and the commands.")
 
 
 def _row(thread: "ThreadSummary") -> tuple[object, ...]:
     started = render.moment(thread.started_at)
-    return thread.thread_id, thread.agent, render.state_of(thread.status), thread.step, thread.pending, started
+    status = render.state_of(thread.status).append(" (dry run)" if thread.dry_run else "", style="dim")
+    return thread.thread_id, thread.agent, status, thread.step, thread.pending, started
 
 
 @command

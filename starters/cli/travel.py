@@ -1,11 +1,11 @@
-"""perdure fork, rewind, restore, update, resume: time travel."""
+"""perdure fork, promote, rewind, restore, update, resume: time travel."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perdure.contracts import RewindPlan, Rewound, StatusAnswer, TurnResult
-from perdure.errors import Irrevocable, UsageError
+from perdure.errors import Irrevocable, Refused, UsageError
 from perdure.starters.cli import render
 from perdure.starters.cli.checks import check_for_thread, check_state
 from perdure.starters.cli.command import Reason, Session, Thread, Token, Wait, Who, command
@@ -23,7 +23,12 @@ Said = Annotated[
     typer.Option("--message", "-m", metavar="TEXT", help="What to say to it instead of going on.", show_default=False),
 ]
 Hold = Annotated[bool, typer.Option("--hold", help="Don't go on with what follows the checkpoint.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="It does nothing outside: calls are answered by receipts, or simulated.")
+]
+ForkId = Annotated[str, typer.Argument(metavar="FORK", help="A dry run of the thread.", show_default=False)]
 To = Annotated[str, typer.Option("--to", metavar="CKPT", help="The checkpoint to go back to.", show_default=False)]
+Promoter = Annotated[str, typer.Option("--as", metavar="WHO", help="Who wants it done.", show_default=False)]
 PlanOnly = Annotated[bool, typer.Option("--plan", help="Only show what would be undone; change nothing.")]
 KeepEffects = Annotated[bool, typer.Option("--keep-effects", help="Keep what can't be undone.")]
 GoOn = Annotated[bool, typer.Option("--go-on", help="Go on with what follows the checkpoint.")]
@@ -48,6 +53,7 @@ class Fork(Value):
     step: int
     next: tuple[str, ...]
     message_id: str
+    dry_run: bool
     result: TurnResult | None = None
     status: StatusAnswer | None = None
 
@@ -61,16 +67,26 @@ class Resumed(Value):
     status: StatusAnswer | None = None
 
 
+class Promoted(Value):
+    """A thread that follows the plan of a dry run: its status then. With ``--wait`` how its turn ended, or the status
+    in which it needs a person."""
+
+    thread_id: str
+    fork: str
+    result: TurnResult | None = None
+    status: StatusAnswer | None = None
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for function in (fork, rewind, restore, update, resume):
+    for function in (fork, promote, rewind, restore, update, resume):
         app.command(rich_help_panel="Time travel")(function)
 
 
 @command
 async def fork(
     session: Session, thread: Thread, at: At = "", setting: Setting = None, new: ThreadId = "", message: Said = "",
-    hold: Hold = False, meta: Meta = None, who: Who = "", wait: Wait = False,
+    hold: Hold = False, dry: DryRun = False, meta: Meta = None, who: Who = "", wait: Wait = False,
 ) -> None:  # fmt: skip
     """Make a new thread from a checkpoint of another, which stays as it is.
 
@@ -83,8 +99,8 @@ async def fork(
         check_state(session, (await session.archive().thread(thread)).agent, {}, overwrites=state)
     client = await session.client()
     forked = await client.fork(
-        thread, at, thread=new, state=state, message=message, hold=hold, metadata=metadata, by=who
-    )  # fmt: skip
+        thread, at, thread=new, state=state, message=message, hold=hold, metadata=metadata, by=who, dry_run=dry
+    )
     made = Fork(**dict(forked))
     if wait:
         session.out.say(f"Thread {made.thread_id}")
@@ -95,6 +111,30 @@ async def fork(
         session.out.say(f"It stands before {', '.join(made.next)}; `perdure resume {made.thread_id}` lets it go on.")
     else:
         session.out.say(f"Follow it with `perdure watch {made.thread_id}`.")
+
+
+@command
+async def promote(
+    session: Session, thread: Thread, fork: ForkId, who: Promoter, reason: Reason = "", token: Token = "",
+    wait: Wait = False,
+) -> None:  # fmt: skip
+    """Make the plan of a dry run the thread's next turn: its calls are made for real, each behind its gate anew."""
+    expected = ""
+    if session.is_interactive and not session.options.yes:
+        archive = session.archive()
+        expected = (await archive.thread(thread)).head_id
+        row = await archive.thread(fork)
+        if not row.dry_run or row.origin_thread != thread:
+            raise Refused(f"{fork} is no dry run of {thread}.", hint="`perdure fork --dry-run` makes one.")
+        session.out.say(render.promotion(await archive.effects(fork)))
+    session.confirm(f"Do this for real, in {thread}?")
+    client = await session.client()
+    answer = await client.promote(thread, fork, by=who, reason=reason, expected_version=expected, token=token)
+    if wait:
+        await tell_end(session, client, thread, Promoted(thread_id=thread, fork=fork))
+        return
+    session.out.show(Promoted(thread_id=thread, fork=fork, status=answer), f"{thread} follows the plan of {fork}.")
+    session.out.say(f"Follow it with `perdure watch {thread}`.")
 
 
 @command

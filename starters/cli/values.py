@@ -1,4 +1,4 @@
-"""What is typed as KEY=VALUE."""
+"""Options that several commands take, and what is typed as KEY=VALUE."""
 
 import json
 from typing import Annotated, Any
@@ -15,6 +15,15 @@ Setting = Annotated[
         help="A channel of the state and its new value, as JSON. May be given several times.",
     ),
 ]  # fmt: skip
+Editing = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--edit", metavar="NAME=JSON", show_default=False,
+        help="Another value for this argument, as JSON. May be given several times.",
+    ),
+]  # fmt: skip
+AgentFilter = Annotated[str, typer.Option("--agent", metavar="AGENT", help="Only of this agent.", show_default=False)]
+TenantFilter = Annotated[str, typer.Option("--tenant", metavar="NAME", help="Only of this tenant.", show_default=False)]
 Adding = Annotated[
     list[str] | None,
     typer.Option(

@@ -47,6 +47,13 @@ class WorkerProcess:
                 await self._news.wait()
         return found
 
+    async def says_each(self, key: str, count: int, *, since: int = 0) -> None:
+        """Wait until it has said so many different things under this key."""
+        async with asyncio.timeout(_PATIENCE):
+            while len({str(said) for said in self.said[since:] if key in said}) < count:
+                assert not self._ended, f"it ended before: {self._last_words()}"
+                await self._news.wait()
+
     async def dies(self) -> None:
         """Wait for its end; it must be SIGKILL's."""
         await self._ends()

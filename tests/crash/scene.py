@@ -63,18 +63,8 @@ class Scene:
 
     async def worker(self, at: Point | None = None, **environment: str) -> WorkerProcess:
         """Start a worker process; ``at`` is where it is struck."""
-        settings = self._world.settings
-        base = {
-            "OPENAI_BASE_URL": self.model.base_url, "OPENAI_API_KEY": "offline", "ORDERS_SHOP_URL": self.shop.url,
-            "PERDURE_STORE": settings.store, "PERDURE_HOME": str(settings.home),
-            "PERDURE_TASK_QUEUE": settings.task_queue, "PERDURE_HEARTBEAT": str(settings.heartbeat),
-            "PERDURE_STICKY": str(settings.sticky),
-        }  # fmt: skip
-        duty = Duty(
-            address=self._world.temporal.service_client.config.target_host, app=self.story.app, at=at,
-            environment=base | environment, log=self._folder / f"worker-{len(self._workers) + 1}.log",
-        )  # fmt: skip
-        worker = WorkerProcess(duty)
+        log = self._folder / f"worker-{len(self._workers) + 1}.log"
+        worker = WorkerProcess(duty_in(self._world, self.shop, self.story.app, log, at=at, **environment))
         self._workers.append(worker)
         await worker.says("ready")
         return worker
@@ -207,6 +197,19 @@ class Scene:
     def _told(self, seen: object) -> str:
         """What was seen, and what all workers said, for an assertion that fails."""
         return "\n".join([str(seen), *(str(worker.said) for worker in self._workers)])
+
+
+def duty_in(made: World, shop: Shop, app: str, log: Path, *, at: Point | None = None, **environment: str) -> Duty:
+    """What a worker process of this world is told; ``at`` is where it is struck."""
+    settings = made.settings
+    base = {
+        "OPENAI_BASE_URL": made.model.base_url, "OPENAI_API_KEY": "offline", "ORDERS_SHOP_URL": shop.url,
+        "PERDURE_STORE": settings.store, "PERDURE_HOME": str(settings.home),
+        "PERDURE_TASK_QUEUE": settings.task_queue, "PERDURE_HEARTBEAT": str(settings.heartbeat),
+        "PERDURE_STICKY": str(settings.sticky),
+    }  # fmt: skip
+    address = made.temporal.service_client.config.target_host
+    return Duty(address=address, app=app, at=at, environment=base | environment, log=log)
 
 
 @asynccontextmanager

@@ -18,16 +18,21 @@ from perdure.values import Value
 from perdure.wire import data_converter
 from perdure.workers.worker import build_worker
 from tests.crash.points import Fate, Point, Seams, watched_model, watched_store
+from tests.crash.standing import Stand, Standing, standing_store
 
 
 class Duty(Value):
-    """What a worker process is told at its start; ``environment`` has all that any worker is told."""
+    """What a worker process is told at its start; ``environment`` has all that any worker is told.
+
+    ``at`` is where it is struck, ``stands`` tells by thread which activities stand still.
+    """
 
     address: str
     app: str
     environment: dict[str, str]
     log: Path
     at: Point | None = None
+    stands: dict[str, Stand] = {}
 
 
 def work(duty: str, out: Connection) -> None:
@@ -46,10 +51,10 @@ async def _serve(duty: Duty, fate: Fate) -> None:
     worker = build_worker(
         await Client.connect(duty.address, data_converter=data_converter),
         app=load_app(duty.app),
-        store=watched_store(open_store(settings.store_url()), fate),
+        store=standing_store(watched_store(open_store(settings.store_url()), fate)),
         settings=settings,
         model=model,
-        interceptors=[Seams(fate)],
+        interceptors=[Seams(fate), Standing(duty.stands, fate.tell)],
     )
     async with worker:
         fate.tell(ready=os.getpid())

@@ -4,6 +4,7 @@ An entry moves by the rules of ``perdure.stores.ledger``, here: a script then pu
 read, or tells that somebody else was quicker.
 """
 
+from collections import Counter
 from typing import NamedTuple
 
 from perdure.canonical import Json, canonical
@@ -44,8 +45,8 @@ class Entries(Part):
 
     async def _found(self, thread_id: str, *what: str | int) -> Found:
         at, counted, stored = await self._run("effects", thread_id, *what)
-        if len(set(counted)) > 1:
-            raise await self._stray(thread_id)
+        if what[0] == "turns" and len(set(counted)) > 1:
+            raise await self._half(thread_id)
         return Found(at, [(place.decode(), _standing(thread_id, key, *parts)) for key, place, *parts in stored])
 
     async def _stands(self, thread_id: str, key: str) -> Standing | None:
@@ -68,17 +69,9 @@ class Entries(Part):
         raise busy(thread_id, key)
 
     async def _put(
-        self,
-        thread_id: str,
-        key: str,
-        before: Standing | None,
-        after: Sealed | None,
-        *,
-        head: str = "",
-        kept: bytes | None = None,
-        place: str = "",
-        opens: bool = False,
-    ) -> bool:
+        self, thread_id: str, key: str, before: Standing | None, after: Sealed | None, *, head: str = "",
+        kept: bytes | None = None, place: str = "", opens: bool = False,
+    ) -> bool:  # fmt: skip
         """Put an entry in the place of what it was; False where it no longer is. Raises ConcurrentModification."""
         order: dict[str, Json] = {"key": key, "patience": PATIENCE}
         if head:
@@ -102,8 +95,8 @@ class Entries(Part):
         await self._tell(("HSET", self._keys.open, pair(thread_id, key), at))
         return at
 
-    async def _stray(self, thread_id: str) -> IntegrityError:
-        """Which entry is known by one key and not by another."""
+    async def _half(self, thread_id: str) -> IntegrityError:
+        """Which entry is known by one key and not by another, or twice by one."""
         places, entries, calls = await self._ask_all(
             [
                 ("ZRANGE", self._keys.part(thread_id, "turns"), 0, -1),
@@ -111,8 +104,8 @@ class Entries(Part):
                 ("HKEYS", self._keys.part(thread_id, "arguments")),
             ]
         )
-        names = [{place.split(b":", 3)[-1] for place in places}, set(entries), set(calls)]
-        [key, *_] = sorted(set.union(*names) - set.intersection(*names)) or [b""]
+        one, other, third = Counter(place.split(b":", 3)[-1] for place in places), Counter(entries), Counter(calls)
+        [key, *_] = sorted((one | other | third) - (one & other & third)) or [b""]
         return _damaged(thread_id, key.decode(errors="replace"), "a part of it is missing")
 
 

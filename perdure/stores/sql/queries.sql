@@ -266,10 +266,10 @@ DELETE FROM receipts WHERE thread_id = :thread_id AND key IN :keys
 
 -- name: add_effect
 INSERT INTO effects (thread_id, key, branch, turn, step, position, checkpoint_id, tool, effect, summary, compensation,
-    reconcile, saga, source, arguments, arguments_digest, status, attempts, claim, error, settled_by, started_at,
+    reconcile, saga, source, gate, arguments, arguments_digest, status, attempts, claim, error, settled_by, started_at,
     finished_at, undone_at, receipt, seal)
 VALUES (:thread_id, :key, :branch, :turn, :step, :position, :checkpoint_id, :tool, :effect, :summary, :compensation,
-    :reconcile, :saga, :source, :arguments, :arguments_digest, :status, :attempts, :claim, :error, :settled_by,
+    :reconcile, :saga, :source, :gate, :arguments, :arguments_digest, :status, :attempts, :claim, :error, :settled_by,
     :started_at, :finished_at, :undone_at, :receipt, :seal)
 ON CONFLICT (thread_id, key) DO NOTHING
 

@@ -11,7 +11,8 @@ from rich.tree import Tree as Drawing
 from perdure.checkpoint import Checkpoint
 from perdure.starters.branches import Stretch, Tree
 from perdure.starters.cli.output import line, safe
-from perdure.starters.cli.render.tables import moment, table
+from perdure.starters.cli.render.tables import moment, state_of, table
+from perdure.starters.compare import Comparison, Side
 from perdure.starters.entries import Change, Difference, HistoryEntry
 from perdure.starters.talk import body, is_talk
 
@@ -135,6 +136,40 @@ def difference(found: Difference) -> RenderableType:
             parts.append(Text(line(channel), style="bold"))
         parts.append(_line(change))
     return Group(*parts)
+
+
+def comparison(found: Comparison) -> RenderableType:
+    """Two branches since their common past: what each has cost, what each did outside, how their states differ."""
+    sides = (found.one, found.other)
+    common = found.common
+    where = f"step {common.step} …{common.checkpoint_id[-_SHORT:]} of {common.thread_id}" if common else "none"
+    names = [_side(side) for side in sides]
+    costs = [
+        ("steps", *(side.steps for side in sides)),
+        ("model calls", *(side.usage.calls for side in sides)),
+        ("tokens", *(side.usage.tokens for side in sides)),
+        ("tokens saved", *(side.usage.saved for side in sides)),
+    ]
+    calls = table(("call", *names), _calls(found), empty="Nothing was done outside.")
+    cost = table(("since", *names), costs, empty="")
+    past = Text(line(f"common past: {where}"), style="dim")
+    return Group(past, cost, Text(), calls, Text(), difference(found.difference))
+
+
+def _side(side: Side) -> str:
+    at = f"{side.place.thread_id} at step {side.place.step}"
+    return f"{at} (dry run)" if side.dry_run else at
+
+
+def _calls(found: Comparison) -> list[tuple[object, ...]]:
+    """The calls of both, the same ones on one line."""
+    theirs = {effect.key: effect for effect in found.other.effects}
+    same = {pair.one: theirs.pop(pair.other) for pair in found.same}
+    rows: list[tuple[object, ...]] = []
+    for effect in found.one.effects:
+        twin = same.get(effect.key)
+        rows.append((effect.label(), state_of(effect.status), state_of(twin.status) if twin else ""))
+    return rows + [(effect.label(), "", state_of(effect.status)) for effect in theirs.values()]
 
 
 def _line(change: Change) -> Text:

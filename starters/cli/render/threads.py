@@ -30,6 +30,8 @@ def _facts(answer: StatusAnswer, link: str) -> Iterable[tuple[str, str | Text]]:
     yield "thread", answer.thread_id
     yield "agent", answer.agent
     yield "status", state_of(answer.status)
+    if answer.dry_run:
+        yield "dry run", "it does nothing outside"
     if answer.node:
         yield f"turn {answer.turn}", f"at {answer.node}; {_used(answer)}"
     elif answer.next:

@@ -123,6 +123,7 @@ CREATE TABLE effects (
     reconcile        TEXT NOT NULL,
     saga             TEXT NOT NULL,
     source           TEXT NOT NULL,
+    gate             TEXT NOT NULL,
     arguments_digest TEXT NOT NULL,
     status           TEXT NOT NULL,
     attempts         INTEGER NOT NULL,
