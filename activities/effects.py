@@ -67,7 +67,7 @@ class EffectActivities:
         row = await self._row(task.thread_id, task.key)
         if row.entry.status == "undone":
             return row.entry
-        tool = self._runtime.tool(task.compensation)
+        tool = self._runtime.tool(row.entry.compensation)  # not as the task names it: it could name any tool
         await _invoke(tool, row, undo_key(task.key))
         await self._runtime.store.settle(task.thread_id, task.key, "undone")
         return (await self._row(task.thread_id, task.key)).entry
@@ -77,7 +77,7 @@ class EffectActivities:
         row = await self._row(task.thread_id, task.key)
         if row.entry.status not in ("attempted", "in_doubt"):
             return _known(row)
-        hook, made = self._runtime.tool(task.reconcile), self._runtime.tool(task.tool)
+        hook, made = self._runtime.tool(row.entry.reconcile), self._runtime.tool(row.entry.tool)
         outcome = await _invoke(hook, row, task.key)
         if not isinstance(outcome, Outcome):
             raise InvalidInput(f"{hook.name} returned {type(outcome).__name__}, and must return an Outcome.")

@@ -90,14 +90,15 @@ class NodeActivities:
                 return Record.read(hit.value), True
             record = await self._call(task, node, opened)
             expires = stamp(datetime.now(UTC) + timedelta(seconds=node.cache.ttl)) if node.cache.ttl else ""
-            await store.put_result(CachedResult(scope=scope, key=key, value=record.dump(), expires_at=expires))
+            if not task.dry_run:  # it may have answered as nothing but a dry run should
+                await store.put_result(CachedResult(scope=scope, key=key, value=record.dump(), expires_at=expires))
             return record, False
 
     async def _call(self, task: RunNode, node: FunctionNode, opened: Opened) -> Record:
         definition = await self._runtime.definition(task.spec)
         context = NodeContext(
             thread_id=task.commit.thread_id, turn=task.commit.turn, step=_head(task).step, idempotency_key=_key(task),
-            attempt=activity.info().attempt, node=task.node, arg=_arg(task, opened),
+            attempt=activity.info().attempt, node=task.node, arg=_arg(task, opened), dry_run=task.dry_run,
         )  # fmt: skip
         kwargs = node.bind(opened.state(), context)
         returned = await invoke(node.function, kwargs, definition.spec.nodes[task.node].timeout)

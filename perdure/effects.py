@@ -85,14 +85,21 @@ def to_undo(effects: Iterable[Effect]) -> list[Effect]:
     return sorted(undoable, key=lambda e: (e.finished_at, e.step, e.index), reverse=True)
 
 
+def to_ask(effects: Iterable[Effect]) -> list[Effect]:
+    """Those of which nobody knows how they ended, but their tool's own hook may."""
+    return [e for e in effects if e.reconcile and e.status in ("attempted", "in_doubt")]
+
+
 def together(effects: Sequence[Effect], turn: int | None, saga: str = "") -> tuple[int, tuple[Effect, ...]]:
     """The turn that is undone, and all effects that are undone with it: those of the turn and of the sagas that it took
-    part in, or those of one saga (``THREAD``: all). Without either, of the latest turn that has something to undo."""
+    part in, or those of one saga (``THREAD``: all). Without either, of the latest turn that has something to undo, or
+    may have."""
     if saga:
         chosen = tuple(e for e in effects if saga in (THREAD, e.saga))
         return max((e.turn for e in chosen), default=0), chosen
     if turn is None:
-        turn = max((e.turn for e in to_undo(effects)), default=0)
+        perhaps = [effect for effect in to_ask(effects) if effect.effect == "compensable"]
+        turn = max((e.turn for e in [*to_undo(effects), *perhaps]), default=0)
     sagas = {e.saga for e in effects if e.turn == turn and e.saga}
     return turn, tuple(e for e in effects if e.turn == turn or e.saga in sagas)
 

@@ -14,7 +14,7 @@ from perdure.message import Message
 
 _WORD = re.compile(r"\w(?:[\w.,:+@/-]*\w)?")
 # What has letters and digits and yet is no name: quantities and amounts (10kg, CHF12.50), and moments.
-_AMOUNT = re.compile(r"[\d.,:+-]+[^\W\d_]{1,3}|[^\W\d_]{1,3}[\d.,:+-]+|\d{4}-\d\d-\d\dT.*", re.DOTALL)
+_AMOUNT = re.compile(r"[\d.,:+-]+[^\W\d_]{1,3}|[^\W\d_]{1,3}[\d.,]+|\d{4}-\d\d-\d\dT.*", re.DOTALL)
 
 
 def still_holds(then: Sequence[Json], now: Sequence[Json], said: Message) -> bool:

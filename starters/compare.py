@@ -77,7 +77,7 @@ async def compare(store: "Store", one: Checkpoint, other: Checkpoint, difference
     common = await _meet(store, ours, theirs)
     mine, its = await _rows(store, ours), await _rows(store, theirs)
     return Comparison(
-        common=common and Place(thread_id=common.thread_id, checkpoint_id=common.id, step=common.step),
+        common=Place(thread_id=common.thread_id, checkpoint_id=common.id, step=common.step) if common else None,
         one=await _side(store, ours, mine, difference.before), other=await _side(store, theirs, its, difference.after),
         same=tuple(_same(mine, its)), difference=difference,
     )  # fmt: skip

@@ -65,17 +65,14 @@ class Cli:
         """Run a command on a terminal where somebody types this; ``err`` is everything the terminal showed."""
         ours, theirs = pty.openpty()
         try:
-            process = await asyncio.create_subprocess_exec(
-                PERDURE, *arguments, cwd=_ROOT, env=self.environment, stdin=theirs, stdout=PIPE, stderr=theirs
-            )
-            os.close(theirs)
             os.write(ours, types.encode())
             async with asyncio.timeout(_PATIENCE):
-                (out, _), shown = await asyncio.gather(process.communicate(), asyncio.to_thread(_read_all, ours))
+                (code, out, _), shown = await asyncio.gather(
+                    warm().run(arguments, self.environment, _ROOT, terminal=theirs), asyncio.to_thread(_read_all, ours)
+                )
         finally:
             os.close(ours)
-        assert process.returncode is not None
-        return Done(process.returncode, out.decode(), shown)
+        return Done(code, out, shown)
 
     @asynccontextmanager
     async def running(self, *arguments: str) -> AsyncIterator[Process]:

@@ -35,8 +35,8 @@ class Deeds:
         self._time = seed
         self._deeds: list[Callable[[], Awaitable[Any]]] = [
             *[self.go_on] * 8, *[self.begin] * 2, self.fork, self.rewind, self.stale, *[self.claim] * 2,
-            *[self.record] * 2, *[self.judge] * 2, self.simulate, self.write_down, self.keep_result, self.ask_result, self.prune, self.drop,
-            self.delete, self.copy, self.lease, self.put_back, self.look,
+            *[self.record] * 2, *[self.judge] * 2, self.simulate, self.write_down, self.keep_result, self.ask_result,
+            self.prune, self.drop, self.delete, self.copy, self.lease, self.put_back, self.look,
         ]  # fmt: skip
 
     async def do(self, times: int) -> None:

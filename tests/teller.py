@@ -43,7 +43,7 @@ async def launch(ctx: ToolContext, what: str) -> str:
     raise OSError("the line was cut")
 
 
-@tool(effect="idempotent", hidden=True)
+@tool(hidden=True)
 async def landed(ctx: ToolContext, what: str) -> Outcome:
     """Whether it came down somewhere; of a kite nobody knows, and of a rocket only who asks twice."""
     witness.saw(ctx, f"look for {what}")

@@ -26,7 +26,6 @@ from perdure.approvals import (
     stamp,
 )
 from perdure.approvals.book import undecodable
-from perdure.audit import AuditKind
 from perdure.contracts import Carry, lean
 from perdure.errors import DecisionRefused
 from tests.book_model import Asked, Said
@@ -76,7 +75,7 @@ class Deciding(RuleBasedStateMachine):
         self.signatures = ["s0"]
         self.digests = 0
 
-    def told(self, *kinds: AuditKind) -> None:
+    def told(self, *kinds: str) -> None:
         """Exactly this was written for the audit."""
         written, self.book.told = self.book.told, []
         assert [kind for kind, _ in written] == list(kinds)
@@ -112,7 +111,7 @@ class Deciding(RuleBasedStateMachine):
         self.book.withdraw_all(self.now)
         for asked in pending:
             asked.outcome = "withdrawn"
-        self.told(*["request.closed"] * len(pending))  # type: ignore[list-item]
+        self.told(*["request.closed"] * len(pending))
         self.turn = (self.turn[0] + 1, self.turn[1]) if rewound else (self.turn[0], self.turn[1] + 1)
         self.approved = {}
 
@@ -145,7 +144,7 @@ class Deciding(RuleBasedStateMachine):
         ]  # fmt: skip
         assert (found.id if found else None) == (fitting[0] if fitting else None)
         assert self.book.remembered("other", digest, turn=self.turn[1], branch=self.turn[0]) is None
-        self.told(*(["request.remembered"] if fitting else []))  # type: ignore[list-item]
+        self.told(*(["request.remembered"] if fitting else []))
 
     # ── what people do ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -44,6 +44,7 @@ from perdure.starters.cli.agents import Drawing
 from perdure.starters.cli.checkpoints import Blob
 from perdure.starters.cli.database import Migrated, NewKey, Sizes
 from perdure.starters.cli.database.retention import Deleted
+from perdure.starters.cli.keys import ApproverKey, NewPair
 from perdure.starters.cli.leases import Released
 from perdure.starters.cli.messages import Sent
 from perdure.starters.cli.threads import Cancelled, Closed
@@ -64,7 +65,8 @@ SHAPES = [
     Sent, TurnResult, Usage, Residue, ThreadSummary, StatusAnswer, LogEntry, Budget, Cancelled, Closed, ApprovalsAnswer,
     OpenRequest, ApprovalRequest, ApprovalPolicy, CountedDecision, RefusedDecision, Question, Effect, Checkpoint,
     HistoryEntry, Tree, Stretch, RewindPlan, Rewound, Committed, Fork, Resumed, Lease, Released, Blob, Migrated,
-    Report, Problem, Sizes, Repaired, Upgraded, PruneReport, Deleted, Imported, NewKey, Drawing, Check,
+    Report, Problem, Sizes, Repaired, Upgraded, PruneReport, Deleted, Imported, NewKey, NewPair, ApproverKey, Drawing,
+    Check,
 ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from psycopg import sql
 from structlog.testing import capture_logs
 
 from perdure.app import load_app
+from perdure.security.signing import SigningKey
 from perdure.settings import Settings
 from perdure.stores import open_store
 from perdure.testing import ModelServer, Script
@@ -75,6 +76,23 @@ async def test_where_all_is_well_it_says_so(
     assert found["Worker"].found.startswith(f"task queue {settings.task_queue}: ")
     assert found["App"].found == f"{APP} with orders; tools: 7"
     assert found["Model"].found.endswith("2 models")
+
+
+async def test_it_says_whether_decisions_are_signed(settings: Settings, tmp_path: Path) -> None:
+    """Whose keys there are; that there is none, so that nobody can approve; and what is wrong with them."""
+
+    async def found() -> Check:
+        signed = settings.model_copy(update={"approver_keys": tmp_path / "keys"})
+        return by_name(await examine(signed, address="127.0.0.1:1"))["Approvals"]
+
+    assert (await found()).outcome == "problem"
+    (tmp_path / "keys").mkdir()
+    assert ((await found()).outcome, "perdure keys new" in (await found()).mend) == ("warning", True)
+    for name in ("ann", "bob"):
+        SigningKey.new(name).save(tmp_path / "keys")
+    assert ((await found()).outcome, (await found()).found) == ("ok", "only signed decisions count; keys of ann, bob")
+    (tmp_path / "keys" / "ann.pub").write_text("ann hunter2")
+    assert ((await found()).outcome, "ann.pub: line 1" in (await found()).found) == ("problem", True)
 
 
 async def test_what_is_missing_comes_with_what_to_do(settings: Settings, server: EmbeddedServer) -> None:

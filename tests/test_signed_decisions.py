@@ -20,9 +20,9 @@ from perdure.activities.runtime import Runtime
 from perdure.activities.tools import ToolActivities
 from perdure.approvals import ApprovalRequest, CountedDecision, Decision, Evidence, Verdict, stamp
 from perdure.canonical import Json, canonical
-from perdure.contracts import CallTool, CheckDecision, CheckedDecision, Commit
+from perdure.contracts import CallTool, CheckDecision, CheckedDecision, Commit, Undo
 from perdure.effects import arguments_digest, effect_key
-from perdure.errors import ApprovalVoid, DecisionRefused, IntegrityError, TokenSpent
+from perdure.errors import ApprovalVoid, DecisionRefused, IntegrityError, TokenSpent, ToolGone
 from perdure.security.signing import ApproverKeys, SigningKey, counted_statement, edit_digest, statement
 from perdure.settings import Settings
 from perdure.starters.decisions import decided
@@ -413,6 +413,10 @@ async def test_a_task_that_somebody_made_up_runs_nothing(make_world: MakeWorld, 
         done = (await world.client.request(thread, request.id)).evidence()
         with pytest.raises(TokenSpent):
             await forged(done)
+        (row,) = await world.store.effects(thread)
+        undo = Undo(thread_id=thread, agent="clerk", key=row.entry.key, tool="pay", compensation="pay")
+        with pytest.raises(ToolGone):  # what was done, done again under the name of a compensation
+            await ActivityEnvironment().run(effects.undo, undo)
         (row,) = await world.store.effects(thread)
         assert (row.entry.status, len(witness.of(thread))) == ("done", 1)
 

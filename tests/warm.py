@@ -54,15 +54,21 @@ class Warm:
         self._process.communicate()
         self._folder.cleanup()
 
-    async def run(self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path) -> tuple[int, str, str]:
-        """Run a command to its end: exit code, standard output, standard error."""
+    async def run(
+        self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, *, terminal: int | None = None
+    ) -> tuple[int, str, str]:
+        """Run a command to its end: exit code, standard output, standard error.
+
+        On a terminal it reads from there and writes its errors there; the terminal's end is closed here.
+        """
         order = _Order(arguments=list(arguments), environment=dict(environment), folder=str(folder)).model_dump_json()
         (out, out_end), (err, err_end) = os.pipe(), os.pipe()
-        nothing = os.open(os.devnull, os.O_RDONLY)
+        source = os.open(os.devnull, os.O_RDONLY) if terminal is None else terminal
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
             door.connect(self._door)
-            socket.send_fds(door, [order.encode() + b"\n"], [nothing, out_end, err_end])
-            for end in (nothing, out_end, err_end):
+            streams = [source, out_end, err_end if terminal is None else terminal]
+            socket.send_fds(door, [order.encode() + b"\n"], streams)
+            for end in (source, out_end, err_end):
                 os.close(end)
             try:
                 told = await asyncio.gather(

@@ -13,6 +13,7 @@ from perdure.effects import EffectStatus
 from perdure.errors import ConcurrentModification, PerdureError
 from perdure.stores.base import CachedResult, Receipt, Store
 from perdure.stores.memory import MemoryStore
+from perdure.testing.conformance.audits import audit_entries
 from perdure.testing.conformance.ledger import effect_row
 from perdure.testing.conformance.picture import thread_picture
 from perdure.testing.conformance.writer import BULK, Draft, Writer, add, checkpoint_id, put
@@ -36,8 +37,8 @@ class Work:
         """So many pieces of work. Raises AssertionError as soon as the stores disagree."""
         kinds = {
             self._commit: 8, self._commit_again: 2, self._commit_late: 2, self._fork: 3, self._rewind: 3,
-            self._prune: 2, self._ledger: 4, self._receipt: 3, self._result: 2, self._close: 1, self._lease: 1,
-            self._copy: 1, self._delete: 1,
+            self._prune: 2, self._ledger: 4, self._receipt: 3, self._audit: 2, self._result: 2, self._close: 1,
+            self._lease: 1, self._copy: 1, self._delete: 1,
         }  # fmt: skip
         for _ in range(steps):
             (piece,) = self._chance.choices(list(kinds), list(kinds.values()))
@@ -118,12 +119,17 @@ class Work:
         if on is None:
             return
         kind = self._chance.choice(["idempotent", "irreversible", "compensable"])
-        row = effect_row(Writer(self._stores[0], name), key, on=on, effect=kind)
+        tokens = tuple(self._chance.sample(KEYS, k=self._chance.choice([0, 0, 1, 2])))
+        row = effect_row(Writer(self._stores[0], name), key, on=on, effect=kind, tokens=tokens)
+        answered = row.model_copy(update={"receipt": b"simulated", "tokens": ()})
         head = self._chance.choice([on.ref.id, on.parent_id or "nowhere"]) if self._chance.random() < 0.2 else on.ref.id
         works: list[tuple[str, Callable[[Store], Awaitable[Any]]]] = [
             ("claim", lambda store: store.claim(row, head=head)),
             ("claim", lambda store: store.claim(row, head=head)),
             ("finish", lambda store: store.finish(name, Receipt(key=key, result=b"finished"), head=head)),
+            ("finish late", lambda store: store.finish(name, Receipt(key=key, result=b"late"))),
+            ("simulate", lambda store: store.record_simulated(answered, head=head)),
+            ("join", lambda store: store.join_saga(name, key, told)),
             ("fail", lambda store: store.fail(name, key, "no")),
             ("settle", lambda store: store.settle(name, key, told, error="why", by="me")),
         ]
@@ -135,6 +141,11 @@ class Work:
         if head is not None:
             key = self._chance.choice([*KEYS, f"{head.ref.id}:part"])
             await self._both("receipt", lambda store: store.put_receipt(name, Receipt(key=key, result=result)))
+
+    async def _audit(self) -> None:
+        name, first = self._thread(), self._chance.randrange(9)
+        lines = audit_entries(first + self._chance.randrange(3))[first:]
+        await self._both("audit", lambda store: store.append_audit(name, lines))
 
     async def _result(self) -> None:
         past = self._chance.random() < 0.2
@@ -169,6 +180,7 @@ class Work:
         one, two = self._stores
         for name in NAMES:
             assert await _seen(two, name) == await _seen(one, name), name
+        assert _timeless(await two.open_effects()) == _timeless(await one.open_effects())
         for scope, key in product(["s", *NAMES], KEYS):
             assert await two.result(scope, key) == await one.result(scope, key), (scope, key)
         for metadata in ({"mark": 1}, {"mark": 2}, {}):

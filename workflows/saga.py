@@ -20,7 +20,7 @@ from perdure.contracts import (
     reconcile_stub,
     undo_stub,
 )
-from perdure.effects import THREAD, Effect, Residue, residue, to_undo, undo_order
+from perdure.effects import THREAD, Effect, Residue, residue, to_ask, to_undo, undo_order
 from perdure.failures import describe, root
 from perdure.workflows.calls import start_tool, store_call
 from perdure.workflows.display import Display
@@ -44,7 +44,7 @@ async def roll_back(record: Record, display: Display, saga: Saga, spec: AgentSpe
     tools = saga.tools | (dict(spec.tools) if spec else {})
     try:
         left = {effect.key: effect for effect in saga.effects}
-        for effect in [e for e in saga.effects if e.status in ("attempted", "in_doubt") and e.reconcile]:
+        for effect in to_ask(saga.effects):
             left[effect.key] = await reconciled(record, effect, tools)
         left |= await _undo_all(record, display, to_undo(left.values()), tools)
         found = residue(left.values())

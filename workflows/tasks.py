@@ -99,7 +99,7 @@ class NodeTask:
         """The node's run, as an activity takes it."""
         return RunNode(
             commit=self.commit, agent=self.record.agent, spec=self.turn.spec.digest, node=self.node, task=self.number,
-            alone=self.alone, branch=self.record.branch,
+            alone=self.alone, branch=self.record.branch, dry_run=self.record.dry_run,
         )  # fmt: skip
 
     def summary(self, what: str) -> str:

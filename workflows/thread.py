@@ -46,7 +46,7 @@ from perdure.contracts import (
     TurnResult,
     UpdateState,
 )
-from perdure.effects import OPEN, Effect, Residue, to_undo
+from perdure.effects import OPEN, Effect, Residue, to_ask, to_undo
 from perdure.errors import (
     Conflict,
     DecisionRefused,
@@ -394,7 +394,7 @@ class AgentThread:
             return next(r.residue for r in reversed(self._record.results) if r.turn == running.number)
         async with self._writer:
             saga = await load_saga(self._record, task.turn, task.saga)
-            if not to_undo(saga.effects) and not any(e.reconcile and e.status in OPEN for e in saga.effects):
+            if not to_undo(saga.effects) and not to_ask(saga.effects):
                 raise to_failure(Refused(f"Thread {self._record.thread_id} has nothing to undo."))
             what = f"saga {task.saga}" if task.saga else f"turn {saga.turn}"
             left = await roll_back(self._record, self._display, saga, None, f"{what} {_because(task)}")

@@ -34,7 +34,7 @@ from perdure.contracts import (
     UpdateState,
     WriteState,
 )
-from perdure.effects import Residue, residue
+from perdure.effects import Residue, residue, to_ask
 from perdure.errors import ConcurrentModification, Failed, Irrevocable, PerdureError, Refused, ThreadBusy, ThreadClosed
 from perdure.failures import describe, root, to_failure
 from perdure.lease import Lease, check_writer
@@ -143,7 +143,7 @@ class Travels:
     async def _settled_plan(self, task: Rewind) -> RewindPlan:
         """The plan, after those tools were asked that can tell themselves how their calls ended."""
         plan = await self._plan(task)
-        doubted = [e for e in plan.unsettled if e.reconcile and e.status in ("attempted", "in_doubt")]
+        doubted = to_ask(plan.unsettled)
         if self._record.turn is not None or not doubted:
             return plan
         for effect in doubted:

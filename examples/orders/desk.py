@@ -41,7 +41,7 @@ async def imagine_reservation(sku: str, quantity: int) -> dict[str, Any]:
     item = await check_stock(sku)
     if quantity > item["available"]:
         raise ToolError(f"The shop has only {item['available']} of {sku}.")
-    return {"reservation_id": "res-imagined", "total": item["price"] * quantity}
+    return {"reservation_id": "res-imagined", "sku": sku, "quantity": quantity, "total": item["price"] * quantity}
 
 
 def imagine_charge(card: str, amount: float) -> dict[str, Any]:
@@ -49,9 +49,9 @@ def imagine_charge(card: str, amount: float) -> dict[str, Any]:
     return {"charge_id": "ch-imagined", "card": card, "amount": amount}
 
 
-def imagine_courier(address: str) -> dict[str, Any]:
+def imagine_courier(address: str, reservation_id: str) -> dict[str, Any]:
     """What a booking would tell."""
-    return {"booking_id": "bk-imagined", "address": address}
+    return {"booking_id": "bk-imagined", "address": address, "reservation_id": reservation_id}
 
 
 @tool(effect="compensable", compensate="release_stock", simulate=imagine_reservation, timeout="30s")

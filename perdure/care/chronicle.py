@@ -19,6 +19,7 @@ from perdure.contracts import (
     MERGE_STEP,
     NODE_PREFIX,
     OPEN_TURN,
+    PROMOTE_FORK,
     RESUME_TURN,
     REWIND_HEAD,
     TAKE_ANSWER,
@@ -37,6 +38,8 @@ from perdure.contracts import (
     NodeDone,
     OpenedTurn,
     OpenTurn,
+    PromoteFork,
+    Promotion,
     ResumedTurn,
     RewindHead,
     RunNode,
@@ -107,6 +110,7 @@ class Chronicle(Value):
     tenant: str = ""
     branch: int = 0
     closed: bool = False
+    dry_run: bool = False
     written: tuple[Written, ...] = ()
     refs: dict[str, Ref] = {}
 
@@ -118,7 +122,7 @@ def chronicle(thread_id: str, runs: Iterable[Run]) -> Chronicle:
         teller.tell(run)
     return Chronicle(
         thread_id=thread_id, agent=teller.agent, tenant=teller.tenant, branch=teller.branch, closed=teller.closed,
-        written=tuple(teller.written.values()), refs=teller.refs,
+        dry_run=teller.dry_run, written=tuple(teller.written.values()), refs=teller.refs,
     )  # fmt: skip
 
 
@@ -128,7 +132,7 @@ class _Teller:
     def __init__(self, thread_id: str) -> None:
         self.agent = self.tenant = ""
         self.branch = 0
-        self.closed = False
+        self.closed = self.dry_run = False
         self.written: dict[str, Written] = {}
         self.refs: dict[str, Ref] = {}
         self._thread_id = thread_id
@@ -141,7 +145,7 @@ class _Teller:
             LOOK_UP.name: self._looked_up, OPEN_TURN.name: self._opened, RESUME_TURN.name: self._resumed,
             CALL_MODEL.name: self._asked, MERGE_STEP.name: self._merged, TAKE_ANSWER.name: self._answered,
             FORK_THREAD.name: self._forked, WRITE_STATE.name: self._updated, REWIND_HEAD.name: self._rewound,
-            CLOSE_THREAD.name: self._was_closed,
+            PROMOTE_FORK.name: self._promoted, CLOSE_THREAD.name: self._was_closed,
         }  # fmt: skip
 
     def tell(self, run: Run) -> None:
@@ -151,6 +155,7 @@ class _Teller:
         if carry is not None:
             self._head, self._turn, self.branch = carry.head, carry.turn, max(self.branch, carry.branch)
             self._spec = carry.running.spec if carry.running else None
+            self.dry_run = self.dry_run or carry.dry_run
             self._know(carry.head)
         for call in run.calls:
             if call.activity.startswith(TOOL_PREFIX):
@@ -167,7 +172,7 @@ class _Teller:
             self._stand(Found.model_validate(call.result))
 
     def _stand(self, found: Found) -> None:
-        self.agent, self.tenant = found.agent, found.tenant
+        self.agent, self.tenant, self.dry_run = found.agent, found.tenant, found.dry_run
         self.branch = max(self.branch, found.branch)
         self._head, self._turn = found.head, found.turn
         self._know(found.head)
@@ -286,6 +291,18 @@ class _Teller:
             call, found, source="fork", parent=origin.checkpoint_id, parent_thread=origin.thread_id,
             metadata=origin.metadata, facts={"by": origin.by} if origin.by else {},
         )  # fmt: skip
+
+    def _promoted(self, call: Call) -> None:
+        if call.error:
+            return
+        task, done = PromoteFork.model_validate(call.task), Promotion.model_validate(call.result)
+        self._spec, self._turn = done.spec, done.turn
+        commit = task.commit.model_copy(update={"turn": done.turn})
+        source: Source = "input" if done.begins else "update"
+        facts: dict[str, Json] = {"promoted": task.promote.fork, **_said(task.promote.by, task.promote.reason)}
+        if done.requesters:
+            facts["asked"] = list(done.requesters)
+        self._wrote(call, commit, done.committed, source=source, metadata=done.metadata, facts=facts)
 
     def _rewound(self, call: Call) -> None:
         if call.error:

@@ -236,7 +236,10 @@ class _Repair:
         if checkpoint.parent_thread and (origin := await self._store.thread(checkpoint.parent_thread)):
             lineage = origin.lineage
         told = self._told
-        row = {"agent": told.agent, "tenant": told.tenant, "branch": told.branch, "lineage": lineage}
+        row = {
+            "agent": told.agent, "tenant": told.tenant, "branch": told.branch, "lineage": lineage,
+            "dry_run": told.dry_run,
+        }  # fmt: skip
         await self._store.restore(step.model_copy(update=row), head=True)
 
     def _miss(self, checkpoint_id: str, why: str) -> None:

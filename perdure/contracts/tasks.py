@@ -227,7 +227,10 @@ class ToolDone(Wire):
 
 
 class RunNode(Wire):
-    """Run the function of a node, or (``ASK``) make the question of a human one."""
+    """Run the function of a node, or (``ASK``) make the question of a human one.
+
+    ``dry_run``: the function is told, and what it comes to isn't kept for others.
+    """
 
     commit: Commit
     agent: str
@@ -236,6 +239,7 @@ class RunNode(Wire):
     task: int = 0
     alone: bool = True
     branch: int = 0
+    dry_run: bool = False
 
 
 class NodeDone(Wire):

@@ -20,7 +20,8 @@ from perdure.state import State, channels, holds_secret
 class NodeContext:
     """What a node is told about its run. Declare a parameter ``ctx: NodeContext`` to receive it.
 
-    ``idempotency_key`` is the same in every attempt. ``arg`` is what a ``Send`` gave, or the error that led here.
+    ``idempotency_key`` is the same in every attempt. ``arg`` is what a ``Send`` gave, or the error that led here. In a
+    ``dry_run`` it must change nothing outside.
     """
 
     thread_id: str
@@ -30,6 +31,7 @@ class NodeContext:
     attempt: int = 1
     node: str = ""
     arg: Json = None
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from perdure.care.verify import verify
 from perdure.contracts import TurnResult
-from perdure.effects import Effect
+from perdure.effects import Effect, undo_key
 from perdure.examples.orders.ledger import Entry
 from perdure.examples.orders.shop import Shop
 from perdure.message import ToolCall
@@ -35,7 +35,7 @@ async def look(play: Play) -> list[Finding]:
         thread = await _read(play, case)
         wrong += [f"{case.name}: {why}" for why in thread.wrong(books)]
         found += [thread.finding(deed) for deed in case.deeds]
-    wrong += books.wrong(play.round.deeds, {case.name: case for case in play.round.cases}.values())
+    wrong += books.wrong(play.round.cases)
     if problem := (await verify(play.made.store)).problem:
         wrong.append(f"the store is damaged: {problem}")
     assert not wrong, "\n".join(wrong)
@@ -64,7 +64,7 @@ class Books:
         self._known.add(key)
         return self._asked[key]
 
-    def wrong(self, deeds: Iterable[Deed], cases: Iterable[Case]) -> list[str]:
+    def wrong(self, cases: Iterable[Case]) -> list[str]:
         """Whatever was asked under a key that no ledger knows; and reads that were not made as often as they must."""
         wrong = [f"asked under a strange key: {key}" for key in self._asked if key not in self._known]
         reads = [(case, deed) for case in cases for deed in case.deeds if deed.effect == "read"]
@@ -99,7 +99,7 @@ class Thread:
         if sorted(call.id for call in self._calls) != sorted(answered for answered, _ in self._answers):
             wrong.append(f"calls and answers don't match: {self._answers}")
         if self._case.later:
-            wrong += self._undone_once(f"{self._case.name}.prelude.", books, undone=rolled_back(self._case))
+            wrong += self._prelude(books)
         return wrong + self._turn()
 
     def _deed(self, deed: Deed, books: Books) -> list[str]:
@@ -136,11 +136,19 @@ class Thread:
             return [f"the model isn't told that it failed: {told}"]
         return []
 
+    def _prelude(self, books: Books) -> list[str]:
+        """The call before, which nothing struck."""
+        subject = f"{self._case.name}.prelude."
+        wrong = self._undone_once(subject, books, undone=rolled_back(self._case))
+        once = (len(books.did(subject)), books.requests(self._ledger[subject].key)) == (1, 1)
+        return wrong if once else [*wrong, "the call before was not made once"]
+
     def _undone_once(self, subject: str, books: Books, *, undone: bool) -> list[str]:
-        entry, undid = self._ledger[subject], books.undid(subject)
-        if (entry.status == "undone", len(undid)) != (undone, int(undone)):
-            return [f"{subject} is {entry.status}, and was undone {len(undid)} times"]
-        return [f"undone under {undid[0].key}"] if undone and undid[0].key != f"{entry.key}-undo" else []
+        entry = self._ledger[subject]
+        undid, requests = len(books.undid(subject)), books.requests(undo_key(entry.key))
+        if (entry.status == "undone", undid, requests) == (undone, int(undone), int(undone)):
+            return []
+        return [f"{subject} is {entry.status}; it was undone {undid} times, and that was asked for {requests} times"]
 
     def _turn(self) -> list[str]:
         """How the turn has ended, and what it says is left."""

@@ -138,8 +138,11 @@ class Play:
 
     async def _is_open(self, thread: str, count: int) -> None:
         """The operator's queue has it."""
-        rows = [row for row in await self.made.store.open_effects() if row.thread_id == thread]
-        assert [row.entry.status for row in rows] == ["in_doubt"] * count
+
+        async def queued() -> list[str]:
+            return [row.entry.status for row in await self.made.store.open_effects() if row.thread_id == thread]
+
+        await eventually(queued, lambda seen: seen == ["in_doubt"] * count, within=PATIENCE)
 
     async def _sees(self, thread: str, holds: Callable[[StatusAnswer], bool]) -> StatusAnswer:
         return await eventually(lambda: self.made.client.status(thread), holds, within=PATIENCE)
