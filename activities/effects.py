@@ -1,12 +1,16 @@
 """Activities on the ledger: what is known of an effect, what a turn did, and undoing it."""
 
 import json
+from datetime import UTC, datetime
 
 from temporalio import activity
 
 from perdure.activities.invoke import invoke
 from perdure.activities.records import Record, text_of
 from perdure.activities.runtime import Runtime
+from perdure.approvals import stamp
+from perdure.audit import AuditEntry
+from perdure.canonical import Json
 from perdure.context import ToolContext
 from perdure.contracts import (
     INSPECT_EFFECT,
@@ -68,7 +72,7 @@ class EffectActivities:
         if row.entry.status == "undone":
             return row.entry
         tool = self._runtime.tool(row.entry.compensation)  # not as the task names it: it could name any tool
-        await _invoke(tool, row, undo_key(task.key))
+        await _invoke(tool, row, _context(row, undo_key(task.key)))
         await self._runtime.store.settle(task.thread_id, task.key, "undone")
         return (await self._row(task.thread_id, task.key)).entry
 
@@ -78,17 +82,35 @@ class EffectActivities:
         if row.entry.status not in ("attempted", "in_doubt"):
             return _known(row)
         hook, made = self._runtime.tool(row.entry.reconcile), self._runtime.tool(row.entry.tool)
-        outcome = await _invoke(hook, row, task.key)
+        context = _context(row, task.key)
+        outcome = await _invoke(hook, row, context)
         if not isinstance(outcome, Outcome):
             raise InvalidInput(f"{hook.name} returned {type(outcome).__name__}, and must return an Outcome.")
         store = self._runtime.store
+        if context.joined:  # the call may not have come to say it
+            await store.join_saga(task.thread_id, task.key, context.joined)
         if outcome.known == "done":
             returned = json.loads(made.dump(outcome.result))
             record = Record(ok=True, content=text_of(returned)[:MAX_OUTPUT], returned=returned)
-            await store.finish(task.thread_id, Receipt(key=task.key, result=record.dump()))
+            await store.finish(task.thread_id, Receipt(key=task.key, result=record.dump()), by=hook.name)
         elif outcome.known == "not_done":
             await store.settle(task.thread_id, task.key, "failed", error="It was not done.", by=hook.name)
         return _known(await self._row(task.thread_id, task.key), by=hook.name)
+
+    async def finish_late(self, thread_id: str, receipt: Receipt) -> None:
+        """The step is over, and yet its call has returned: the ledger must know, and the audit where that contradicts
+        what was taken for true."""
+        store = self._runtime.store
+        row = await store.effect(thread_id, receipt.key)
+        await store.finish(thread_id, receipt)
+        if row is None or row.entry.status not in ("failed", "in_doubt"):
+            return
+        body: dict[str, Json] = {
+            "key": receipt.key, "tool": row.entry.tool, "summary": row.entry.label(), "status": "done",
+            "taken_for": row.entry.status, "contradicts": row.entry.settled_by,
+        }  # fmt: skip
+        line = AuditEntry(id=f"late-{receipt.key}", at=stamp(datetime.now(UTC)), kind="effect.late", body=body)
+        await store.append_audit(thread_id, [line])
 
     async def _row(self, thread_id: str, key: str) -> EffectRow:
         row = await self._runtime.store.effect(thread_id, key)
@@ -101,12 +123,15 @@ def _known(row: EffectRow, *, by: str = "") -> Known:
     return Known(status=row.entry.status, error=row.entry.error, by=by, answered=row.receipt is not None)
 
 
-async def _invoke(tool: Tool, row: EffectRow, key: str) -> object:
-    """Call a compensation or a hook with what the effect left, under a key."""
-    entry = row.entry
-    context = ToolContext(
-        thread_id=row.thread_id, turn=entry.turn, step=entry.step, idempotency_key=key, attempt=activity.info().attempt
-    )
+def _context(row: EffectRow, key: str) -> ToolContext:
+    entry, attempt = row.entry, activity.info().attempt
+    return ToolContext(
+        thread_id=row.thread_id, turn=entry.turn, step=entry.step, idempotency_key=key, attempt=attempt
+    )  # fmt: skip
+
+
+async def _invoke(tool: Tool, row: EffectRow, context: ToolContext) -> object:
+    """Call a compensation or a hook with what the effect left."""
     return await invoke(tool.function, tool.bind(context, _arguments(tool, row)), tool.spec.timeout)
 
 

@@ -12,7 +12,7 @@ from temporalio.common import RawValue
 from perdure.activities.decisions import authority, check_evidence
 from perdure.activities.dry_run import gate, is_made, recorded, simulated, which_of_the_same
 from perdure.activities.effects import EffectActivities
-from perdure.activities.invoke import invoke
+from perdure.activities.invoke import invoke, to_the_end
 from perdure.activities.nodes import NodeActivities
 from perdure.activities.once import once
 from perdure.activities.records import Record, text_of, tool_message
@@ -95,7 +95,7 @@ class ToolActivities:
         if tool.spec.effect != "read" and (known := await self._claim(task, tool, arguments)):
             if known.invalid:
                 raise InvalidInput(known.invalid)
-            return await self._finish(task, opened, known)
+            return await self._finish(task, opened, known.model_copy(update={"content": _told(task, known.content)}))
         if (known := await self._cached(task, tool)) is not None:
             return await self._finish(task, opened, known, facts={"cached": True})
         kwargs = tool.bind(context, {name: getattr(arguments, name) for name in tool.parameters})
@@ -106,6 +106,11 @@ class ToolActivities:
         finally:
             if context.joined and tool.spec.effect != "read":
                 await self._runtime.store.join_saga(task.commit.thread_id, task.key, context.joined)
+        return await to_the_end(self._returned(task, tool, opened, context, returned))
+
+    async def _returned(
+        self, task: CallTool, tool: Tool, opened: Opened, context: ToolContext, returned: Any
+    ) -> ToolDone:
         record = await self._record(task, tool, opened, context, returned)
         await self._remember(task, tool, record)
         return await self._finish(task, opened, record)
@@ -262,10 +267,7 @@ class ToolActivities:
                 receipt = Receipt(key=task.key, result=Record(ok=True, content="", invalid=error.message).dump())
                 await self._runtime.store.finish(task.commit.thread_id, receipt, head=_head(task).id)
             raise
-        content = await self._bounded(text_of(dumped))
-        if task.approval is not None and task.arguments is not None:
-            made = call_summary(tool.name, task.arguments)
-            content += f"\n[{task.approval.edited_by} changed the arguments: {made}]"
+        content = _told(task, await self._bounded(text_of(dumped)))
         return Record(
             ok=True, content=content, updates=updates, returned=None if tool.spec.effect == "read" else dumped
         )
@@ -285,8 +287,8 @@ class ToolActivities:
         try:
             return await self._keep(task, opened, record, receipt, facts or {})
         except ConcurrentModification:
-            if record.ok and not task.dry_run:  # the step is over, and yet it was done: the ledger must know
-                await self._runtime.store.finish(task.commit.thread_id, receipt)
+            if record.ok and not task.dry_run:
+                await self._effects.finish_late(task.commit.thread_id, receipt)
             raise
 
     async def _keep(
@@ -328,6 +330,15 @@ def _calls_before(opened: Opened, channel: str, call_id: str) -> list[ToolCall]:
         if call_id in (ids := [call.id for call in calls]):
             return calls[: ids.index(call_id)]
     return []
+
+
+def _told(task: CallTool, content: str) -> str:
+    """A result with a word to the model where a person changed what it had asked for; a hook's receipt has none yet."""
+    if task.approval is None or task.arguments is None:
+        return content
+    made = call_summary(task.tool, task.arguments)
+    note = f"\n[{task.approval.edited_by} changed the arguments: {made}]"
+    return content if content.endswith(note) else content + note
 
 
 def _done(record: Record, done: Committed | None = None) -> ToolDone:

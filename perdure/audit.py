@@ -20,6 +20,7 @@ AuditKind = Literal[
     "effect.in_doubt",
     "effect.reconciled",  # the tool's own hook told how it ended
     "effect.settled",  # a person told how it ended
+    "effect.late",  # a call that was taken for failed, or was in doubt, has returned after all
     "effect.needs_attention",  # its compensation failed for good
     "saga.rolled_back",  # what a rollback undid, and what it left
     "thread.rewound",

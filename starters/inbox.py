@@ -60,7 +60,7 @@ class OpenRequest(Value):
 
 class InboxChange(Value):
     """What is new in the inbox. ``silent``: a thread doesn't answer, and ``error`` says why; ``answers``: it does
-    again."""
+    again, or has ended."""
 
     kind: ChangeKind
     at: str
@@ -110,7 +110,7 @@ class Inbox:
         silent = {
             name: answer for name, answer in answers.items() if name in listed and isinstance(answer, PerdureError)
         }
-        changes = [*self._turned(silent, answers), *self._changes(now, shown, answers)]
+        changes = [*self._turned(silent), *self._changes(now, shown, answers)]
         self._known, self._shown, self._silent = now, shown, silent
         items = sorted((now[key] for key in shown), key=lambda item: (item.since, item.key))
         return Look(items=tuple(items), silent=silent, changes=tuple(changes))
@@ -149,11 +149,11 @@ class Inbox:
 
     # ── what is new ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _turned(self, silent: Mapping[str, PerdureError], answers: Answers) -> list[InboxChange]:
-        """Threads that answer no more, and those that do again."""
+    def _turned(self, silent: Mapping[str, PerdureError]) -> list[InboxChange]:
+        """Threads that answer no more, and those that do again, or wait for nobody any more."""
         at = stamp(datetime.now(UTC))
         fallen = sorted(silent.keys() - self._silent.keys())
-        back = [name for name in sorted(self._silent) if isinstance(answers.get(name), ApprovalsAnswer)]
+        back = sorted(self._silent.keys() - silent.keys())
         return [
             *(InboxChange(kind="silent", at=at, thread_id=name, error=str(silent[name])) for name in fallen),
             *(InboxChange(kind="answers", at=at, thread_id=name) for name in back),

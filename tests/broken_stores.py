@@ -1,8 +1,10 @@
 """Stores that are wrong in one way each, and the checks of the conformance suite that tell."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from uuid import uuid4
 
+from perdure.audit import AuditEntry, AuditHead
 from perdure.canonical import Json
 from perdure.checkpoint import Checkpoint
 from perdure.effects import EffectStatus
@@ -138,6 +140,118 @@ class Lazy(MemoryStore):
         return []
 
 
+class Unchained(MemoryStore):
+    """Chains the lines of each call from nothing."""
+
+    async def append_audit(self, thread_id: str, entries: Sequence[AuditEntry]) -> AuditHead:
+        self._change(thread_id, audit_digest="")
+        return await super().append_audit(thread_id, entries)
+
+
+class Garrulous(MemoryStore):
+    """Writes a line as often as it is told."""
+
+    async def append_audit(self, thread_id: str, entries: Sequence[AuditEntry]) -> AuditHead:
+        new = [entry.model_copy(update={"id": f"{entry.id} {uuid4()}"}) for entry in entries]
+        return await super().append_audit(thread_id, new)
+
+
+class Polite(MemoryStore):
+    """Says nothing where there is no thread to audit."""
+
+    async def append_audit(self, thread_id: str, entries: Sequence[AuditEntry]) -> AuditHead:
+        there = await self.thread(thread_id)
+        return await super().append_audit(thread_id, entries) if there else AuditHead()
+
+
+class Generous(MemoryStore):
+    """Takes no tokens."""
+
+    async def claim(self, row: EffectRow, *, head: str) -> EffectRow | None:
+        return await super().claim(row.model_copy(update={"tokens": ()}), head=head)
+
+
+class Local(MemoryStore):
+    """Knows a thread's tokens, and not those of its lineage."""
+
+    async def claim(self, row: EffectRow, *, head: str) -> EffectRow | None:
+        tokens = tuple(f"{row.thread_id} {token}" for token in row.tokens)
+        return await super().claim(row.model_copy(update={"tokens": tokens}), head=head)
+
+
+class Strict(MemoryStore):
+    """Never gives back a token."""
+
+    async def fail(self, thread_id: str, key: str, error: str) -> None:
+        kept = dict(self._tokens)
+        await super().fail(thread_id, key, error)
+        self._tokens = dict.fromkeys(kept, (thread_id, "nobody"))
+
+
+class Merciful(MemoryStore):
+    """Gives back the tokens of a thread that is deleted."""
+
+    async def delete_thread(self, thread_id: str) -> None:
+        await super().delete_thread(thread_id)
+        self._tokens = {name: holder for name, holder in self._tokens.items() if holder[0] != thread_id}
+
+
+class Wasteful(MemoryStore):
+    """Takes the tokens of a claim that it refuses."""
+
+    async def claim(self, row: EffectRow, *, head: str) -> EffectRow | None:
+        if thread := await self.thread(row.thread_id):
+            self._use_tokens(thread.lineage, row)
+        return await super().claim(row, head=head)
+
+
+class Earnest(MemoryStore):
+    """Takes a dry run for one that isn't."""
+
+    async def commit(self, step: Step) -> bool:
+        return await super().commit(step.model_copy(update={"dry_run": False}))
+
+
+class Confused(MemoryStore):
+    """Enters a simulated call as one that was made."""
+
+    async def record_simulated(self, row: EffectRow, *, head: str) -> None:
+        if await self.claim(row, head=head) is None and row.receipt is not None:
+            await self.finish(row.thread_id, Receipt(key=row.entry.key, result=row.receipt), head=head)
+
+
+class Sceptical(MemoryStore):
+    """Doesn't believe that what had failed was done after all."""
+
+    async def finish(self, thread_id: str, receipt: Receipt, *, head: str = "", by: str = "") -> None:
+        row = await self.thread(thread_id)
+        await super().finish(thread_id, receipt, head=head or (row.head_id if row else ""), by=by)
+
+
+class Anonymous(MemoryStore):
+    """Forgets who found out that something was done."""
+
+    async def finish(self, thread_id: str, receipt: Receipt, *, head: str = "", by: str = "") -> None:
+        await super().finish(thread_id, receipt, head=head)
+
+
+class Shortsighted(MemoryStore):
+    """Finds what is in doubt, and not what needs attention."""
+
+    async def open_effects(self, *, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[EffectRow]:
+        found = await super().open_effects(after=after, limit=limit)
+        return [row for row in found if row.entry.status == "in_doubt"]
+
+
+class Fixed(MemoryStore):
+    """Lets an effect stay in the saga that it was in when it was over."""
+
+    async def join_saga(self, thread_id: str, key: str, saga: str) -> None:
+        row = await self.effect(thread_id, key)
+        if row and row.entry.status == "attempted":
+            await super().join_saga(thread_id, key, saga)
+
+
 # Which check tells, and with which arguments besides the store.
 CHECKED: dict[type[MemoryStore], tuple[str, ...]] = {
     Unfenced: ("test_a_commit_on_an_old_head_is_refused",),
@@ -155,4 +269,18 @@ CHECKED: dict[type[MemoryStore], tuple[str, ...]] = {
     Untidy: ("test_a_deleted_thread_leaves_nothing",),
     Rough: ("test_what_stays_is_read_from_the_cut_on",),
     Lazy: ("test_what_a_commit_brings_becomes_true_with_it",),
+    Unchained: ("test_lines_are_read_as_they_were_written",),
+    Garrulous: ("test_a_line_is_written_once",),
+    Polite: ("test_no_thread_has_no_audit",),
+    Generous: ("test_a_token_is_for_one_call",),
+    Local: ("test_it_is_spent_on_all_branches_and_in_forks",),
+    Strict: ("test_a_call_that_failed_frees_it_once",),
+    Merciful: ("test_it_outlives_its_thread",),
+    Wasteful: ("test_a_claim_that_comes_too_late_uses_none",),
+    Earnest: ("test_a_thread_is_a_dry_run_from_its_beginning",),
+    Confused: ("test_a_simulated_call_is_in_the_ledger",),
+    Sceptical: ("test_what_was_done_is_known_after_its_step", "failed"),
+    Anonymous: ("test_who_found_out_is_kept",),
+    Shortsighted: ("test_open_effects_are_found_in_all_threads",),
+    Fixed: ("test_an_effect_joins_a_saga", "done"),
 }

@@ -1,8 +1,8 @@
-"""Commits that die: ``python -m tests.commit_and_die URL…`` kills itself before each SQL statement of a commit.
+"""Writers that die: ``python -m tests.commit_and_die DEED URL…`` kills itself before each SQL statement of a deed.
 
-Each URL is a copy of one store. The first gets a process that does the commit and kills itself before its first
+Each URL is a copy of one store. The first gets a process that does the deed and kills itself before its first
 statement, the next one before the second, and so on (the end of the transaction counts as one), until a process
-survives. How many were killed is printed. The change is the same in every process.
+survives. How many were killed is printed. What is done is the same in every process.
 """
 
 import asyncio
@@ -13,38 +13,65 @@ from typing import Any
 
 from sqlalchemy import event
 
+from perdure.audit import AuditEntry
 from perdure.budget import Usage
-from perdure.checkpointer import Change, Checkpointer, Position
+from perdure.checkpointer import Change, Checkpointer
 from perdure.stores.base import CachedResult, Receipt
 from perdure.stores.open import open_store
 from perdure.stores.sql_store import SqlStore
+from tests.threads import effect
 
 THREAD = "t"
 CHECKPOINT = "01a1fc1a-4c92-7f4b-bca9-349edcf4bb99"
 KEY = "the-effect"
 PART = "the-part"
 LABELS = {"good": True}
+TOKENS = ("a", "b")
+LINE = AuditEntry(id="first", at="2024-05-06T07:08:09.000+00:00", kind="decision.counted", body={"by": "ann"})
 
 
-async def commit(url: str, statements: int | None = None) -> Position:
-    """The commit, with everything that a step may carry; killed before the statement of this number."""
-    store = open_store(url)
-    assert isinstance(store, SqlStore)
+async def commit(store: SqlStore) -> None:
+    """A commit with everything that a step may carry."""
     checkpointer = Checkpointer(store)
-    thread = await store.thread(THREAD)
-    assert thread is not None
-    head = await checkpointer.load(THREAD, thread.head_id)
-    if statements is not None:
-        _die_before(store, statements)
+    head = await checkpointer.load(THREAD, await _head(store))
     change = Change(
         thread_id=THREAD, checkpoint_id=CHECKPOINT, source="step", nodes=("tools",), turn=1, metadata=LABELS,
         delta={"text": {"op": "set", "value": "short"}},
     )  # fmt: skip
     result = CachedResult(scope="s", key="k", thread_id=THREAD, checkpoint_id=CHECKPOINT, usage=Usage(calls=1))
     receipt = Receipt(key=KEY, result=b'{"done":true}')
-    position = await checkpointer.commit(head, change, result=result, receipt=receipt, clears=(PART,))
+    await checkpointer.commit(head, change, result=result, receipt=receipt, clears=(PART,))
+
+
+async def audit(store: SqlStore) -> None:
+    """Three lines of the audit, of which one is there."""
+    await store.append_audit(THREAD, [LINE, *(LINE.model_copy(update={"id": f"line-{n}"}) for n in range(2))])
+
+
+async def claim(store: SqlStore) -> None:
+    """A call that needs two one-time tokens, one of which a call has used that failed."""
+    call = effect(THREAD, "another-call").model_copy(update={"tokens": TOKENS})
+    await store.claim(call, head=await _head(store))
+
+
+DEEDS = {deed.__name__: deed for deed in (commit, audit, claim)}
+
+
+async def do(deed: str, url: str, statements: int | None = None) -> None:
+    """Do it; killed before the statement of this number."""
+    store = open_store(url)
+    assert isinstance(store, SqlStore)
+    await store.missing_migrations()  # opens the connection
+    if statements is not None:
+        _die_before(store, statements)
+    await DEEDS[deed](store)
     await store.close()
-    return position
+
+
+async def _head(store: SqlStore) -> str:
+    thread = await store.thread(THREAD)
+    assert thread is not None
+    return thread.head_id
 
 
 def _die_before(store: SqlStore, statements: int) -> None:
@@ -60,12 +87,12 @@ def _die_before(store: SqlStore, statements: int) -> None:
         event.listen(store.database.engine.sync_engine, moment, count)
 
 
-def main(urls: list[str]) -> None:
+def main(deed: str, *urls: str) -> None:
     """One process for each statement, until one survives."""
     for number, url in enumerate(urls):
         child = os.fork()
         if not child:
-            asyncio.run(commit(url, number))
+            asyncio.run(do(deed, url, number))
             os._exit(0)
         _, status = os.waitpid(child, 0)
         if not os.WIFSIGNALED(status):
@@ -75,4 +102,4 @@ def main(urls: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])

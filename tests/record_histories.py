@@ -39,6 +39,7 @@ from perdure import (
 from perdure.errors import ConcurrentModification, InvalidInput
 from perdure.testing import Rule, Script, call, say, together
 from perdure.wire import data_converter
+from tests import approval_scenes, effect_scenes
 from tests.conftest import SERVER
 from tests.world import TEMPORAL, World, eventually, search_attributes, world
 
@@ -120,14 +121,15 @@ board.edge("mend", END)
 board.edge("review", "helper")
 board.edge("helper", END)
 
-_TOOLS = [look, pay, ship, wire]
+_TOOLS = [look, pay, ship, wire, *effect_scenes.TOOLS]
 _APP = App(
     agents=[
         Agent(name="desk", model="m", tools=_TOOLS),
         Agent(name="frugal", model="m", tools=_TOOLS, budget=Budget(steps=1)),
         board,
+        approval_scenes.OFFICE,
     ],
-    tools=[refund, recall],
+    tools=[refund, recall, *effect_scenes.HIDDEN],
 )
 _SCRIPT = Script(
     rules=[
@@ -139,6 +141,8 @@ _SCRIPT = Script(
         Rule(when="pay twice", replies=[call("pay", amount=5), call("pay", amount=500)]),
         Rule(when="wire", replies=[call("wire", amount=7), say("Settled.")]),
         Rule(when="board", replies=[call("look", what=1), say("Looked.")]),
+        *effect_scenes.RULES,
+        *approval_scenes.RULES,
         Rule(when="look around", replies=[*(call("look", what=n) for n in range(_LOOKS)), say("Seen.")]),
     ]
 )  # fmt: skip
@@ -286,7 +290,8 @@ async def updated(world: World, thread: str) -> None:
 
 _SCENES: Sequence[Scene] = (
     answered, approved, rejected, expired, refused_decisions, parallel, rolled_back, cancelled, compensated, in_doubt,
-    out_of_budget, closed, graph, forked, rewound, updated,
+    out_of_budget, closed, graph, forked, rewound, updated, *effect_scenes.SCENES,
+    *approval_scenes.SCENES,
 )  # fmt: skip
 # How many runs a thread has at least.
 RUNS = {scene.__name__: 1 for scene in _SCENES} | {"resumed": 2, "continued": 2}

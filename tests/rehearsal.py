@@ -72,13 +72,23 @@ def imagine_payment(ctx: ToolContext, amount: int, to: str) -> dict[str, Any]:
 
 @tool(
     effect="irreversible", simulate=imagine_payment,
-    approval=Approval(approvers=["ann", "bob", "eve"], quorum=2, separation=["requester"]),
+    approval=Approval(approvers=["ann", "bob", "eve"], quorum=2),
 )  # fmt: skip
 async def pay(ctx: ToolContext, amount: int, to: str) -> dict[str, Any]:
     """Pay. Each payment has a name of its own."""
     witness.saw(ctx, f"pay {amount} to {to}")
     ctx.update(notes=[f"paid {amount}"])
     return {"payment": f"pay-{next(_numbers)}", "amount": amount}
+
+
+@tool(
+    effect="irreversible", simulate=lambda amount: "sent",
+    approval=Approval(approvers=["ann", "bob", "eve"], separation=["requester"]),
+)  # fmt: skip
+async def wire(ctx: ToolContext, amount: int) -> str:
+    """Wire money, which nobody may approve who asked for it."""
+    witness.saw(ctx, f"wire {amount} by {ctx.approved_by[0]}")
+    return "sent"
 
 
 @tool(effect="idempotent", simulate=lambda payment: f"receipt of {payment}")
@@ -109,6 +119,13 @@ async def ship(ctx: ToolContext, to: str) -> str:
     """Ship it, or take back everything."""
     witness.saw(ctx, f"ship to {to}")
     return "gone"
+
+
+@tool(effect="compensable", compensate="cancel", simulate=lambda what: "brought")
+async def bring(ctx: ToolContext, what: str) -> str:
+    """Bring something to somebody, which is simulated with more hope than is right."""
+    witness.saw(ctx, f"bring {what}")
+    raise ToolError("Nobody is at home.")
 
 
 @tool
@@ -150,7 +167,7 @@ async def check_card(ctx: ToolContext) -> str:
 
 # ── agents ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-TOOLS = [book, post, pay, print_receipt, walk, ship, look, ask_oracle, read_diary, keep_card, check_card]
+TOOLS = [book, post, pay, wire, print_receipt, walk, ship, bring, look, ask_oracle, read_diary, keep_card, check_card]
 
 
 async def pack(ctx: NodeContext) -> dict[str, Any]:
@@ -160,7 +177,7 @@ async def pack(ctx: NodeContext) -> dict[str, Any]:
 
 
 journey = Graph("journey", state=Trip)
-journey.node("pack", pack, cache=Cache(key=lambda state: "always"))
+journey.node("pack", pack, cache=Cache(key=lambda state, arg: len(state.messages)))
 journey.node("planner", Agent(name="planner", model="m", tools=TOOLS, state=Trip))
 journey.human("city", "Where to?", answer=str, into="city")
 journey.node("booker", Agent(name="booker", model="n", tools=TOOLS, state=Trip))
@@ -170,8 +187,15 @@ journey.edge("planner", "city")
 journey.edge("city", "booker")
 journey.edge("booker", END)
 
-app = App(agents=[Agent(name="trips", model="m", state=Trip, tools=TOOLS), journey], tools=[cancel])
+pair = Graph("pair", state=Trip)
+for _name in ("left", "right"):
+    pair.node(_name, lambda state: {"notes": ["met"]})
+    pair.edge(START, _name)
+    pair.edge(_name, END)
 
+app = App(agents=[Agent(name="trips", model="m", state=Trip, tools=TOOLS), journey, pair], tools=[cancel])
+
+FAR = 12  # steps of a long walk: more than fit in one run of 50 events
 CARS = [call("book", what="car")] * 3
 SCRIPT = Script(
     rules=[
@@ -193,13 +217,25 @@ SCRIPT = Script(
             together(call("pay", amount=1, to="tom"), call("pay", amount=2, to="tim")), say("Both are paid."),
         ]),
         Rule(when="Pay", replies=[call("pay", amount=7, to="tom"), say("Paid {pay.payment}.")]),
+        Rule(when="A box", replies=[call("book", what="box"), say("A box.")]),
+        Rule(when="Bring", replies=[call("bring", what="tea"), call("walk", step=1), say("Brought.")]),
+        Rule(when="Walk far", replies=[*(call("walk", step=10 + n) for n in range(FAR)), say("Far away.")]),
         Rule(when="Ship", replies=[call("book", what="box"), call("ship", to="atlantis"), say("Shipped.")]),
+        Rule(when="Wire", replies=[call("wire", amount=7), say("Sent.")]),
+        Rule(when="Tour", model="m", replies=[call("walk", step=5), say("Walked.")]),
+        Rule(when="Tour", model="n", replies=[
+            *[say("-")] * 2, call("pay", amount=9, to="tom"), call("walk", step=1), say("Gone."),
+        ]),
         Rule(when="Look", replies=[call("look", what="map"), call("ask_oracle", what="rain"), say("Seen.")]),
         Rule(when="Diary", replies=[call("read_diary", day="monday"), say("Read.")]),
         Rule(when="Card", replies=[call("keep_card", holder="tom"), call("check_card"), say("So {check_card}.")]),
         Rule(when="journey", model="m", replies=[call("book", what="train"), say("The train is booked.")]),
-        Rule(when="journey", model="n", replies=[call("pay", amount=9, to="tom"), call("walk", step=1), say("Gone.")]),
+        Rule(when="journey", model="n", replies=[
+            *[say("-")] * 2,  # of the planner, in the same conversation
+            call("pay", amount=9, to="tom"), call("walk", step=1), say("Gone."),
+        ]),
         Rule(on_error="rejected by", replies=[say("Then not.")]),
+        Rule(on_error="Nobody is at home", replies=[say("Then later.")]),
     ],
     fallback=say("Hello."),
 )  # fmt: skip

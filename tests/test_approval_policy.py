@@ -226,7 +226,8 @@ async def test_an_approval_is_remembered_for_the_same_call_of_the_turn_only(worl
     other = await eventually(lambda: world.client.approvals(thread), lambda a: len(a.closed) == len(a.open) == 1)
     assert other.open[0].arguments == {"what": "y"}
     assert witness.of(thread) == ["remembering x by ann"] * 2
-    assert (await kinds(world, thread))[3:] == ["request.remembered", "request.opened"]
+    told = await eventually(lambda: kinds(world, thread), lambda told: len(told) == 5)
+    assert told[3:] == ["request.remembered", "request.opened"]
     assert await approve(world, thread, "bob") == ""
     await world.ended(thread, message)
 

@@ -9,7 +9,8 @@ from temporalio.client import WorkflowUpdateFailedError
 from temporalio.common import RawValue
 
 from perdure import Agent, App, Approval, ToolContext, tool
-from perdure.approvals import ApprovalRequest
+from perdure.approvals import ApprovalRequest, Verdict
+from perdure.audit import AuditEntry
 from perdure.canonical import canonical
 from perdure.contracts import MAX_MESSAGE, StatusAnswer
 from perdure.effects import arguments_digest
@@ -326,20 +327,15 @@ UNREADABLE: list[tuple[str, list[Any]]] = [
 
 
 async def test_a_refused_update_leaves_no_event(make_world: MakeWorld) -> None:
-    """`decide`, `send`, `resolve_effect` and `extend_budget` that are refused: their sender learns why, the history
-    is as long as before, and nothing has changed."""
+    """`send`, `resolve_effect` and `extend_budget` that are refused, and any update that can't be read: their sender
+    learns why, the history is as long as before, and nothing has changed."""
     async with make_world(app, script()) as world:
         thread, _ = await asked(world, "publish")
         client, request = world.client, await world.client.request(thread)
         await client.decide(thread, "approve", request, approver="ann")
+        await _audited(world, thread, 2)
         before, events = await client.approvals(thread), await world.length(thread)
-        lies = {"title": "Lies"}
-        name = arguments_digest("publish", canonical(lies))
-        other = request.model_copy(update={"arguments": lies, "digest": name})
         refused: list[tuple[type[PerdureError], str, Any]] = [
-            (DecisionRefused, "already decided", lambda: client.decide(thread, "approve", request, approver="ann")),
-            (DecisionRefused, "may not decide", lambda: client.decide(thread, "approve", request, approver="eve")),
-            (DecisionRefused, "the decision names", lambda: client.decide(thread, "reject", other, approver="bob")),
             (InvalidInput, "empty", lambda: client.send(thread, "  ")),
             (InvalidInput, "more than", lambda: client.send(thread, "x" * (MAX_MESSAGE + 1))),
             (PerdureError, "no open effect", lambda: client.resolve(thread, "k", done=True, by="ann")),
@@ -354,6 +350,38 @@ async def test_a_refused_update_leaves_no_event(make_world: MakeWorld) -> None:
         assert await world.length(thread) == events
         assert await client.approvals(thread) == before
         assert witness.of(thread) == []
+
+
+async def test_a_refused_decision_is_kept_however_it_came(make_world: MakeWorld) -> None:
+    """By update its sender learns why at once. Nothing of the request has changed; the record and the audit keep it."""
+    async with make_world(app, script()) as world:
+        thread, _ = await asked(world, "publish")
+        client, request = world.client, await world.client.request(thread)
+        await client.decide(thread, "approve", request, approver="ann")
+        before = await client.approvals(thread)
+        lies = {"title": "Lies"}
+        other = request.model_copy(update={"arguments": lies, "digest": arguments_digest("publish", canonical(lies))})
+        cases: list[tuple[Verdict, ApprovalRequest, str, str]] = [
+            ("approve", request, "ann", "repeated"),
+            ("approve", request, "eve", "not_an_approver"),
+            ("reject", other, "bob", "wrong_digest"),
+        ]
+        for verdict, shown, who, code in cases:
+            with pytest.raises(DecisionRefused) as refused:
+                await client.decide(thread, verdict, shown, approver=who)
+            assert refused.value.code == code
+            kept = (await client.approvals(thread)).refused_decisions[-1]
+            assert (kept.verdict, kept.code, kept.why) == (verdict, code, refused.value.message)
+        assert (await client.approvals(thread)).open == before.open
+        lines = await _audited(world, thread, 5)
+        assert [line.body["code"] for line in lines[2:]] == ["repeated", "not_an_approver", "wrong_digest"]
+        assert witness.of(thread) == []
+
+
+async def _audited(world: World, thread: str, count: int) -> list[AuditEntry]:
+    """Wait until the audit has so many lines; they are written a moment after the answer."""
+    rows = await eventually(lambda: world.store.audit(thread), lambda rows: len(rows) == count)
+    return [row.entry for row in rows]
 
 
 async def test_a_flood_of_junk_stays_bounded(make_world: MakeWorld) -> None:

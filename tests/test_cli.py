@@ -17,7 +17,8 @@ import pytest
 import typer.main
 from pydantic import BaseModel
 
-from perdure.approvals import ApprovalPolicy, ApprovalRequest, CountedDecision, RefusedDecision
+from perdure.approvals import ApprovalPolicy, ApprovalRequest, CountedDecision, Edit, Level, RefusedDecision
+from perdure.audit import AuditEntry, AuditHead, AuditRow
 from perdure.bridges.import_langgraph import Imported
 from perdure.budget import Budget, Usage
 from perdure.care.prune import PruneReport
@@ -48,10 +49,12 @@ from perdure.starters.cli.keys import ApproverKey, NewPair
 from perdure.starters.cli.leases import Released
 from perdure.starters.cli.messages import Sent
 from perdure.starters.cli.threads import Cancelled, Closed
-from perdure.starters.cli.travel import Fork, Resumed
-from perdure.starters.entries import HistoryEntry
-from perdure.starters.inbox import OpenRequest
+from perdure.starters.cli.travel import Fork, Promoted, Resumed
+from perdure.starters.compare import Comparison, SameCall, Side
+from perdure.starters.entries import Change, Difference, HistoryEntry, Place
+from perdure.starters.inbox import InboxChange, OpenRequest
 from perdure.starters.threads import ThreadSummary
+from perdure.starters.unsettled import OpenEffect
 from perdure.workers.doctor import Check
 from tests.clerk import REPORT, app, holds, script
 from tests.cli import Cli
@@ -62,11 +65,12 @@ ROOT = Path(__file__).resolve().parent.parent
 START = '{"title": "Tea", "notes": ["one"], "messages": [{"role": "user", "content": "hello"}]}'
 ESCAPE = "\x1b"
 SHAPES = [
-    Sent, TurnResult, Usage, Residue, ThreadSummary, StatusAnswer, LogEntry, Budget, Cancelled, Closed, ApprovalsAnswer,
-    OpenRequest, ApprovalRequest, ApprovalPolicy, CountedDecision, RefusedDecision, Question, Effect, Checkpoint,
-    HistoryEntry, Tree, Stretch, RewindPlan, Rewound, Committed, Fork, Resumed, Lease, Released, Blob, Migrated,
-    Report, Problem, Sizes, Repaired, Upgraded, PruneReport, Deleted, Imported, NewKey, NewPair, ApproverKey, Drawing,
-    Check,
+    Sent, TurnResult, Usage, Residue, ThreadSummary, StatusAnswer, LogEntry, Budget, Cancelled, Closed,
+    ApprovalsAnswer, OpenRequest, InboxChange, ApprovalRequest, ApprovalPolicy, Level, CountedDecision, Edit,
+    RefusedDecision, Question, AuditRow, AuditEntry, AuditHead, NewPair, ApproverKey, Effect, OpenEffect,
+    Checkpoint, HistoryEntry, Tree, Stretch, Comparison, Side, SameCall, Place, Difference, Change, RewindPlan,
+    Rewound, Committed, Fork, Promoted, Resumed, Lease, Released, Blob, Migrated, Report, Problem, Sizes, Repaired,
+    Upgraded, PruneReport, Deleted, Imported, NewKey, Drawing, Check,
 ]  # fmt: skip
 
 
@@ -168,8 +172,8 @@ async def test_list(make_world: MakeWorld) -> None:
         assert len(lines) == 2
         shown = (await cli("list", "--limit", "1000")).out
         assert re.search(rf"^{second} +clerk +awaiting approval", shown, re.MULTILINE)
-        assert await cli.json("list", "--agent", "nobody") == []
-        assert (await cli("list", "--agent", "nobody")).out == "No threads.\n"
+        assert await cli.json("list", "--agent", "no-such-agent") == []
+        assert (await cli("list", "--agent", "no-such-agent")).out == "No threads.\n"
 
 
 async def test_status(make_world: MakeWorld) -> None:

@@ -23,7 +23,7 @@ from perdure.workers.dev_record import DevRecord
 from tests.clerk import app, holds, script
 from tests.cli import Cli, Done
 from tests.conftest import MakeWorld
-from tests.world import World
+from tests.world import World, eventually
 
 APP = ("--app", "tests.clerk:app")
 AT_ONCE = 4  # commands at the same time: each is a process that imports for half a second
@@ -96,7 +96,23 @@ USAGE = [
     Case(2, "is no App", "graph", "clerk", "--app", "tests.clerk:no_app"),
     Case(2, "'--reason'", "reject", "{twice}", "a1", "--as", "ann"),
     Case(2, "'--as'", "approve", "{twice}", "a1"),
-    Case(2, "'--done'", "resolve", "{idle}", "key", "--as", "me"),
+    Case(2, "one of --done, --not-done and --ask", "resolve", "{idle}", "key", "--as", "me"),
+    Case(2, "one of --done, --not-done and --ask", "resolve", "{idle}", "key", "--done", "--ask", "--as", "me"),
+    Case(2, "'--as'", "resolve", "{idle}", "key", "--done"),
+    Case(2, "more than anybody reads. Add --open", "effects", "--all"),
+    Case(2, "Of which thread?", "effects"),
+    Case(2, "Of which thread?", "effects", "{idle}", "--all", "--open"),
+    Case(2, "are for --all --open", "effects", "{idle}", "--agent", "clerk"),
+    Case(2, "Either a turn or a saga", "compensate", "{idle}", "--turn", "1", "--saga", "trip", "-y"),
+    Case(2, "Of one thread everything is shown", "approvals", "{once}", "--watch"),
+    Case(2, "Of one thread everything is shown", "approvals", "{once}", "--for", "ann"),
+    Case(2, "a stream of documents", "approvals", "--watch", "-o", "json"),
+    Case(2, "'soon' is no duration", "approvals", "--older", "soon"),
+    Case(2, "the value is no JSON", "approve", "{once}", "a1", "--as", "ann", "--edit", "to=nobody"),
+    Case(2, "not of the form KEY=VALUE", "approve", "{once}", "a1", "--as", "ann", "--edit", "to"),
+    Case(2, "nowhere.key can't be read", "approve", "{once}", "a1", "--as", "ann", "--key", "nowhere.key"),
+    Case(2, "nowhere.key can't be read", "reject", "{once}", "--as", "ann", "--reason", "no", "--key", "nowhere.key"),
+    Case(2, "'--as'", "promote", "{idle}", "{once}"),
     Case(2, "No such command 'strat'. Did you mean", "strat"),
     Case(2, "No such option: --verbose. See `perdure list --help`", "list", "--verbose"),
     Case(2, "Missing command", "db"),
@@ -118,6 +134,10 @@ NOT_FOUND = [
     Case(3, "The store has no thread nobody", "state", "nobody"),
     Case(3, "The store has no thread nobody", "history", "nobody"),
     Case(3, "The store has no thread nobody", "db", "verify", "nobody"),
+    Case(3, "The store has no thread nobody", "audit", "nobody"),
+    Case(3, "The store has no thread nobody", "diff", "nobody", "--with", "{idle}"),
+    Case(3, "The store has no thread nobody", "diff", "{idle}", "--with", "nobody"),
+    Case(3, "There is no thread nobody", "promote", "nobody", "{idle}", "--as", "ann", "-y"),
     *(
         Case(3, "The store has no thread nobody", *command)
         for command in (
@@ -163,8 +183,6 @@ CONFLICT = [
 ]
 REFUSED = [
     Case(5, "is closed. Start a new one.", "send", "{closed}", "-m", "hello"),
-    Case(5, "eve may not decide; approvers: ann, bob.", "approve", "{twice}", "a1", "--as", "eve"),
-    Case(5, "eve may not decide", "reject", "{twice}", "a1", "--as", "eve", "--reason", "no"),
     Case(5, "is closed: approved by bob", "approve", "{decided}", "a1", "--as", "ann"),
     Case(5, "is closed: approved by bob", "reject", "{decided}", "a1", "--as", "ann", "--reason", "no"),
     Case(5, "Name the request, or pass -y", "approve", "{once}", "--as", "ann"),
@@ -173,11 +191,19 @@ REFUSED = [
     Case(5, "No turn is running", "extend", "{idle}", "--steps", "1"),
     Case(5, "is running", "send", "{strict}", "-m", "hello"),
     Case(5, "Pass -y", "rewind", "{idle}", "--to", "0"),
+    Case(5, "Pass -y", "promote", "{idle}", "{once}", "--as", "ann"),
     Case(5, "A turn of", "update", "{strict}", "--set", 'title="x"'),
     Case(5, "A turn of", "resume", "{strict}"),
     Case(5, "Nothing follows the head", "resume", "{idle}"),
     Case(5, "is closed", "rewind", "{closed}", "--to", "0", "-y"),
     Case(5, "is closed", "update", "{closed}", "--set", 'title="x"'),
+]
+
+
+COUNTED_OUT = [
+    Case(5, "eve may not decide; approvers: ann, bob.", "approve", "{twice}", "a1", "--as", "eve"),
+    Case(5, "eve may not decide", "reject", "{twice}", "a1", "--as", "eve", "--reason", "no"),
+    Case(5, "Invalid arguments for pay: amount", "approve", "{twice}", "a1", "--as", "ann", "--edit", "amount=[]"),
 ]
 
 
@@ -238,6 +264,20 @@ async def test_errors_change_nothing(make_world: MakeWorld, cases: Sequence[Case
         assert await written(world) == before
 
 
+async def test_decisions_that_do_not_count(make_world: MakeWorld) -> None:
+    """A decision that the thread refuses is written down, a line of the audit each; nothing else comes of it."""
+    async with town(make_world) as (world, threads):
+        _, _, before = await written(world)
+        waiting = (await world.client.approvals(threads["twice"])).open
+        for case in COUNTED_OUT:
+            await case.check(Cli(world), asyncio.Semaphore(), threads)
+        assert (await world.client.approvals(threads["twice"])).open == waiting
+        await eventually(
+            lambda: world.store.sizes(),
+            lambda sizes: sizes["rows"] == before | {"audit": before["audit"] + len(COUNTED_OUT)},
+        )
+
+
 async def test_an_unknown_agent_without_the_app(make_world: MakeWorld) -> None:
     """Where only the worker knows the app it refuses: nothing is in the store, and the same id can be used again."""
     async with make_world(app, script) as world:
@@ -258,6 +298,9 @@ async def test_what_only_the_worker_can_see(make_world: MakeWorld) -> None:
         for case in (
             Case(2, "Desk.title takes str, not this int", "send", thread, "--input", '{"title": 5}'),
             Case(5, "nothing to undo", "compensate", thread, "-y"),
+            Case(5, "nothing to undo", "compensate", thread, "--saga", "trip", "-y"),
+            Case(3, "There is no thread nobody", "promote", thread, "nobody", "--as", "ann", "-y"),
+            Case(5, "is no dry run of", "promote", thread, thread, "--as", "ann", "-y"),
         ):
             await case.check(Cli(world), room, {})
         assert (await world.store.sizes())["rows"] == before
@@ -315,7 +358,10 @@ async def test_one_silent_thread_hides_no_other(make_world: MakeWorld) -> None:
 async def _abandoned(world: World, thread: str, queue: str = "") -> None:
     """A thread whose worker never comes."""
     attributes = TypedSearchAttributes(
-        [SearchAttributePair(SearchAttributeKey.for_keyword("PerdureStatus"), "awaiting_approval")]
+        [
+            SearchAttributePair(SearchAttributeKey.for_keyword("PerdureStatus"), "awaiting_approval"),
+            SearchAttributePair(SearchAttributeKey.for_int("PerdurePending"), 1),
+        ]
     )
     await world.temporal.start_workflow(
         WORKFLOW, ThreadInput(agent="clerk"), id=thread, task_queue=queue or world.settings.task_queue,

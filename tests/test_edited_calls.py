@@ -88,9 +88,6 @@ async def test_edited_arguments_need_the_quorum_afresh_and_exactly_they_run(worl
     assert [(d.approver, d.digest) for d in edited.decisions] == [("bob", edited.digest)]
     changes = {"amount": (250, 7), "note": ("rent", "part")}
     assert [(one.by, one.digest, one.changes) for one in edited.edits] == [("bob", request.digest, changes)]
-    [told] = await lines(world, thread, "request.edited")
-    assert (told["by"], told["before"], told["digest"]) == ("bob", request.digest, edited.digest)
-    assert (told["changes"], told["arguments"]) == ({name: list(pair) for name, pair in changes.items()}, wanted)
     assert witness.of(thread) == []
     with pytest.raises(DecisionRefused, match=r"is for .* the decision names") as stale:
         await world.client.decide(thread, "approve", request, approver="cid")
@@ -99,6 +96,9 @@ async def test_edited_arguments_need_the_quorum_afresh_and_exactly_they_run(worl
     await world.ended(thread, message)
     assert edited.key != request.key
     assert witness.of(thread) == [f"7 to x (part) by bob+ann under {edited.key}"]
+    [told] = await lines(world, thread, "request.edited")
+    assert (told["by"], told["before"], told["digest"]) == ("bob", request.digest, edited.digest)
+    assert (told["changes"], told["arguments"]) == ({name: list(pair) for name, pair in changes.items()}, wanted)
     [effect] = await world.client.effects(thread)
     assert (effect.key, effect.summary) == (edited.key, edited.summary)
     assert script.told()[-1] == ("tool", 'sent\n[bob changed the arguments: wire(to="x", amount=7, note="part")]')

@@ -1,12 +1,24 @@
 """Effects: keys, the order of undoing, and the report of what is left."""
 
-from itertools import permutations
+from graphlib import TopologicalSorter
+from itertools import pairwise, permutations
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.effects import Effect, arguments_digest, effect_key, residue, to_undo, undo_key
+from perdure.effects import (
+    THREAD,
+    Effect,
+    arguments_digest,
+    effect_key,
+    residue,
+    to_ask,
+    to_undo,
+    together,
+    undo_key,
+    undo_order,
+)
 from tests.properties import texts, thorough
 
 Parts = tuple[str, int, int, int, int, str, str]
@@ -55,6 +67,104 @@ def test_undoing_is_the_reverse_of_completion(ledger: list[Effect]) -> None:
     assert to_undo(ledger[::-1]) == undone
 
 
+# ── orders ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+TOOLS = [f"t{number}" for number in range(5)]
+
+
+@st.composite
+def orders(draw: st.DrawFn) -> dict[str, tuple[str, ...] | None]:
+    """A partial order as tools declare it: some say nothing, the others wait for some of those before them."""
+    shuffled = draw(st.permutations(TOOLS))
+    return {
+        name: draw(st.none() | st.lists(st.sampled_from(shuffled[:place]), unique=True).map(tuple) if place else
+                   st.sampled_from([None, ()]))
+        for place, name in enumerate(shuffled)
+    }  # fmt: skip
+
+
+made = st.lists(st.sampled_from(TOOLS), max_size=8).map(
+    lambda names: [
+        Effect(key=f"k{n}", tool=tool, effect="compensable", turn=1, step=n, index=0, status="done")
+        for n, tool in enumerate(names)
+    ][::-1]
+)  # as they are undone, the latest first
+
+
+def everything_before(waits: dict[str, frozenset[str]]) -> dict[str, set[str]]:
+    """For each what is through before it begins, also by way of others. Raises CycleError where there is a circle."""
+    before: dict[str, set[str]] = {}
+    for key in TopologicalSorter(waits).static_order():
+        before[key] = set(waits[key]).union(*(before[other] for other in waits[key]))
+    return before
+
+
+@thorough
+@given(made, orders())
+def test_the_order_of_undoing_keeps_what_was_declared(
+    effects: list[Effect], after: dict[str, tuple[str, ...] | None]
+) -> None:
+    """Nobody waits for ever. Who declared something waits for exactly that; who didn't waits for all that were done
+    later, except those that wait for it."""
+    waits = undo_order(effects, after)
+    before = everything_before(waits)
+    assert waits.keys() == {effect.key for effect in effects}
+    for number, effect in enumerate(effects):
+        declared = after[effect.tool]
+        if declared is not None:
+            assert waits[effect.key] == {other.key for other in effects if other.tool in declared}
+            continue
+        for later in effects[:number]:
+            assert later.key in before[effect.key] or effect.key in before[later.key]
+        assert waits[effect.key] <= {later.key for later in effects[:number]}
+
+
+@thorough
+@given(made)
+def test_without_a_word_undoing_is_a_chain(effects: list[Effect]) -> None:
+    """Each waits for the one that was done after it, and the latest for nobody; whatever tools the app doesn't know."""
+    for after in ({}, dict.fromkeys(TOOLS)):
+        waits = undo_order(effects, after)
+        assert all(waits[earlier.key] == {later.key} for later, earlier in pairwise(effects))
+        assert not effects or waits[effects[0].key] == frozenset()
+
+
+# ── what belongs together ────────────────────────────────────────────────────────────────────────────────────────
+
+sagas = st.sampled_from(["", "", THREAD, "booking", "feast"])
+in_sagas = st.lists(
+    st.builds(
+        Effect, key=texts, tool=texts, effect=classes, turn=positions, step=positions, index=positions, status=statuses,
+        saga=sagas, reconcile=st.sampled_from(["", "hook"]),
+    ),
+    max_size=8, unique_by=lambda effect: effect.key,
+)  # fmt: skip
+
+
+@thorough
+@given(in_sagas, positions)
+def test_a_turn_takes_its_sagas_along_and_no_others(ledger: list[Effect], turn: int) -> None:
+    """All effects of the turn, and all of the sagas that it took part in, whatever turn they are of."""
+    found, chosen = together(ledger, turn)
+    assert found == turn
+    joined = {effect.saga for effect in ledger if effect.turn == turn} - {""}
+    assert list(chosen) == [effect for effect in ledger if effect.turn == turn or effect.saga in joined]
+
+
+@thorough
+@given(in_sagas)
+def test_a_saga_is_what_bears_its_name(ledger: list[Effect]) -> None:
+    """And that of the thread, on request, is everything. Without a word it is the latest turn with something to undo,
+    or with something of which a hook may tell that it is to be undone."""
+    assert list(together(ledger, None, "booking")[1]) == [effect for effect in ledger if effect.saga == "booking"]
+    assert list(together(ledger, None, THREAD)[1]) == ledger
+    perhaps = [e for e in to_ask(ledger) if e.effect == "compensable"]
+    assert together(ledger, None)[0] == max((e.turn for e in [*to_undo(ledger), *perhaps]), default=0)
+
+
+# ── the report ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
 @thorough
 @given(st.lists(effects, max_size=8))
 def test_the_residue_tells_of_each_effect_once(ledger: list[Effect]) -> None:
@@ -74,6 +184,15 @@ def test_the_residue_tells_of_each_effect_once(ledger: list[Effect]) -> None:
     }
     assert len(left.lines()) == sum(map(bool, lists.values()))
     assert all(any(label in line for line in left.lines()) for labels in lists.values() for label in labels)
+
+
+def test_the_report_names_who_settled_what() -> None:
+    """Beside what it came to; what nobody had to settle is not among it."""
+    plain = Effect(key="k", tool="t", effect="compensable", turn=1, step=1, index=0, status="undone")
+    ann = plain.model_copy(update={"key": "a", "tool": "a", "settled_by": "ann"})
+    hook = plain.model_copy(update={"key": "h", "tool": "h", "status": "failed", "settled_by": "hook"})
+    left = residue([plain, ann, hook])
+    assert (left.undone, left.settled) == (("t", "a"), ("a is undone, says ann", "h is failed, says hook"))
 
 
 def test_the_report_is_for_people() -> None:

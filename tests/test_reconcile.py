@@ -99,6 +99,16 @@ async def one(world: World, thread: str) -> Effect:
     return (await world.client.effects(thread))[-1]
 
 
+async def is_done(world: World, thread: str, effect: Effect) -> None:
+    """Wait until the ledger knows that it is done."""
+
+    async def status() -> str:
+        row = await world.store.effect(thread, effect.key)
+        return row.entry.status if row else ""
+
+    await eventually(status, lambda found: found == "done")
+
+
 # ── the hook ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -188,6 +198,27 @@ async def test_a_person_may_know_what_no_hook_tells(make_world: MakeWorld) -> No
         assert [line["by"] for line in await audit(world, thread, "effect.settled", 2)] == ["ann", "bob"]
 
 
+async def test_a_hook_says_which_saga_the_call_is_in(make_world: MakeWorld) -> None:
+    """A call whose worker died could not say it any more; what it did is taken back with the saga all the same."""
+
+    @tool(effect="compensable", compensate="unseat", reconcile="seated", attempts=1)
+    async def lost(ctx: ToolContext) -> dict[str, str]:
+        """Gone before it could say anything."""
+        raise ConnectionError("the line broke")
+
+    @tool(hidden=True)
+    async def seated(ctx: ToolContext) -> Outcome:
+        """It is found in the booking."""
+        ctx.saga("booking")
+        return Outcome.done({"seat": "12a"})
+
+    agency = App(agents=[Agent(name="desk", model="m", tools=[lost])], tools=[unseat, seated])
+    async with make_world(agency, told(go=go(call("lost")))) as world:
+        thread, _ = await first_turn(world, "desk", "go")
+        assert (await world.client.compensate(thread, saga="booking")).undone == ("lost()",)
+        assert witness.of(thread) == ["unseat 12a"]
+
+
 async def test_a_hook_has_its_own_patience(make_world: MakeWorld) -> None:
     """What it declares as time-out and deadline holds in the turn, at a person's request, and at a rollback."""
     said = told(go=go(call("wire", how="unknown")))
@@ -232,7 +263,7 @@ async def test_what_is_in_doubt_is_asked_about_before_it_is_undone(make_world: M
         if known == "unknown":  # it is learnt later, and undone on request
             truth[thread] = "done"
             left = await world.client.compensate(thread)
-            assert (left.undone[0], left.in_doubt) == (label, ())
+            assert (left.undone, left.in_doubt) == ((other, label), ())
             assert witness.of(thread)[3:] == ["asked: done", "unseat 12a"]
 
 
@@ -336,7 +367,7 @@ async def test_a_call_that_ends_late_contradicts_who_said_otherwise(make_world: 
         await world.stands(thread, "in_doubt")
         (effect,) = [e for e in await world.client.effects(thread) if e.tool == "slow"]
         holds[thread].let_go()
-        await eventually(lambda: world.store.effect(thread, effect.key), lambda row: row.entry.status == "done")
+        await is_done(world, thread, effect)
         with pytest.raises(Conflict, match="is done, says the ledger"):
             await world.client.resolve(thread, effect.key, done=False, by="ann", reason="nothing there")
         assert (await world.ended(thread, message_id)).answer == "Fine."
@@ -357,7 +388,7 @@ async def test_who_says_that_a_late_call_was_done_is_right(make_world: MakeWorld
         await world.stands(thread, "in_doubt")
         effect = await one(world, thread)
         holds[thread].let_go()
-        await eventually(lambda: world.store.effect(thread, effect.key), lambda row: row.entry.status == "done")
+        await is_done(world, thread, effect)
         assert (await world.client.resolve(thread, effect.key, done=True, by="ann")).status == "done"
         await world.ended(thread, message_id)
         assert said.told()[-1] == ("tool", "done at last")
@@ -375,7 +406,7 @@ async def test_a_call_that_ends_just_in_time_is_nobody_s_question(make_world: Ma
         await door.hold.arrived()
         holds[thread].let_go()
         effect = await one(world, thread)
-        await eventually(lambda: world.store.effect(thread, effect.key), lambda row: row.entry.status == "done")
+        await is_done(world, thread, effect)
         door.hold.let_go()
         assert (await world.ended(thread, message_id)).answer == "Fine."
         assert said.told()[-1] == ("tool", "done at last")
@@ -385,7 +416,8 @@ async def test_a_call_that_ends_just_in_time_is_nobody_s_question(make_world: Ma
 
 
 async def test_a_person_who_was_wrong_is_contradicted_when_it_shows(make_world: MakeWorld) -> None:
-    """Somebody says "not done", and then the call ends after all: the ledger says done, and a rewind refuses."""
+    """Somebody says "not done", and then the call ends after all: the ledger says done, the audit has both, and a
+    rewind can't go back behind it."""
     said = told(go=go(call("slow")))
     async with make_world(app, said) as world:
         thread, message_id = await world.begin("desk", "go")
@@ -396,8 +428,9 @@ async def test_a_person_who_was_wrong_is_contradicted_when_it_shows(make_world: 
         assert (await world.client.resolve(thread, effect.key, done=False, by="ann")).status == "failed"
         await world.ended(thread, message_id)
         holds[thread].let_go()
-        row = await eventually(lambda: world.store.effect(thread, effect.key), lambda row: row.entry.status == "done")
-        assert row is not None and (row.entry.settled_by, row.receipt is not None) == ("ann", True)
+        await is_done(world, thread, effect)
+        (line,) = await audit(world, thread, "effect.late")
+        assert (line["taken_for"], line["contradicts"], line["tool"]) == ("failed", "ann", "slow")
         start = (await world.client.history(thread))[-1].id
         assert [e.tool for e in (await world.client.rewind_plan(thread, start)).impossible] == ["slow"]
         assert witness.of(thread) == ["slow"]

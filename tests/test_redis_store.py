@@ -306,3 +306,42 @@ async def test_a_schema_from_the_future_is_refused(store: RedisStore, valkey_url
         with pytest.raises(StoreOutdated, match="9999_later"):
             await asked
     await other.close()
+
+
+# ── what is open in all threads ──────────────────────────────────────────────────────────────────────────────────
+
+
+async def _doubtful(store: RedisStore) -> History:
+    """A thread with a call of which nobody knows how it ended."""
+    history = History(store)
+    head = (await history.commit({})).ref.id
+    await store.claim(payment(history), head=head)
+    await store.settle(history.thread_id, "k", "in_doubt")
+    return history
+
+
+async def test_what_is_no_longer_open_leaves_the_list(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once nobody can be about to open it: until then its name stays, and isn't believed."""
+    history = await _doubtful(store)
+    assert [row.entry.key for row in await store.open_effects()] == ["k"]
+    await store.settle(history.thread_id, "k", "done")
+    assert await store.open_effects() == []
+    assert await store._ask("HLEN", store._keys.open) == 1
+    monkeypatch.setattr("perdure.stores.redis.ledger.GIVEN_UP", -1)
+    assert await store.open_effects() == []
+    assert await store._ask("HLEN", store._keys.open) == 0
+    await store.settle(history.thread_id, "k", "needs_attention")
+    assert len(await store.open_effects()) == 1
+
+
+async def test_who_is_too_slow_to_open_an_effect_changes_nothing(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name may have left the list meanwhile."""
+    history = await _doubtful(store)
+    await store.settle(history.thread_id, "k", "done")
+    before = await store.effects(history.thread_id)
+    monkeypatch.setattr("perdure.stores.redis.entries.PATIENCE", -1)
+    with pytest.raises(StoreUnreachable):
+        await store.settle(history.thread_id, "k", "needs_attention")
+    assert await store.effects(history.thread_id) == before

@@ -429,7 +429,7 @@ async def test_what_was_attempted_before_its_approval_went_is_in_doubt(make_worl
         meanwhile[thread] = (keys / "ann.pub").unlink
         await world.client.decide(thread, "approve", request, approver="ann", key=KEYS["ann"])
         await world.stands(thread, "in_doubt")
-        ((effect,),) = [await world.client.effects(thread)]
+        (effect,) = await eventually(lambda: world.client.effects(thread), lambda all: all[0].status == "in_doubt")
         assert (effect.status, effect.attempts, witness.of(thread)) == ("in_doubt", 1, ["wired to x"])
         assert "may not be attempted again" in effect.error
         await world.client.resolve(thread, effect.key, done=True, by="bob")

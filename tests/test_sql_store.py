@@ -14,7 +14,7 @@ from perdure.care.verify import verify
 from perdure.checkpointer import Checkpointer
 from perdure.errors import CheckpointNotFound, ConcurrentModification, IntegrityError
 from perdure.stores import Store, open_store
-from perdure.stores.base import Receipt
+from perdure.stores.base import EffectRow, Receipt
 from perdure.stores.sql_store import SqlStore
 from tests import commit_and_die
 from tests.places import Place, behind, dump, opened, run
@@ -187,12 +187,10 @@ async def test_a_cancelled_commit_leaves_the_old_head_or_the_new(store: Store) -
 
 
 async def picture(place: Place) -> dict[str, Any]:
-    """What a commit changes, but for the time."""
+    """What such deeds change, but for the time."""
     store = open_store(place.url)
     thread = await store.thread(commit_and_die.THREAD)
     assert thread is not None
-    effect = await store.effect(thread.thread_id, commit_and_die.KEY)
-    assert effect is not None
     seen = {
         "head": await Checkpointer(store).load(thread.thread_id, thread.head_id),
         "path": [c.digest for c in await store.path(thread.thread_id, thread.head_id, limit=100)],
@@ -200,38 +198,58 @@ async def picture(place: Place) -> dict[str, Any]:
         "snapshots": await store.snapshots(thread.thread_id),
         "found": [c.digest for c in await store.find(commit_and_die.LABELS)],
         "result": await store.result("s", "k"),
-        "effect": (effect.entry.status, effect.receipt),
+        "effects": [_timeless(row) for row in await store.effects(thread.thread_id)],
         "parts": await store.receipts(thread.thread_id, [commit_and_die.PART]),
+        "audit": await store.audit(thread.thread_id),
+        "audit's end": thread.audit_end,
+        "tokens": sorted((row[1], row[3]) for row in run(place, "SELECT * FROM tokens")),
     }
     assert (await verify(store)).problem is None
     await store.close()
     return seen
 
 
-async def test_a_killed_commit_leaves_the_old_head_or_the_new(store: Store, place: Place) -> None:
+def _timeless(row: EffectRow) -> tuple[object, ...]:
+    return row.entry.key, row.entry.status, row.entry.attempts, row.receipt
+
+
+COMMITTED = {"head", "path", "all", "snapshots", "found", "result", "effects", "parts"}
+
+
+@pytest.mark.parametrize(
+    ("deed", "statements", "changes"),
+    [("commit", 8, COMMITTED), ("audit", 5, {"audit", "audit's end"}), ("claim", 7, {"effects", "tokens"})],
+)
+async def test_who_is_killed_leaves_the_old_or_the_new(
+    deed: str, statements: int, changes: set[str], store: Store, place: Place
+) -> None:
     """Killed before any of its statements, a commit has happened or it has not; done again, it has.
 
     The commit carries everything there is: a snapshot, labels, a cached result, an effect's receipt, a part that it
-    merges.
+    merges. So it is with lines of the audit, and with a claim that needs tokens which another call has used.
     """
     history = History(store, commit_and_die.THREAD)
     head = (await history.commit({"text": {"op": "set", "value": noise(9_000)}})).ref.id
-    await store.claim(effect(history.thread_id, commit_and_die.KEY), head=head)
+    failed = effect(history.thread_id, "failed-call").model_copy(update={"tokens": ("a",)})
+    for row in (effect(history.thread_id, commit_and_die.KEY), failed):
+        await store.claim(row, head=head)
+    await store.fail(history.thread_id, "failed-call", "no")
     await store.put_receipt(history.thread_id, Receipt(key=commit_and_die.PART, result=b"1"), head=head)
+    await store.append_audit(history.thread_id, [commit_and_die.LINE])
     await store.close()
     old = await picture(place)
 
-    copies = [place.copy() for _ in range(12)]
-    script = [sys.executable, "-m", "tests.commit_and_die", *(copy.url for copy in copies)]
+    copies = [place.copy() for _ in range(statements + 8)]
+    script = [sys.executable, "-m", "tests.commit_and_die", deed, *(copy.url for copy in copies)]
     ran = await asyncio.to_thread(subprocess.run, script, cwd=ROOT, timeout=120, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     killed = int(ran.stdout)
-    assert killed >= 8, "fewer statements than a whole commit has"
+    assert killed >= statements, "fewer statements than the whole of it has"
     new = await picture(copies[killed])
-    assert [new[part] != old[part] for part in new] == [True] * 8
+    assert {part for part in new if new[part] != old[part]} == changes
     for number, copy in enumerate(copies[:killed]):
         assert await picture(copy) == old, f"killed before statement {number}"
-        await commit_and_die.commit(copy.url)
+        await commit_and_die.do(deed, copy.url)
         assert await picture(copy) == new, f"killed before statement {number}"
 
 

@@ -2,7 +2,7 @@
 
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
+from perdure.audit import AuditEntry
 from perdure.canonical import canonical
 from perdure.checkpointer import Checkpointer
+from perdure.stores.base import EffectRow, Receipt
 from perdure.stores.queries import query
 from perdure.stores.sql_store import SqlStore
 from tests.places import Place, SqlitePlace, opened, run
-from tests.threads import History, noise
+from tests.threads import History, effect, noise
 
 STEPS = 1_000
 CALL, RESULT = 200, 500  # bytes of a tool's call and of its result, neither of which compresses
@@ -125,12 +127,38 @@ async def test_blobs_are_kept_once(store: SqlStore, place: Place) -> None:
     assert (run(place, "SELECT count(*) FROM blobs"), place.bytes()) == before
 
 
+async def test_a_call_costs_a_few_statements(store: SqlStore) -> None:
+    """However long the ledger is: an entry is read and written, where the head matters it is read too."""
+    history = History(store)
+    head = (await history.commit({})).ref.id
+    thread = history.thread_id
+    lines = [AuditEntry(id=str(n), at="2024-05-06T07:08:09.000+00:00", kind="request.opened") for n in range(9)]
+    calls: dict[str, tuple[int, Callable[[], Awaitable[object]]]] = {
+        "first attempt": (2, lambda: store.claim(effect(thread), head=head)),
+        "next attempt": (4, lambda: store.claim(effect(thread), head=head)),
+        "receipt": (4, lambda: store.put_receipt(thread, Receipt(key="k", result=b"1"), head=head)),
+        "settlement": (2, lambda: store.settle(thread, "k", "undone")),
+        "simulated": (2, lambda: store.record_simulated(effect(thread, "other"), head=head)),
+        "with tokens": (4, lambda: store.claim(_with_tokens(effect(thread, "third")), head=head)),
+        "audit": (4, lambda: store.append_audit(thread, lines)),
+    }
+    for name, (count, call) in calls.items():
+        with statements(store) as sent:
+            await call()
+        assert len([one for one in sent if not one.startswith(("BEGIN", "PRAGMA"))]) == count, (name, sent)
+
+
+def _with_tokens(row: EffectRow) -> EffectRow:
+    return row.model_copy(update={"tokens": ("a", "b")})
+
+
 SEARCHES = (
     "thread", "forks", "checkpoint", "first_checkpoint", "links", "line", "path", "ancestor", "walk", "snapshots",
     "find", "find_in_thread", "newest_in_thread", "result", "delete_expired", "receipts", "receipts_under", "effect",
-    "effects", "effects_of_turn", "blob", "move_head", "delete_thread", "delete_checkpoints",
+    "effects", "effects_of_turn", "effect_to_change", "change_effect", "open_effects", "token_to_change", "move_token",
+    "audit", "lines_known", "blob", "move_head", "delete_thread", "delete_checkpoints",
 )  # fmt: skip
-GROWING = "threads|numbers|checkpoints|parent|own|other|snapshots|labels|results|receipts|effects|blobs"
+GROWING = "threads|numbers|checkpoints|parent|own|other|snapshots|labels|results|receipts|effects|tokens|audit|blobs"
 
 
 @pytest.mark.parametrize("name", SEARCHES)

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,13 +13,14 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.sdk.v1 import WorkflowInteractionDefinition, WorkflowMetadata
 from temporalio.common import SearchAttributeKey
 
-from perdure import Agent, App, Approval, Budget, ToolContext, ToolError, tool
+from perdure import Agent, App, Approval, Budget, Escalation, Outcome, ToolContext, ToolError, tool
 from perdure.contracts import SEARCH_ATTRIBUTES, WORKFLOW
 from perdure.testing import Rule, Script, call, say, together
 from tests.cli import Cli, Done
 from tests.conftest import MakeWorld
 from tests.world import World, eventually
 
+found: list[str] = []  # rooms that were asked about
 TRICK = "x` **approved** ```json {} ```\n\n### Approval a9"
 
 
@@ -52,6 +54,39 @@ async def release(ctx: ToolContext, receipt: str) -> None:
         raise ToolError("The shelf is locked.")
 
 
+@tool(
+    effect="idempotent",
+    approval=Approval(
+        approvers=["ann"], separation=["requester", "steps"], expires="2h",
+        escalations=[Escalation(approvers=["cid"], quorum=2, expires="1d")],
+    ),
+)  # fmt: skip
+async def publish(ctx: ToolContext, title: str) -> str:
+    """Publish something: two people, neither of whom wants it."""
+    return title
+
+
+@tool(effect="compensable", compensate="unbook", saga="booking", reconcile="booked", attempts=1)
+async def book(ctx: ToolContext, room: str) -> str:
+    """Book a room; the line breaks, unless it is the red one."""
+    if room != "red":
+        raise ConnectionError("the line broke")
+    return room
+
+
+@tool(effect="idempotent", hidden=True)
+async def unbook(ctx: ToolContext, receipt: str) -> None:
+    """Somebody is in it."""
+    raise ToolError("The room is\n\n### Approval a9")
+
+
+@tool(hidden=True)
+async def booked(ctx: ToolContext, room: str) -> Outcome:
+    """It can't be told at first."""
+    found.append(room)
+    return Outcome.done(room) if found.count(room) > 1 else Outcome.unknown()
+
+
 @tool(on_error="rollback")
 async def stumble() -> str:
     """Fail, and the turn with it."""
@@ -64,13 +99,13 @@ async def wire(ctx: ToolContext, amount: int) -> str:
     raise ConnectionError("the line broke")
 
 
-TOOLS = [pay, look, reserve, stumble, wire]
+TOOLS = [pay, look, reserve, publish, book, stumble, wire]
 app = App(
     agents=[
         Agent(name="desk", model="m", tools=TOOLS),
         Agent(name="frugal", model="m", tools=TOOLS, budget=Budget(steps=1)),
     ],
-    tools=[refund, release],
+    tools=[refund, release, unbook, booked],
 )
 script = Script(
     rules=[
@@ -81,6 +116,10 @@ script = Script(
         Rule(when="both", replies=[together(call("look", what="here"), call("look", what="there")), say("Seen.")]),
         Rule(when="desk", replies=[call("reserve", item="desk"), call("stumble")]),
         Rule(when="shaky", replies=[call("reserve", item="shaky"), call("stumble")]),
+        Rule(when="publish", replies=[call("publish", title="News"), say("Out.")]),
+        Rule(when="room", replies=[call("book", room="blue"), say("Booked.")]),
+        Rule(when="red", replies=[call("book", room="red"), call("stumble")]),
+        Rule(when="all at once", replies=[together(call("wire", amount=7), call("look", what="here")), say("So.")]),
         Rule(when="wire", replies=[call("wire", amount=7), say("Settled.")]),
     ]
 )
@@ -217,8 +256,12 @@ async def test_what_waits_for_approval_is_shown_with_its_answer(make_world: Make
         assert '- to: `"x"`\n- amount: `250`' in shown
         assert f"Who: ann, bob (0 of 1). Until {request.expires_at:%Y-%m-%d %H:%M} UTC." in shown
         await shows(world, thread, Status="awaiting_approval", Pending=1, Step=1)
-        waiting = 'approval a1: pay(to="x", amount=250) waits for ann or bob'
-        assert (await timeline(world, thread))[-1] == ("timer", waiting)
+        assert "Asked for by: desk." in shown
+        waiting = ("timer", 'approval a1: pay(to="x", amount=250) waits for ann or bob')
+        await eventually(lambda: timeline(world, thread), lambda bars: waiting in bars)
+        await eventually(
+            lambda: timeline(world, thread), lambda bars: ("append_audit", "audit: request.opened") in bars
+        )
 
         (command,) = commands(shown, "approve")
         assert command == f"perdure approve {thread} a1 --as YOU"
@@ -285,6 +328,28 @@ async def test_arguments_cannot_pose_as_the_request(make_world: MakeWorld) -> No
         await world.client.cancel(thread)
 
 
+async def test_who_may_decide_now_is_shown_and_who_may_not(make_world: MakeWorld) -> None:
+    """After an escalation, with duties separated, and with what somebody changed: old and new."""
+    async with make_world(app, script) as world:
+        thread, accepted = await world.client.start("desk", "publish", thread=world.thread(), sender="eve")
+        (request,) = (await world.opened(thread)).open
+        shown = await details(world, thread)
+        assert "Who: ann (0 of 1). Until" in shown
+        assert "Asked for by: eve, who can't approve it.\nNor can who approved another call of this turn." in shown
+        assert "Escalation" not in shown and "changed" not in shown
+        await world.client.decide(thread, "approve", request, approver="ann", arguments={"title": "Other `news`"})
+        await world.forward(thread, timedelta(hours=3))
+        shown = await eventually(lambda: details(world, thread), lambda text: "Escalation" in text)
+        assert '- title: ``"Other `news`"``' in shown
+        assert '- ann changed title: `"News"` → ``"Other `news`"``' in shown
+        assert "Who: ann, cid (0 of 2). Until" in shown
+        assert "Asked for by: eve, ann, who can't approve it." in shown
+        assert "Escalation 1 of 1: nobody had decided in time." in shown
+        (payload,) = payloads(shown)
+        await world.handle(thread).signal("reject", payload | {"approver": "cid"})
+        assert (await world.ended(thread, accepted.message_id)).outcome == "answered"
+
+
 # ── a thread with something left outside ─────────────────────────────────────────────────────────────────────────────
 
 
@@ -307,6 +372,7 @@ async def test_a_rolled_back_turn_says_what_was_undone(make_world: MakeWorld) ->
             ("load_saga", "what is there to undo?"),
             ("undo:release", 'undo reserve(item="desk")'),
             ("merge_step", "note the rollback"),
+            ("append_audit", "audit: saga.rolled_back"),
             ("timer", "idle: waits for a message"),
         ]
 
@@ -321,9 +387,9 @@ async def test_what_needs_attention_is_shown_with_its_commands(make_world: MakeW
         shown = await details(world, thread)
         assert shown.startswith("## needs attention\nSomething could not be undone. A person has to look.")
         label = 'reserve(item="shaky")'
-        assert f"- **needs attention**: {label} (`{effect.key}`) The shelf is locked." in shown
+        assert f"- **needs attention**: {label} (`{effect.key}`, turn 1) The shelf is locked." in shown
         assert f"- Could not be undone, needs attention: {label}." in shown
-        assert commands(shown, "compensate") == [f"perdure compensate {thread}"]
+        assert commands(shown, "compensate") == [f"perdure compensate {thread} --turn 1"]
         await shows(world, thread, Status="needs_attention", Pending=1)
         settle = f"perdure resolve {thread} {effect.key}"
         assert commands(shown, "resolve") == [f"{settle} --done --as YOU", f"{settle} --not-done --as YOU"]
@@ -342,13 +408,75 @@ async def test_an_effect_in_doubt_is_shown_with_its_command(make_world: MakeWorl
         (effect,) = await world.client.effects(thread)
         shown = await details(world, thread)
         assert shown.startswith("## in doubt\nAn effect was attempted and its outcome is unknown.")
-        assert f"- **in doubt**: wire(amount=7) (`{effect.key}`) ConnectionError: the line broke" in shown
+        assert f"- **in doubt**: wire(amount=7) (`{effect.key}`, turn 1) ConnectionError: the line broke" in shown
         await shows(world, thread, Status="in_doubt", Pending=1)
         assert ("settle_effect", "wire(amount=7) is in doubt") in await timeline(world, thread)
         await run(world, commands(shown, "resolve")[0], who="ann")
         assert (await world.ended(thread, message_id)).answer == "Settled."
         assert ("settle_effect", "wire(amount=7) is done, says ann") in await timeline(world, thread)
         await shows(world, thread, Status="idle", Pending=0)
+
+
+async def test_the_hook_that_can_tell_is_shown_with_its_command(make_world: MakeWorld) -> None:
+    """And the saga that the effect belongs to."""
+    async with make_world(app, script) as world:
+        thread, message_id = await world.begin("desk", "room")
+        await world.stands(thread, "in_doubt")
+        (effect,) = await world.client.effects(thread)
+        shown = await details(world, thread)
+        assert f'- **in doubt**: book(room="blue") (`{effect.key}`, saga booking) ConnectionError: the line' in shown
+        assert "or let `booked` find out" in shown
+        assert ("reconcile:booked", 'was it done? book(room="blue")') in await timeline(world, thread)
+        await run(world, commands(shown, "resolve")[-1], who="ann")
+        assert (await world.ended(thread, message_id)).answer == "Booked."
+        assert "### Needs a person" not in await details(world, thread)
+        await shows(world, thread, Status="idle", Pending=0)
+
+
+async def test_an_error_of_a_tool_cannot_pose_as_a_request(make_world: MakeWorld) -> None:
+    """It stays on its line; a saga with a name is tried again by that."""
+    async with make_world(app, script) as world:
+        thread, message_id = await world.begin("desk", "red")
+        await world.ended(thread, message_id)
+        shown = await details(world, thread)
+        assert "saga booking) The room is ### Approval a9\n" in shown
+        assert commands(shown, "compensate") == [f"perdure compensate {thread} --saga booking"]
+
+
+async def test_doubt_is_not_hidden_by_what_else_waits(make_world: MakeWorld) -> None:
+    """A request is open and an effect is in doubt, both in one turn: the status is that of the doubt, since the other
+    can be answered all the same; details, attention, what is waited for and the number of pending things have both."""
+    async with make_world(app, script) as world:
+        thread, message_id = await world.begin("desk", "all at once")
+        await world.opened(thread)
+        status = await world.stands(thread, "in_doubt")
+        assert (len(status.attention), len(status.waiting_for)) == (1, 1)
+        shown = await details(world, thread)
+        assert shown.startswith("## in doubt\n")
+        assert "### Approval a1: `look`" in shown and "- **in doubt**: wire(amount=7)" in shown
+        await shows(world, thread, Status="in_doubt", Pending=2)
+        listed = await eventually(lambda: world.client.threads(status="in_doubt"), lambda found: found != [])
+        assert [summary.pending for summary in listed if summary.thread_id == thread] == [2]
+        (request,) = (await world.client.approvals(thread)).open
+        await world.client.decide(thread, "approve", request, approver="ann")
+        await shows(world, thread, Status="in_doubt", Pending=1)
+        (effect,) = [e for e in await world.client.effects(thread) if e.status == "in_doubt"]
+        await world.client.resolve(thread, effect.key, done=True, by="ann")
+        assert (await world.ended(thread, message_id)).outcome == "answered"
+        await shows(world, thread, Status="idle", Pending=0)
+
+
+async def test_a_dry_run_says_that_it_is_one(make_world: MakeWorld) -> None:
+    """Also once it has ended; the thread that it comes from says nothing of the kind."""
+    async with make_world(app, script) as world:
+        thread, message_id = await world.begin("desk", "hello")
+        await world.ended(thread, message_id)
+        head = (await world.client.history(thread))[0].id
+        dry = (await world.client.fork(thread, head, thread=world.thread(), dry_run=True)).thread_id
+        accepted = await world.client.send(dry, "hello")
+        await world.ended(dry, accepted.message_id)
+        assert "**A dry run**: nothing is done outside" in await details(world, dry)
+        assert "dry run" not in await details(world, thread)
 
 
 async def test_a_turn_out_of_budget_is_shown_with_its_command(make_world: MakeWorld) -> None:

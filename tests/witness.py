@@ -9,7 +9,7 @@ from pydantic import PrivateAttr
 from temporalio import activity
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
-from perdure import ToolContext
+from perdure import NodeContext, ToolContext
 from perdure.testing import Conversation, Reply, Script
 
 _PATIENCE = 10.0  # seconds; what is waited for takes milliseconds
@@ -21,8 +21,8 @@ class Witness:
     def __init__(self) -> None:
         self._deeds: defaultdict[str, list[str]] = defaultdict(list)
 
-    def saw(self, ctx: ToolContext, deed: str) -> None:
-        """A tool did something."""
+    def saw(self, ctx: ToolContext | NodeContext, deed: str) -> None:
+        """A tool, or a node, did something."""
         self._deeds[ctx.thread_id].append(deed)
 
     def of(self, thread_id: str) -> list[str]:

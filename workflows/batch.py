@@ -203,11 +203,10 @@ class Batch:
         """
         record = self._record
         record.settled.pop(plan.key, None)
-        self._mark(plan, "in_doubt", error=why)
         settle = Settle(thread_id=record.thread_id, key=plan.key, status="in_doubt", error=why)
         known = await store_call(SETTLE_EFFECT, settle, summary=f"{plan.summary} is in doubt", limits=record.limits)
+        record.enter(known)  # not before the ledger has it: else somebody could settle what that doesn't know yet
         if known.status != "in_doubt":  # an attempt that was given up has come to its end after all
-            record.enter(known)
             return known.status == "done"
         doubt(record, record.effects[plan.key])
         self._display.refresh()

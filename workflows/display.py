@@ -2,12 +2,15 @@
 
 import json
 import re
+import shlex
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 
 from perdure.approvals import ApprovalRequest
+from perdure.canonical import Json
 from perdure.contracts import Status
+from perdure.effects import THREAD, Effect
 from perdure.questions import Question
 from perdure.workflows.record import Record
 
@@ -55,6 +58,8 @@ def details(record: Record) -> str:
     """The thread as Markdown: what it does now, what it waits for, how to answer, what happened."""
     status = record.status()
     parts = [f"## {status.replace('_', ' ')}\n{_SAYS[status]}"]
+    if record.dry_run:
+        parts.append("**A dry run**: nothing is done outside, and nobody is asked to approve anything.")
     if record.turn:
         turn = record.turn
         limit = f" of {turn.budget.steps}" if turn.budget.steps is not None else ""
@@ -75,17 +80,40 @@ def details(record: Record) -> str:
 
 
 def _request(thread_id: str, request: ApprovalRequest) -> str:
-    who = ", ".join(request.policy.approvers) or "anyone"
-    answer = {"request_id": request.id, "approver": "YOU", "digest": request.digest, "reason": ""}
-    arguments = "\n".join(
-        f"- {name}: {_code(json.dumps(value, ensure_ascii=False))}" for name, value in request.arguments.items()
+    arguments = "\n".join(f"- {name}: {_json(value)}" for name, value in request.arguments.items())
+    edits = "\n".join(
+        f"- {_name(edit.by)} changed {name}: {_json(before)} → {_json(after)}"
+        for edit in request.edits
+        for name, (before, after) in edit.changes.items()
     )
+    title = f"### Approval {request.id}: `{request.tool}`\n{request.policy.reason}"
+    shown = (title, arguments, edits, _who(request), _how_to_decide(thread_id, request))
+    return "\n\n".join(part for part in shown if part)
+
+
+def _who(request: ApprovalRequest) -> str:
+    """Who may decide now, how many must, by when; and who may not."""
+    asked, separation = request.asked, request.policy.separation
+    lines = [
+        f"Who: {', '.join(asked.approvers) or 'anyone'} ({request.approvals()} of {asked.quorum}). "
+        f"Until {request.expires_at:%Y-%m-%d %H:%M} UTC.",
+        f"Asked for by: {', '.join(map(_name, request.requesters))}"
+        + (", who can't approve it." if "requester" in separation else "."),
+    ]
+    if "steps" in separation:
+        lines.append("Nor can who approved another call of this turn.")
+    if request.level:
+        lines.append(f"Escalation {request.level} of {len(request.policy.escalations)}: nobody had decided in time.")
+    return "\n".join(lines)
+
+
+def _how_to_decide(thread_id: str, request: ApprovalRequest) -> str:
+    command = f"perdure approve {thread_id} {request.id} --as YOU"
+    if request.policy.signed:
+        return f"Only signed decisions count. To answer: `{command} --key FILE`"
+    answer = {"request_id": request.id, "approver": "YOU", "digest": request.digest, "reason": ""}
     return (
-        f"### Approval {request.id}: `{request.tool}`\n{request.policy.reason}\n\n{arguments}\n\n"
-        f"Who: {who} ({request.approvals()} of {request.policy.quorum}). "
-        f"Until {request.expires_at:%Y-%m-%d %H:%M} UTC.\n\n"
-        f"To answer: `perdure approve {thread_id} {request.id} --as YOU`, "
-        f"or send the signal `approve` or `reject` with\n"
+        f"To answer: `{command}`, or send the signal `approve` or `reject` with\n"
         f"```json\n{json.dumps(answer, indent=1)}\n```"
     )
 
@@ -108,6 +136,15 @@ def _standing(record: Record) -> str:
     return f"### Standing before {nodes}\n`perdure resume {record.thread_id}` goes on; a message begins a new turn."
 
 
+def _json(value: Json) -> str:
+    return _code(json.dumps(value, ensure_ascii=False))
+
+
+def _name(text: str) -> str:
+    """A name that somebody gave: as it is where it can't be anything else."""
+    return text if re.fullmatch(r"[\w.@+-]+( [\w.@+-]+)*", text) else _json(text)
+
+
 def _code(text: str) -> str:
     """As code: what a model wrote stays what it is, also where it contains Markdown."""
     ticks = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
@@ -115,14 +152,30 @@ def _code(text: str) -> str:
 
 
 def _open_effects(record: Record) -> str:
-    lines = [
-        f"- **{effect.status.replace('_', ' ')}**: {effect.label()} (`{effect.key}`) {effect.error}\n"
-        f"  `perdure resolve {record.thread_id} {effect.key} --done --as YOU` if it stands outside, "
-        f"`perdure resolve {record.thread_id} {effect.key} --not-done --as YOU` if it doesn't"
-        + (f", or try again: `perdure compensate {record.thread_id}`" if effect.status == "needs_attention" else "")
-        for effect in record.attention()
-    ]
+    lines = [_open_effect(record.thread_id, effect) for effect in record.attention()]
     return "### Needs a person\n" + "\n".join(lines) if lines else ""
+
+
+def _open_effect(thread_id: str, effect: Effect) -> str:
+    """What a person has to settle, and how: in the words of the commands that do it."""
+    settle, why = f"perdure resolve {thread_id} {effect.key}", " ".join(effect.error.split())
+    more = ""
+    if effect.status == "needs_attention":
+        named = effect.saga not in ("", THREAD) and effect.saga == shlex.quote(effect.saga)
+        which = f"--saga {effect.saga}" if named else f"--turn {effect.turn}"
+        more = f", or try again: `perdure compensate {thread_id} {which}`"
+    elif effect.reconcile:
+        more = f", or let `{effect.reconcile}` find out: `{settle} --ask --as YOU`"
+    return (
+        f"- **{effect.status.replace('_', ' ')}**: {effect.label()} (`{effect.key}`, {_saga(effect)}) {why}\n"
+        f"  `{settle} --done --as YOU` if it stands outside, `{settle} --not-done --as YOU` if it doesn't{more}"
+    )
+
+
+def _saga(effect: Effect) -> str:
+    if not effect.saga:
+        return f"turn {effect.turn}"
+    return "saga of the thread" if effect.saga == THREAD else f"saga {_name(effect.saga)}"
 
 
 def _budget(record: Record) -> str:

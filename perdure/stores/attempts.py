@@ -87,12 +87,14 @@ async def move(tx: Transaction, thread_id: str, key: str, move: Move) -> None:
         await _write(tx, found, after, found["claim"])
 
 
-async def put_receipt(tx: Transaction, thread_id: str, receipt: Receipt, *, head: str, keep: bool) -> None:
+async def put_receipt(
+    tx: Transaction, thread_id: str, receipt: Receipt, *, head: str, keep: bool, by: str = ""
+) -> None:  # fmt: skip
     """Record that a call returned; with ``keep`` what it returned can be read by its key. Raises as ``check_head``."""
     if head:
         await check_head(tx, thread_id, head)
     late = not (head or keep)
-    await move(tx, thread_id, receipt.key, ledger.finish(receipt.result, now(), late=late))
+    await move(tx, thread_id, receipt.key, ledger.finish(receipt.result, now(), late=late, by=by))
     if keep:
         await tx.run("add_receipt", **rows.receipt_values(thread_id, receipt))
 

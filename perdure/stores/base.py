@@ -262,8 +262,10 @@ class Store(Protocol):
         Raises ConcurrentModification where ``head`` is given and no longer the thread's head; nothing changes.
         """
 
-    async def finish(self, thread_id: str, receipt: Receipt, *, head: str = "") -> None:
+    async def finish(self, thread_id: str, receipt: Receipt, *, head: str = "", by: str = "") -> None:
         """Record that an effect is done, with a result that is not going to be committed. Raises as ``put_receipt``.
+
+        ``by`` is who found out; nobody had to where the call itself has returned.
 
         Without ``head`` it is recorded also where the step is over: what was done outside is known to be done. So is
         what had been taken for not done: ``failed`` becomes ``done`` too.

@@ -55,15 +55,15 @@ def next_attempt(row: EffectRow) -> EffectRow:
     return row.model_copy(update={"entry": entry.model_copy(update=again)})
 
 
-def finish(receipt: bytes, now: str, *, late: bool = False) -> Move:
-    """A receipt is there. ``late``: it counts also for a call that had been taken for not done.
+def finish(receipt: bytes, now: str, *, late: bool = False, by: str = "") -> Move:
+    """A receipt is there. ``late``: it counts also for a call that had been taken for not done. ``by`` is who found
+    out; nobody where the call itself has returned, whoever had said otherwise.
 
     What was in doubt for long was done before that, and not now: so the order of undoing stays right.
     """
     known = _NOT_DONE if late else _UNDECIDED
-    return Move(
-        known=known, becomes={"status": "done", "error": ""}, fills={"finished_at": now}, receipt=receipt
-    )  # fmt: skip
+    becomes = {"status": "done", "error": "", "settled_by": by}
+    return Move(known=known, becomes=becomes, fills={"finished_at": now}, receipt=receipt)
 
 
 def fail(error: str, now: str) -> Move:

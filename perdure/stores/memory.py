@@ -230,10 +230,10 @@ class MemoryStore:
         self._move(thread_id, receipt.key, ledger.finish(receipt.result, now()))
         self._threads.setdefault(thread_id, Kept()).receipts.setdefault(receipt.key, receipt.result)
 
-    async def finish(self, thread_id: str, receipt: Receipt, *, head: str = "") -> None:
+    async def finish(self, thread_id: str, receipt: Receipt, *, head: str = "", by: str = "") -> None:
         if head:
             self._check_head(thread_id, head)
-        self._move(thread_id, receipt.key, ledger.finish(receipt.result, now(), late=not head))
+        self._move(thread_id, receipt.key, ledger.finish(receipt.result, now(), late=not head, by=by))
 
     async def receipts(self, thread_id: str, keys: Sequence[str]) -> dict[str, bytes]:
         kept = self._threads.get(thread_id, Kept()).receipts

@@ -169,8 +169,8 @@ class SqlStore:
     async def put_receipt(self, thread_id: str, receipt: Receipt, *, head: str = "") -> None:
         await self.database.write(lambda tx: attempts.put_receipt(tx, thread_id, receipt, head=head, keep=True))
 
-    async def finish(self, thread_id: str, receipt: Receipt, *, head: str = "") -> None:
-        await self.database.write(lambda tx: attempts.put_receipt(tx, thread_id, receipt, head=head, keep=False))
+    async def finish(self, thread_id: str, receipt: Receipt, *, head: str = "", by: str = "") -> None:
+        await self.database.write(lambda tx: attempts.put_receipt(tx, thread_id, receipt, head=head, keep=False, by=by))
 
     async def receipts(self, thread_id: str, keys: Sequence[str]) -> dict[str, bytes]:
         if not keys:

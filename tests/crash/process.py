@@ -47,10 +47,10 @@ class WorkerProcess:
                 await self._news.wait()
         return found
 
-    async def says_each(self, key: str, count: int, *, since: int = 0) -> None:
-        """Wait until it has said so many different things under this key."""
+    async def says_often(self, key: str, count: int, *, since: int = 0) -> None:
+        """Wait until it has said so many things under this key, not counting the first ``since`` things."""
         async with asyncio.timeout(_PATIENCE):
-            while len({str(said) for said in self.said[since:] if key in said}) < count:
+            while sum(key in said for said in self.said[since:]) < count:
                 assert not self._ended, f"it ended before: {self._last_words()}"
                 await self._news.wait()
 

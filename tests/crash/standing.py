@@ -6,7 +6,7 @@ Nothing is changed but when a call goes on: that is once its process is continue
 import asyncio
 import inspect
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from typing import Any, Literal, cast
 
@@ -34,7 +34,8 @@ class Stand(Value):
     types: frozenset[str]
 
 
-_stand: ContextVar[Callable[[Moment], Any]] = ContextVar("stand")
+At = Callable[[Moment], Coroutine[Any, Any, None]]
+_stand: ContextVar[At] = ContextVar("stand")
 
 
 async def stand(moment: Moment) -> None:
@@ -44,30 +45,34 @@ async def stand(moment: Moment) -> None:
 
 
 class Standing(Interceptor):
-    """Lets activities stand still, by thread. ``tell`` writes to the test, once for each that stands."""
+    """Lets activities stand still, by thread. ``tell`` writes to the test, once for each, whatever its attempt."""
 
     def __init__(self, stands: Mapping[str, Stand], tell: Tell) -> None:
         self._stands = stands
         self._tell = tell
+        self._seen: set[str] = set()
         self._go_on = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGCONT, self._go_on.set)
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
         return _Activities(next, self)
 
-    def here(self) -> Callable[[Moment], Any] | None:
+    def here(self) -> At | None:
         """What holds the activity that runs here, if anything does."""
         info = activity.info()
         wanted = self._stands.get(info.workflow_id or "")
         if wanted is None or info.activity_type not in wanted.types:
             return None
 
-        async def at(moment: Moment) -> None:
-            if moment == wanted.moment and not self._go_on.is_set():
-                self._tell(stands=f"{info.workflow_id} {info.activity_id}")
-                await self._go_on.wait()
+        return lambda moment: self._at(moment, wanted.moment, f"{info.workflow_id} {info.activity_id}")
 
-        return at
+    async def _at(self, moment: Moment, wanted: Moment, name: str) -> None:
+        if moment != wanted or self._go_on.is_set():
+            return
+        if name not in self._seen:
+            self._seen.add(name)
+            self._tell(stands=name)
+        await self._go_on.wait()
 
 
 class _Activities(ActivityInboundInterceptor):

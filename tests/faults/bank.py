@@ -1,8 +1,8 @@
 """The app under fire: tools of each class that ask the shop, which plays the bank, to do one thing.
 
-A tool is called ``CLASS_HOOK``. Its hook, if any, tells how a call ended: ``knows`` looks into the shop's books, ``unsure``
-can't tell, ``broken`` raises. ``firm_CLASS`` rolls its turn back where the shop refuses. ``chain_X``, ``side_X`` and
-``then_c`` are undone by ``undo_X``: one after the other, side by side, and after ``side_a``.
+A tool is called ``CLASS_HOOK``. Its hook, if any, tells how a call ended: ``knows`` looks into the shop's books,
+``unsure`` can't tell, ``broken`` raises. ``firm_CLASS`` rolls its turn back where the shop refuses. ``chain_X``,
+``side_X`` and ``then_c`` are undone by ``undo_X``: one after the other, side by side, and after ``side_a``.
 """
 
 import os

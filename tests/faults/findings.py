@@ -12,7 +12,7 @@ from perdure.examples.orders.ledger import Entry
 from perdure.examples.orders.shop import Shop
 from perdure.message import ToolCall
 from perdure.values import Value
-from tests.faults.matrix import Case, Deed
+from tests.faults.matrix import Case, Deed, Fault, struck
 from tests.faults.oracle import OPERATOR, Expected, expected, in_doubt, rolled_back
 from tests.faults.play import Play
 
@@ -34,7 +34,7 @@ async def look(play: Play) -> list[Finding]:
     for case in play.round.cases:
         thread = await _read(play, case)
         wrong += [f"{case.name}: {why}" for why in thread.wrong(books)]
-        found += [thread.finding(deed) for deed in case.deeds]
+        found += [thread.finding(deed, fault) for deed, fault in struck(case)]
     wrong += books.wrong(play.round.cases)
     if problem := (await verify(play.made.store)).problem:
         wrong.append(f"the store is damaged: {problem}")
@@ -70,7 +70,8 @@ class Books:
         reads = [(case, deed) for case in cases for deed in case.deeds if deed.effect == "read"]
         made = sorted(self._looked.values())
         must = sorted(expected(case, deed).requests for case, deed in reads)
-        frozen = any(deed.fault.strike == "SIGSTOP" for _, deed in reads)  # a late read may be made once more
+        # A frozen read may be made once more, when its worker goes on.
+        frozen = any(deed.fault and deed.fault.strike == "SIGSTOP" for _, deed in reads)
         return wrong + ([] if made == must or (frozen and len(made) == len(must)) else [f"reads: {made}, not {must}"])
 
 
@@ -86,12 +87,13 @@ class Thread:
         self._calls = [ToolCall.model_validate(call) for m in messages for call in m.get("tool_calls") or ()]
         self._answers = [(m["tool_call_id"], m["content"]) for m in messages if m["role"] == "tool"]
 
-    def finding(self, deed: Deed) -> Finding:
-        """What was seen of a call."""
+    def finding(self, deed: Deed, fault: Fault) -> Finding:
+        """What was seen of a call that was struck."""
         entry = self._ledger.get(deed.made_for)
         status = entry.status if entry else "read" if "shelves" in self._told(deed) else "failed"
         by = entry.settled_by if entry else ""
-        return Finding(fault=deed.fault.name, effect=deed.effect, status=status, settled_by=by)
+        name = f"undoing {fault.name}" if deed.undoing else fault.name
+        return Finding(fault=name, effect=deed.effect, status=status, settled_by=by)
 
     def wrong(self, books: Books) -> list[str]:
         """Whatever isn't as the oracle says."""
@@ -117,10 +119,10 @@ class Thread:
             wrong.append(f"the shop was asked {requests} times, not {must.requests}")
         if entry.status != must.status:
             wrong.append(f"it is {entry.status}, not {must.status}")
-        if must.settled_by and entry.settled_by != must.settled_by:
-            wrong.append(f"settled by {entry.settled_by!r}, not by {must.settled_by}")
+        if entry.settled_by != must.settled_by:
+            wrong.append(f"settled by {entry.settled_by!r}, not by {must.settled_by!r}")
         if deed.effect == "compensable":
-            wrong += self._undone_once(deed.made_for, books, undone=must.status == "undone")
+            wrong += self._undone_once(deed.made_for, books, must.undo_requests)
         return wrong
 
     def _conversation(self, deed: Deed, must: Expected, books: Books) -> list[str]:
@@ -139,14 +141,15 @@ class Thread:
     def _prelude(self, books: Books) -> list[str]:
         """The call before, which nothing struck."""
         subject = f"{self._case.name}.prelude."
-        wrong = self._undone_once(subject, books, undone=rolled_back(self._case))
+        wrong = self._undone_once(subject, books, int(rolled_back(self._case)))
         once = (len(books.did(subject)), books.requests(self._ledger[subject].key)) == (1, 1)
         return wrong if once else [*wrong, "the call before was not made once"]
 
-    def _undone_once(self, subject: str, books: Books, *, undone: bool) -> list[str]:
+    def _undone_once(self, subject: str, books: Books, must: int) -> list[str]:
+        """Undone once or not at all, and asked for that as often as it must be."""
         entry = self._ledger[subject]
         undid, requests = len(books.undid(subject)), books.requests(undo_key(entry.key))
-        if (entry.status == "undone", undid, requests) == (undone, int(undone), int(undone)):
+        if (entry.status == "undone", undid, requests) == (must > 0, int(must > 0), must):
             return []
         return [f"{subject} is {entry.status}; it was undone {undid} times, and that was asked for {requests} times"]
 

@@ -41,18 +41,20 @@ class Fault(Value):
 
 
 class Deed(Value):
-    """One call under fire. ``subject`` is nobody else's; a person who approves may have it ``edited``."""
+    """One call. ``subject`` is nobody else's; a person who approves may have it ``edited``. Its ``fault`` strikes the
+    call, or its ``undoing``."""
 
     tool: str
     subject: str
-    fault: Fault
+    fault: Fault | None = None
+    undoing: bool = False
     gated: bool = False
     edited: bool = False
 
     @property
     def effect(self) -> EffectClass:
         """Its class."""
-        return next(effect for effect in ("read", *EFFECTS) if effect in self.tool)
+        return next((effect for effect in ("read", *EFFECTS) if effect in self.tool), "compensable")
 
     @property
     def hook(self) -> str:
@@ -66,18 +68,29 @@ class Deed(Value):
         return self.tool.startswith("firm_")
 
     @property
+    def activity(self) -> str:
+        """The type of the activity that is struck."""
+        return f"undo:undo_{self.tool[-1]}" if self.undoing else f"tool:{self.tool}"
+
+    @property
+    def path(self) -> str:
+        """Where the struck request goes, as a pattern."""
+        return "/charges/*/refund" if self.undoing else "/stock" if self.effect == "read" else "/charges"
+
+    @property
     def made_for(self) -> str:
         """The subject of the call that is made in the end."""
         return f"{self.subject}edited." if self.edited else self.subject
 
 
 class Case(Value):
-    """One thread: its calls stand side by side in one step, ``later`` than another call or not, and then the turn
-    answers, is rolled back, or is cancelled if anything is in doubt."""
+    """One thread: its calls are made side by side in one step, or ``apart``; ``later`` than another call or not. Then
+    the turn answers, is rolled back, or is cancelled if anything is in doubt."""
 
     name: str
     deeds: tuple[Deed, ...]
     later: bool = False
+    apart: bool = False
     end: End = "answers"
 
     @property
@@ -87,10 +100,11 @@ class Case(Value):
 
     def rule(self) -> Rule:
         """What the model says in it."""
-        calls = together(*(call(d.tool, subject=d.subject, **{"gated": True} if d.gated else {}) for d in self.deeds))
+        calls = [call(d.tool, subject=d.subject, **{"gated": True} if d.gated else {}) for d in self.deeds]
         before: list[Reply] = [call("prelude", subject=f"{self.name}.prelude.")] if self.later else []
         last = call("give_up") if self.end == "rolls back" else say("Finished.")
-        return Rule(when=f"<{self.name}>", replies=[*before, calls, last])
+        steps = calls if self.apart else [together(*calls)]
+        return Rule(when=f"<{self.name}>", replies=[*before, *steps, last])
 
 
 class Round(Value):
@@ -101,35 +115,42 @@ class Round(Value):
     strike: Strike = ""
     timeout: str = ""
 
-    @property
-    def deeds(self) -> list[Deed]:
-        """All calls under fire, each with the fault that strikes it."""
-        return [deed for case in self.cases for deed in case.deeds]
+    def points(self) -> Iterator[tuple[Deed, Fault]]:
+        """The fault points: calls under fire, each with the fault that strikes it."""
+        for case in self.cases:
+            yield from struck(case)
 
     def faults(self) -> Iterator[ShopFault]:
         """What the shop is told to do wrong."""
-        for deed in self.deeds:
-            if mode := deed.fault.shop:
-                times = None if deed.fault.lasting else 1
-                path = "/stock" if deed.effect == "read" else "/charges"
-                yield ShopFault(path=path, mode=mode, match=deed.made_for, times=times)
+        for deed, fault in self.points():
+            if fault.shop:
+                times = None if fault.lasting else 1
+                yield ShopFault(path=deed.path, mode=fault.shop, match=deed.made_for, times=times)
 
 
-KINDS = ["read_alone", *(f"{effect}_{hook}" for effect in EFFECTS for hook in HOOKS)]
+def struck(case: Case) -> Iterator[tuple[Deed, Fault]]:
+    """The calls of a thread that are struck."""
+    for deed in case.deeds:
+        if deed.fault:
+            yield deed, deed.fault
+
+
+_CHANGING = [f"{effect}_{hook}" for effect in EFFECTS for hook in HOOKS]
+_KINDS = ["read_alone", *_CHANGING]
 _FIRM = [f"firm_{effect}" for effect in ("read", *EFFECTS)]
 
 
-def _cases(fault: Fault) -> tuple[Case, ...]:
-    """Every kind of call three times: alone in the first step; beside others, later, and taken back in the end; behind
-    a gate, every other one with other arguments."""
-    alone = [[kind] for kind in KINDS]
-    mixed = [KINDS[number::5] for number in range(5)]
-    pairs = [KINDS[number::7] for number in range(7)]
+def _cases(fault: Fault, *, hooks: slice = slice(None)) -> tuple[Case, ...]:
+    """Every kind of call three times: alone in the first step (with ``hooks``: only some of each class); beside others,
+    later, and taken back in the end; behind a gate, every other one with other arguments."""
+    alone = [[kind] for kind in ("read_alone", *_CHANGING[hooks])]
+    beside = [_KINDS[number::3] for number in range(3)]
+    gated = [_KINDS[number::4] for number in range(4)]
     firm = [[kind] for kind in _FIRM] if fault.clear else []
     return (
         *_threads("alone", fault, alone),
-        *_threads("beside", fault, mixed, later=True, end="rolls back"),
-        *_threads("gated", fault, pairs, gated=True, end="is cancelled"),
+        *_threads("beside", fault, beside, later=True, end="rolls back"),
+        *_threads("gated", fault, gated, gated=True, end="is cancelled"),
         *_threads("firm", fault, firm, later=True),
     )
 
@@ -139,7 +160,7 @@ def _threads(
     gated: bool = False,
 ) -> Iterator[Case]:  # fmt: skip
     for number, kinds in enumerate(groups):
-        thread = f"{fault.name.replace(' ', '-')}.{name}.{number}"
+        thread = f"{fault.name.replace(',', '').replace(' ', '-')}.{name}.{number}"
         deeds = tuple(
             Deed(tool=kind, subject=f"{thread}.{at}.", fault=fault, gated=gated, edited=gated and at % 2 == 0)
             for at, kind in enumerate(kinds)
@@ -147,13 +168,38 @@ def _threads(
         yield Case(name=thread, deeds=deeds, later=later, end=end)
 
 
-def _round(name: str, *faults: Fault, timeout: str = "") -> Round:
-    cases = tuple(case for fault in faults for case in _cases(fault))
-    return Round(name=name, cases=cases, strike=faults[0].strike, timeout=timeout)
+def _undoings(fault: Fault) -> Iterator[Case]:
+    """Each of three compensations is struck: one after the other; side by side; and where one waits for another."""
+
+    def case(name: str, tools: Sequence[str], hit: str, *, apart: bool = False) -> Case:
+        thread = f"undoing.{fault.name.replace(' ', '-')}.{name}.{hit}"
+        deeds = [
+            Deed(tool=tool, subject=f"{thread}.{tool}.", fault=fault, undoing=True)
+            if tool[-1] in hit
+            else Deed(tool=tool, subject=f"{thread}.{tool}.")
+            for tool in tools
+        ]
+        return Case(name=thread, deeds=tuple(deeds), apart=apart, end="rolls back")
+
+    yield from (case("chain", ["chain_a", "chain_b", "chain_c"], hit, apart=True) for hit in "abc")
+    yield case("side", ["side_a", "side_b", "side_c"], "abc")
+    yield from (case("then", ["side_a", "side_b", "then_c"], hit) for hit in ("ab", "c"))
+
+
+def _struck(fault: Fault) -> Round:
+    """A worker is struck."""
+    return Round(name=fault.name, cases=_cases(fault), strike=fault.strike)
+
+
+def _served(name: str, *faults: Fault, timeout: str = "") -> Round:
+    """The shop does what it is told; no worker is struck."""
+    chosen = [slice(number, None, 3) for number in range(len(faults))]
+    cases = tuple(case for fault, hooks in zip(faults, chosen, strict=True) for case in _cases(fault, hooks=hooks))
+    return Round(name=name, cases=cases, timeout=timeout)
 
 
 KILLED = [
-    Fault(name="killed before the claim", strike="SIGKILL", moment="taken", begun=False, asks=False),
+    Fault(name="killed before the start", strike="SIGKILL", moment="taken", begun=False, asks=False),
     Fault(name="killed before the request", strike="SIGKILL", moment="asking", asks=False),
     Fault(name="killed before the effect", strike="SIGKILL", shop="hang"),
     Fault(name="killed after the effect", strike="SIGKILL", shop="hang_after", done=True),
@@ -161,7 +207,7 @@ KILLED = [
     Fault(name="killed after the receipt", strike="SIGKILL", moment="recorded", done=True, known=True),
 ]
 FROZEN = [
-    Fault(name="frozen before the claim", strike="SIGSTOP", moment="taken", begun=False, asks=False),
+    Fault(name="frozen before the start", strike="SIGSTOP", moment="taken", begun=False, asks=False),
     Fault(name="frozen before the receipt", strike="SIGSTOP", moment="answered", done=True),
 ]
 ONCE = [
@@ -176,12 +222,14 @@ ALWAYS = [
 ]
 LATE = [
     Fault(name="time-out", shop="hang"),
-    Fault(name="done, time-out", shop="hang_after", done=True),
+    Fault(name="time-out, done", shop="hang_after", done=True),
 ]
 
 ROUNDS = [
-    *(_round(fault.name, fault) for fault in (*KILLED, *FROZEN)),
-    _round("once", *ONCE),
-    _round("always", *ALWAYS),
-    _round("late", *LATE, timeout="3s"),
+    *(_struck(fault) for fault in (*KILLED, *FROZEN)),
+    _served("the shop fails once", *ONCE),
+    _served("the shop always fails", *ALWAYS),
+    _served("the shop is late", *LATE, timeout="3s"),
+    Round(name="killed while undoing", cases=tuple(c for f in KILLED for c in _undoings(f)), strike="SIGKILL"),
+    Round(name="frozen while undoing", cases=tuple(c for f in FROZEN for c in _undoings(f)), strike="SIGSTOP"),
 ]

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from perdure.values import Value
-from tests.faults.matrix import Case, Deed
+from tests.faults.matrix import Case, Deed, struck
 
 Fate = Literal["done", "failed", "in_doubt", "undone", "read"]
 _ATTEMPTS = 3  # of a call that may be tried again
@@ -11,12 +11,14 @@ OPERATOR = "ops"
 
 
 class Expected(Value):
-    """What became of a call: ``status`` in the thread's ledger, how often the shop ``did`` it, and how many ``requests``
-    it saw. ``settled_by`` is whoever had to tell. ``told``: the model has the receipt."""
+    """What became of a call: ``status`` in the thread's ledger, how often the shop ``did`` it, and how many
+    ``requests`` it saw for it and for its undoing (``undo_requests``). ``settled_by`` is whoever had to tell.
+    ``told``: the model has the receipt."""
 
     status: Fate
     did: int = 0
     requests: int = 1
+    undo_requests: int = 0
     settled_by: str = ""
     told: bool = False
 
@@ -27,7 +29,9 @@ def expected(case: Case, deed: Deed) -> Expected:
     if after.status == "in_doubt" and case.end != "is cancelled":
         after = _settled(deed, after)
     if after.status == "done" and deed.effect == "compensable" and rolled_back(case):
-        after = after.model_copy(update={"status": "undone"})
+        after = after.model_copy(
+            update={"status": "undone", "settled_by": "", "undo_requests": _asked_to_undo(deed)}
+        )  # fmt: skip
     return _learnt(deed, after)
 
 
@@ -38,18 +42,20 @@ def in_doubt(case: Case) -> list[Deed]:
 
 def rolled_back(case: Case) -> bool:
     """Whether what the turn did is taken back."""
-    refused = any(deed.firm and deed.fault.clear for deed in case.deeds)
+    refused = any(deed.firm and fault.clear for deed, fault in struck(case))
     return refused or case.end == "rolls back" or (case.end == "is cancelled" and bool(in_doubt(case)))
 
 
 def said_done(deed: Deed) -> bool:
     """What the person says: the truth; but while a worker is frozen, nobody sees what it still holds."""
-    return deed.fault.done and deed.fault.strike != "SIGSTOP"
+    return deed.fault is not None and deed.fault.done and deed.fault.strike != "SIGSTOP"
 
 
 def _attempted(deed: Deed) -> Expected:
     """As far as the engine gets by itself."""
     fault, again = deed.fault, deed.effect != "irreversible"
+    if fault is None or deed.undoing:
+        return _done(deed, requests=1)
     if fault.clear:
         return Expected(status="failed")
     if not fault.begun or fault.known:  # nothing was attempted, or all is recorded: nobody can be wrong
@@ -71,6 +77,12 @@ def _done(deed: Deed, requests: int) -> Expected:
     return Expected(status="read" if read else "done", did=not read, requests=requests, told=True)
 
 
+def _asked_to_undo(deed: Deed) -> int:
+    """A compensation is tried again under its key until it is recorded."""
+    lost = deed.undoing and deed.fault is not None and deed.fault.asks and not deed.fault.known
+    return 2 if lost else 1
+
+
 def _settled(deed: Deed, doubt: Expected) -> Expected:
     done = said_done(deed)
     return doubt.model_copy(update={"status": "done" if done else "failed", "settled_by": OPERATOR})
@@ -78,6 +90,7 @@ def _settled(deed: Deed, doubt: Expected) -> Expected:
 
 def _learnt(deed: Deed, after: Expected) -> Expected:
     """A frozen worker goes on in the end, and writes down what it did."""
-    if deed.fault.strike == "SIGSTOP" and deed.fault.done and after.status in ("failed", "in_doubt"):
-        return after.model_copy(update={"status": "done"})
+    frozen = deed.fault is not None and deed.fault.strike == "SIGSTOP" and deed.fault.done
+    if frozen and after.status in ("failed", "in_doubt"):
+        return after.model_copy(update={"status": "done", "settled_by": ""})
     return after

@@ -1,6 +1,7 @@
 """One round: its threads, its worker process, the strike, and the people who settle what is in doubt."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,13 +16,14 @@ from tests.crash.process import WorkerProcess
 from tests.crash.scene import duty_in
 from tests.crash.standing import Stand
 from tests.faults.bank import TIMEOUT, app
-from tests.faults.matrix import Case, Deed, Round
+from tests.faults.matrix import Case, Deed, Round, struck
 from tests.faults.oracle import OPERATOR, in_doubt, rolled_back, said_done
 from tests.world import World, eventually, world
 
 PATIENCE = 60.0  # seconds for anything that is waited for; many times what it takes on a quiet machine
-_QUICK = {"heartbeat": 3.0, "sticky": 1.0, "task_timeout": 2.0}
-_LOOK = 0.3  # seconds between two looks at all threads
+# A lost attempt is noticed in seconds, and yet no attempt is taken for lost because the machine is busy.
+_QUICK = {"heartbeat": 5.0, "sticky": 2.0, "task_timeout": 3.0}
+_LOOK = 0.5  # seconds between two looks at all threads
 _STATUS = SearchAttributeKey.for_keyword("PerdureStatus")
 
 
@@ -34,6 +36,7 @@ class Play:
         self.round = played
         self.threads = {case.name: made.thread() for case in played.cases}
         self.results: dict[str, TurnResult] = {}
+        self._points = len(list(played.points()))
         self._folder = folder
         self._workers: list[WorkerProcess] = []
         self._shown: dict[str, str] = {}
@@ -64,14 +67,15 @@ class Play:
         """Where the first worker's calls stand still, by thread."""
         stands = {}
         for case in self.round.cases:
-            if moment := case.deeds[0].fault.moment:
-                stands[self.threads[case.name]] = Stand(moment=moment, types=frozenset(f"tool:{d.tool}" for d in case.deeds))
+            types = {deed.activity: fault.moment for deed, fault in struck(case)}
+            for moment in filter(None, types.values()):
+                stands[self.threads[case.name]] = Stand(moment=moment, types=frozenset(types))
         return stands
 
     async def _worker(self, stands: dict[str, Stand]) -> WorkerProcess:
         environment = {TIMEOUT: self.round.timeout} if self.round.timeout else {}
         if stands and self.round.strike == "SIGSTOP":  # full with what stands in it, it takes no more from the queue
-            environment["PERDURE_MAX_CONCURRENT_ACTIVITIES"] = str(len(self.round.deeds))
+            environment["PERDURE_MAX_CONCURRENT_ACTIVITIES"] = str(self._points)
         log = self._folder / f"worker-{len(self._workers) + 1}.log"
         duty = duty_in(self.made, self.shop, "tests.faults.bank:app", log, **environment)
         worker = WorkerProcess(duty.model_copy(update={"stands": stands}))
@@ -81,9 +85,9 @@ class Play:
 
     async def _strike(self, worker: WorkerProcess) -> None:
         """Once every call under fire stands at its moment."""
-        held = sum(deed.fault.at_the_shop for deed in self.round.deeds)
+        held = sum(fault.at_the_shop for _, fault in self.round.points())
         await self.shop.held(held, within=PATIENCE)
-        await worker.says_each("stands", len(self.round.deeds) - held)
+        await worker.says_often("stands", self._points - held)
         if self.round.strike == "SIGKILL":
             await worker.is_killed()
         else:
@@ -93,9 +97,7 @@ class Play:
         """The frozen worker finds itself overtaken; until each of its calls has come to an end."""
         heard = len(worker.said)
         await worker.goes_on()
-        async with asyncio.timeout(PATIENCE):
-            while sum("ended" in said for said in worker.said[heard:]) < len(self.round.deeds):
-                await asyncio.sleep(_LOOK)
+        await worker.says_often("ended", self._points, since=heard)
 
     # ── the threads ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -158,9 +160,10 @@ class Play:
             await asyncio.sleep(_LOOK)
 
     async def _shows(self, thread: str, status: str) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while self._shown.get(thread) != status:
-                await asyncio.sleep(_LOOK)
+        until = time.monotonic() + PATIENCE
+        while self._shown.get(thread) != status:
+            assert time.monotonic() < until, f"not {status}: {await self.made.client.status(thread)}"
+            await asyncio.sleep(_LOOK)
 
 
 @asynccontextmanager

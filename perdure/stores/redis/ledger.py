@@ -7,8 +7,7 @@ from perdure.effects import OPEN, Effect, EffectStatus
 from perdure.errors import IntegrityError
 from perdure.stores import ledger, refusals, sealed
 from perdure.stores.base import EffectRow, Receipt
-from perdure.stores.redis.entries import ATTEMPTS as _ATTEMPTS
-from perdure.stores.redis.entries import GIVEN_UP, Standing, busy
+from perdure.stores.redis.entries import ATTEMPTS, GIVEN_UP, Standing, busy
 from perdure.stores.redis.keys import KEY_FROM, read_pair, turn_bound, turn_place
 from perdure.stores.redis.threads import Threads
 from perdure.stores.redis.tokens import Tokens
@@ -23,7 +22,7 @@ class Ledger(Threads, Tokens):
         lineage = await self._lineage(row.thread_id, head) if row.tokens else ""
         stands = await self._stands(row.thread_id, row.entry.key) if row.tokens else None
         before: EffectRow | None = None
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             if stands and stands.mark == mark:
                 return before
             before = stands.row if stands else None
@@ -66,8 +65,9 @@ class Ledger(Threads, Tokens):
         move = ledger.finish(receipt.result, now())
         await self._change(thread_id, receipt.key, move, head=head, kept=receipt.result)
 
-    async def finish(self, thread_id: str, receipt: Receipt, *, head: str = "") -> None:
-        await self._change(thread_id, receipt.key, ledger.finish(receipt.result, now(), late=not head), head=head)
+    async def finish(self, thread_id: str, receipt: Receipt, *, head: str = "", by: str = "") -> None:
+        move = ledger.finish(receipt.result, now(), late=not head, by=by)
+        await self._change(thread_id, receipt.key, move, head=head)
 
     async def settle(self, thread_id: str, key: str, status: EffectStatus, *, error: str = "", by: str = "") -> None:
         await self._change(thread_id, key, ledger.settle(status, error=error, by=by, now=now()))

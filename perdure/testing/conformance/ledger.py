@@ -182,6 +182,24 @@ class Ledger(Suite):
         await store.finish("nobody", Receipt(key="paid", result=b"2"))
         assert [row] == await store.effects(thread.thread_id)
 
+    async def test_who_found_out_is_kept(self, store: Store) -> None:
+        """Where a call itself returns after all, nobody had to, whoever had said otherwise."""
+        for by in ("ann", ""):
+            thread = await brought(store, "failed")
+            assert (await entry_of(store, thread)).entry.settled_by == "them"
+            await store.finish(thread.thread_id, Receipt(key="paid", result=b"1"), by=by)
+            assert (await entry_of(store, thread)).entry.settled_by == by
+
+    async def test_the_end_of_a_call_is_that_of_its_last_attempt(self, store: Store) -> None:
+        """So what is undone in the reverse order of completion is undone in the right one."""
+        thread = await begun(store)
+        await store.fail(thread.thread_id, "paid", "no")
+        failed = await entry_of(store, thread)
+        await store.claim(effect_row(thread), head=thread.head.ref.id)
+        assert (await entry_of(store, thread)).entry.finished_at == ""
+        await store.finish(thread.thread_id, Receipt(key="paid", result=b"1"))
+        assert (await entry_of(store, thread)).entry.finished_at >= failed.entry.finished_at
+
     @pytest.mark.parametrize("way", ["finish", "put_receipt"])
     async def test_a_receipt_for_an_old_head_is_refused(self, store: Store, way: str) -> None:
         """The call outlived its step: what it returned isn't recorded, nor is its effect done."""

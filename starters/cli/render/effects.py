@@ -14,8 +14,8 @@ from perdure.starters.unsettled import OpenEffect
 
 def effects(ledger: Sequence[Effect]) -> RenderableType:
     """The ledger of a thread, oldest first."""
-    rows = [(e.key, e.turn, e.saga, e.label(), _standing(e), _undo(e)) for e in ledger]
-    return table(("effect", "turn", "saga", "call", "status", "to undo"), rows, empty="No effects.")
+    rows = [(e.key, e.turn, e.label(), _standing(e), _undo(e)) for e in ledger]
+    return table(("effect", "turn", "call", "status", "to undo"), rows, empty="No effects.")
 
 
 def queue(found: Sequence[OpenEffect]) -> RenderableType:
@@ -41,9 +41,8 @@ def _standing(effect: Effect) -> Text:
 
 
 def _undo(effect: Effect) -> str:
-    if effect.effect == "irreversible":
-        return "impossible"
-    return f"{effect.effect}, {effect.compensation}" if effect.compensation else effect.effect
+    how = "impossible" if effect.effect == "irreversible" else effect.effect
+    return ", ".join(filter(None, (how, effect.compensation, f"saga {effect.saga}" if effect.saga else "")))
 
 
 def undoing(effects: Sequence[Effect], after: Mapping[str, tuple[str, ...] | None]) -> RenderableType:
