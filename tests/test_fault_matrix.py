@@ -1,5 +1,8 @@
 """The fault matrix: whatever strikes a tool call, the shop's books show each effect at most once, nothing that can't be
-undone is attempted twice, and what nobody knows is in doubt until it is settled."""
+undone is attempted twice, and what nobody knows is in doubt until it is settled.
+
+`pytest -rP` shows the table: fault by class, how many calls came to what, and who had to say so.
+"""
 
 import asyncio
 import sys
@@ -56,8 +59,8 @@ def test_there_are_five_hundred_fault_points() -> None:
 
 @pytest.mark.parametrize("round", ROUNDS, ids=lambda round: round.name)
 async def test_every_effect_is_made_once_or_known_to_be_missing(round: Round, stage: Stage) -> None:
-    """Each call of the round is struck, by SIGKILL, by SIGSTOP, or by what the shop does. What became of it is what its
-    class and its fault say: in the shop's books, in the thread's ledger, in the conversation, in the end of the turn."""
+    """Each call of the round is struck: by SIGKILL, by SIGSTOP, or by what the shop does. What became of it follows
+    from its class and its fault: in the shop's books, the thread's ledger, the conversation, the end of the turn."""
     found = await stage[round.name]
     assert len(found) == len(list(round.points()))
     sys.stdout.write(f"\n{table(found)}\n")

@@ -143,7 +143,7 @@ async def test_it_works_on_a_cluster() -> None:
         await _until(lambda: all(b"cluster_state:ok" in _raw(node.ask("CLUSTER", "INFO")) for node in (one, other)))
         store = RedisStore.from_url(f"redis://127.0.0.1:{ports[0]}/?cluster=yes")
         await store.migrate()
-        await same_deeds(store, 4, 120)
+        await same_deeds(store, 5, 150)
         assert min(int(node.ask("DBSIZE")) for node in (one, other)) > 10
         assert "takes over" in " ".join(await store.cautions())
         await store.close()

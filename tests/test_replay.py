@@ -1,5 +1,6 @@
 """Recorded threads replay: what the workflow does follows from its history alone, today and after every change."""
 
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, WorkflowRunne
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 from temporalio.workflow import NondeterminismError
 
+from perdure.approvals import ApprovalRequest
 from perdure.contracts import ToolPlan
 from perdure.errors import PerdureError
 from perdure.wire import data_converter
 from perdure.workflows.batch import Batch
 from perdure.workflows.display import Display
+from perdure.workflows.gate import Gate, Passed
+from perdure.workflows.journal import Journal
 from perdure.workflows.record import Record, Turn
 from perdure.workflows.step import Step
 from perdure.workflows.thread import AgentThread
@@ -112,8 +116,16 @@ async def test_the_sandbox_notices_who_looks_at_the_clock() -> None:
         await replay("answered", SandboxedWorkflowRunner(restrictions=SANDBOX), Impure)
 
 
-async def _no_gate(batch: Batch, plan: ToolPlan) -> tuple[str, ...]:
-    return ()
+async def _no_gate(gate: Gate, plan: ToolPlan) -> Passed:
+    return Passed(plan)
+
+
+async def _not_written(journal: Journal) -> None:
+    pass
+
+
+def _no_further_level(request: ApprovalRequest, after: datetime) -> datetime:
+    return request.expires_at + timedelta(days=1)
 
 
 async def _slow_room(runner: TurnRunner) -> None:
@@ -139,7 +151,9 @@ async def _no_look_at_the_plan(self: Travels, *_: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "place", "change"),
     [
-        ("approved", "perdure.workflows.batch.Batch._gate", _no_gate),
+        ("approved", "perdure.workflows.gate.Gate.passed", _no_gate),
+        ("approved", "perdure.workflows.journal.Journal.written", _not_written),
+        ("escalated", "perdure.workflows.gate._due", _no_further_level),
         ("answered", "perdure.workflows.turn.TurnRunner._room", _slow_room),
         ("parallel", "perdure.workflows.step.Batch", _Backwards),
         ("graph", "perdure.workflows.turn.Step", _BackwardsStep),
@@ -149,7 +163,8 @@ async def _no_look_at_the_plan(self: Travels, *_: Any) -> None:
 async def test_a_change_of_commands_is_noticed(
     monkeypatch: pytest.MonkeyPatch, name: str, place: str, change: Any
 ) -> None:
-    """A call without its gate, a timer more, parallel calls in another order: the history doesn't fit any longer."""
+    """A call without its gate, or before it is written why; a timer more, or a later one; parallel calls in another
+    order: the history doesn't fit any longer."""
     monkeypatch.setattr(place, change)
     with pytest.raises(NondeterminismError):
         await replay(name, UnsandboxedWorkflowRunner())

@@ -180,6 +180,13 @@ async def test_told_to_refuse_or_to_fail(shop: Shop, client: httpx2.AsyncClient)
     ]
 
 
+async def test_a_request_without_a_body_is_told_apart_by_its_query(shop: Shop, client: httpx2.AsyncClient) -> None:
+    """Also what only reads can be meant by a fault."""
+    shop.add_fault(ShopFault(path="/stock", mode="error", match="for=mice"))
+    assert (await client.get("/stock", params={"for": "laptops"})).status_code == 200
+    assert (await client.get("/stock", params={"for": "mice"})).status_code == 500
+
+
 async def test_hang_does_nothing_until_released(shop: Shop, client: httpx2.AsyncClient) -> None:
     """While it hangs nothing is done; released, it is done; given up, it never is."""
     shop.add_fault(ShopFault(path="/reservations", mode="hang", times=2))

@@ -83,7 +83,7 @@ async def test_its_commands_print_what_it_shows(make_world: MakeWorld, orders: A
     shown = re.split(r"^\$ .*\n", story, flags=re.MULTILINE)[1:]
     assert len(commands) == len(shown) > 15
     async with make_world(orders, script) as world:
-        world.threads += ["order-1", "order-1b"]
+        world.threads += ["order-1", "order-1b", "plan"]
         printed = await typed(commands, Cli(world).environment, tmp_path)
         for command, says, said in zip(commands, shown, printed, strict=True):
             assert constant(said) == constant(says), f"$ {command}\n{said}"

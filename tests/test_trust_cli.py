@@ -170,6 +170,20 @@ async def test_a_signed_edit_is_approved_in_a_second_step(signing: World, keys: 
     assert witness.of(thread) == ["pay x 120"]
 
 
+async def test_what_came_out_otherwise_is_not_signed(signing: World, keys: Path) -> None:
+    """Where nobody can be asked, only what was written is signed: not what the tool has made of it."""
+    cli, thread = Cli(signing), await asking(signing, "pay 250")
+    command = ("approve", thread, "a1", "--as", "ann", "--key", str(keys / "ann.key"))
+    done = await cli(*command, "--edit", 'amount="120"')
+    assert (done.code, done.out) == (5, "")
+    assert "Request a1 is changed, not approved: its tool takes the arguments otherwise" in done.err
+    (request,) = (await signing.client.approvals(thread)).open
+    assert (request.arguments["amount"], request.approvals()) == (120.0, 0)
+    assert (await cli(*command, "--edit", 'amount="130"', "-y")).code == 0
+    await signing.stands(thread, "idle")
+    assert witness.of(thread) == ["pay x 130"]
+
+
 async def test_a_second_yes_is_asked_for_on_a_terminal(signing: World, keys: Path) -> None:
     """A person is asked twice: before the edit, and before what it came to. A no in between leaves it changed only."""
     cli, thread = Cli(signing), await asking(signing, "pay 250")
@@ -178,6 +192,7 @@ async def test_a_second_yes_is_asked_for_on_a_terminal(signing: World, keys: Pat
     assert (done.code, done.out) == (5, "")
     assert "Change a1 so, and approve it as ann? [y/N]" in done.err
     assert "Approve a1 as it is now, as ann? [y/N]" in done.err
+    assert "You said no; request a1 is changed, and not approved by you." in done.err
     (request,) = (await signing.client.approvals(thread)).open
     assert (request.arguments["amount"], request.approvals()) == (120.0, 0)
     assert (await cli.on_terminal(*command, types="y\n")).code == 0

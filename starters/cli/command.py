@@ -130,8 +130,9 @@ class Session:
         """Whether a person can be asked: reads what we ask and types the answer."""
         return sys.stdin.isatty() and sys.stderr.isatty()
 
-    def confirm(self, question: str) -> None:
-        """Have a person agree, unless ``-y`` does. Raises Refused: nobody can be asked, or the answer is no."""
+    def confirm(self, question: str, *, otherwise: str = "nothing was changed") -> None:
+        """Have a person agree, unless ``-y`` does. Raises Refused: nobody can be asked, or the answer is no; what holds
+        ``otherwise`` is told then."""
         if self.options.yes:
             return
         if not self.is_interactive:
@@ -139,7 +140,7 @@ class Session:
         sys.stderr.write(f"{question} [y/N] ")  # not by Typer, which would leave a space on standard output
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise Refused("You said no; nothing was changed.")
+            raise Refused(f"You said no; {otherwise}.")
 
     def ui_link(self, thread_id: str) -> str:
         """The thread's page in Temporal's UI; empty where no UI is known."""

@@ -117,7 +117,8 @@ async def _approve_edited(decider: Decider, edited: ApprovalRequest, wanted: dic
     session, name = decider.session, edited.id
     decider.show(edited)
     if session.is_interactive:
-        session.confirm(f"Approve {name} as it is now, as {decider.who}?")
+        still = f"request {name} is changed, and not approved by you"
+        session.confirm(f"Approve {name} as it is now, as {decider.who}?", otherwise=still)
     elif edited.arguments != wanted and not session.options.yes:
         raise Refused(
             f"Request {name} is changed, not approved: its tool takes the arguments otherwise than they were given.",

@@ -85,7 +85,7 @@ class Thread:
         self._ledger = ledger
         self._result = result
         self._calls = [ToolCall.model_validate(call) for m in messages for call in m.get("tool_calls") or ()]
-        self._answers = [(m["tool_call_id"], m["content"]) for m in messages if m["role"] == "tool"]
+        self._answers = [(m["tool_call_id"], str(m["content"])) for m in messages if m["role"] == "tool"]
 
     def finding(self, deed: Deed, fault: Fault) -> Finding:
         """What was seen of a call that was struck."""
@@ -193,5 +193,5 @@ def table(found: Iterable[Finding]) -> str:
     for fault, row in cells.items():
         for effect, counts in row.items():
             came = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
-            lines.append(f"{fault:28}{effect:14}{counts.total():4}  {came}")
+            lines.append(f"{fault:36}{effect:14}{counts.total():4}  {came}")
     return "\n".join(lines)

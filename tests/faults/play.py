@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from temporalio.client import Client as TemporalClient
 from temporalio.common import SearchAttributeKey
@@ -67,18 +68,20 @@ class Play:
         """Where the first worker's calls stand still, by thread."""
         stands = {}
         for case in self.round.cases:
-            types = {deed.activity: fault.moment for deed, fault in struck(case)}
-            for moment in filter(None, types.values()):
-                stands[self.threads[case.name]] = Stand(moment=moment, types=frozenset(types))
+            types = frozenset(deed.activity for deed, _ in struck(case))
+            for moment in {fault.moment for _, fault in struck(case)}:
+                if moment:
+                    stands[self.threads[case.name]] = Stand(moment=moment, types=types)
         return stands
 
     async def _worker(self, stands: dict[str, Stand]) -> WorkerProcess:
-        environment = {TIMEOUT: self.round.timeout} if self.round.timeout else {}
+        told = {TIMEOUT: self.round.timeout} if self.round.timeout else {}
         if stands and self.round.strike == "SIGSTOP":  # full with what stands in it, it takes no more from the queue
-            environment["PERDURE_MAX_CONCURRENT_ACTIVITIES"] = str(self._points)
+            told["PERDURE_MAX_CONCURRENT_ACTIVITIES"] = str(self._points)
         log = self._folder / f"worker-{len(self._workers) + 1}.log"
-        duty = duty_in(self.made, self.shop, "tests.faults.bank:app", log, **environment)
-        worker = WorkerProcess(duty.model_copy(update={"stands": stands}))
+        duty = duty_in(self.made, self.shop, "tests.faults.bank:app", log)
+        duty = duty.model_copy(update={"stands": stands, "environment": duty.environment | told})
+        worker = WorkerProcess(duty)
         self._workers.append(worker)
         await worker.says("ready")
         return worker
@@ -113,9 +116,9 @@ class Play:
         )
         for request in asked.open:
             deed = gated[request.arguments["subject"]]
-            said = {"request_id": request.id, "approver": "finance", "digest": request.digest}
+            said: dict[str, Any] = {"request_id": request.id, "approver": "finance", "digest": request.digest}
             if deed.edited:
-                said |= {"arguments": {"subject": deed.made_for, "gated": True}}
+                said["arguments"] = {"subject": deed.made_for, "gated": True}
             await self.made.handle(thread).signal("approve", said)
 
     async def _to_its_end(self, case: Case) -> None:

@@ -182,6 +182,15 @@ class Ledger(Suite):
         await store.finish("nobody", Receipt(key="paid", result=b"2"))
         assert [row] == await store.effects(thread.thread_id)
 
+    @pytest.mark.parametrize("by", ["hook", ""])
+    async def test_who_found_out_is_known(self, store: Store, by: str) -> None:
+        """It was somebody who looked; or nobody, since the call itself returned, whoever had said otherwise."""
+        thread = await brought(store, "in_doubt")
+        await store.settle(thread.thread_id, "paid", "failed", by="ops")
+        await store.finish(thread.thread_id, Receipt(key="paid", result=b"1"), by=by)
+        entry = (await entry_of(store, thread)).entry
+        assert (entry.status, entry.settled_by) == ("done", by)
+
     async def test_who_found_out_is_kept(self, store: Store) -> None:
         """Where a call itself returns after all, nobody had to, whoever had said otherwise."""
         for by in ("ann", ""):

@@ -52,7 +52,8 @@ def _wrong(problem: "Problem") -> IntegrityError:
 def _counts(report: "Report") -> str:
     counts = f"{report.threads} threads, {report.checkpoints} checkpoints, {report.snapshots} snapshots"
     verdict = "up to the first bad row" if report.problem else "and all is well"
-    return f"Verified {counts}, {report.effects} effects, {report.bytes} bytes of deltas, {verdict}."
+    records = f"{report.effects} effects, {report.audit} lines of audit"
+    return f"Verified {counts}, {records}, {report.bytes} bytes of deltas, {verdict}."
 
 
 def _account(done: "Repaired") -> str:
