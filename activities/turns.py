@@ -143,13 +143,15 @@ class TurnActivities:
 
 
 async def requesters(store: Store, head: Position) -> tuple[str, ...]:
-    """Who asked for the turn that the head belongs to: who sent its message, and those for whom it was promoted."""
+    """Who asked for what follows the head: who sent the message of its turn, those for whom it was promoted, and whoever
+    has changed its state since, forked or rewound it."""
     names: list[str] = []
     async with aclosing(line(store, head.thread_id, head.ref.id)) as way:
         async for checkpoint in way:
             if checkpoint.turn != head.turn:
                 break
-            names += [*checkpoint.facts.get("asked", ()), checkpoint.facts.get("sender", "")]
+            facts = checkpoint.facts
+            names += [*facts.get("asked", ()), facts.get("sender", ""), facts.get("by", "")]
             if checkpoint.source == "input":
                 break
     return tuple(dict.fromkeys(filter(None, names)))

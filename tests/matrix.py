@@ -54,20 +54,22 @@ class Expected:
     told: tuple[str, ...]
 
 
+_SAYS: Sequence[Say] = ("approve", "reject", "edit")
+_DIGESTS: Sequence[Digest] = ("right", "wrong", "stale")
+_BEFORE: Sequence[Before] = ("first", "repeated", "other")
+_SIGNATURES: Sequence[Signature] = ("signed", "unsigned", "forged", "replayed")
+_DUTIES: Sequence[Duty] = ("off", "other", "own")
 CELLS: Sequence[Cell] = [
     Cell(say=say, digest=digest, late=late, before=before, signature=signature, quorum=quorum, duty=duty)
-    for say, quorum, duty, late, digest, before, signature in product(
-        ("approve", "reject", "edit"), (1, 2), ("off", "other", "own"), (False, True), ("right", "wrong", "stale"),
-        ("first", "repeated", "other"), ("signed", "unsigned", "forged", "replayed"),
-    )
-]  # fmt: skip
+    for say, quorum, duty, late in product(_SAYS, (1, 2), _DUTIES, (False, True))
+    for digest, before, signature in product(_DIGESTS, _BEFORE, _SIGNATURES)
+]
 
 
 def expected(cell: Cell) -> Expected:
     """By the rules as docs/approvals.md has them."""
-    voted = cell.before == "other" or (cell.before == "repeated" and cell.duty != "own")
-    settled = voted and cell.quorum == 1
-    code = _refusal(cell, voted, settled)
+    voted, settled = _before(cell)
+    code = next((code for code, holds in reasons(cell).items() if holds), "")
     asked = CORRECTED if cell.digest == "stale" else ASKED
     enough = cell.say == "approve" and voted + 1 >= cell.quorum
     if settled:
@@ -81,10 +83,11 @@ def expected(cell: Cell) -> Expected:
     return Expected(code=code, ran=ran, outcome=outcome, told=_told(cell, code, settled))
 
 
-def _refusal(cell: Cell, voted: bool, settled: bool) -> str:
-    """The first of the reasons that hold, in the order of the page."""
+def reasons(cell: Cell) -> dict[str, bool]:
+    """Why ann's decision may not count, in the order of the page: the first that holds is told."""
+    voted, settled = _before(cell)
     used = voted or cell.digest == "stale"  # some signature, on this very request
-    reasons = {
+    return {
         "closed": settled,
         "expired": cell.late,
         "unsigned": cell.signature == "unsigned",
@@ -94,7 +97,12 @@ def _refusal(cell: Cell, voted: bool, settled: bool) -> str:
         "separation": cell.duty == "own" and cell.say != "reject",
         "forged": cell.signature in ("forged", "replayed"),
     }
-    return next((code for code, holds in reasons.items() if holds), "")
+
+
+def _before(cell: Cell) -> tuple[bool, bool]:
+    """Whether somebody's yes counts already, and whether that was enough."""
+    voted = cell.before == "other" or (cell.before == "repeated" and cell.duty != "own")
+    return voted, voted and cell.quorum == 1
 
 
 def _told(cell: Cell, code: str, settled: bool) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ from perdure import (
 from perdure.errors import ConcurrentModification, InvalidInput
 from perdure.testing import Rule, Script, call, say, together
 from perdure.wire import data_converter
-from tests import approval_scenes, effect_scenes
+from tests import approval_scenes, dry_scenes, effect_scenes
 from tests.conftest import SERVER
 from tests.world import TEMPORAL, World, eventually, search_attributes, world
 
@@ -128,6 +128,7 @@ _APP = App(
         Agent(name="frugal", model="m", tools=_TOOLS, budget=Budget(steps=1)),
         board,
         approval_scenes.OFFICE,
+        dry_scenes.STAGE,
     ],
     tools=[refund, recall, *effect_scenes.HIDDEN],
 )
@@ -143,6 +144,7 @@ _SCRIPT = Script(
         Rule(when="board", replies=[call("look", what=1), say("Looked.")]),
         *effect_scenes.RULES,
         *approval_scenes.RULES,
+        *dry_scenes.RULES,
         Rule(when="look around", replies=[*(call("look", what=n) for n in range(_LOOKS)), say("Seen.")]),
     ]
 )  # fmt: skip
@@ -291,7 +293,7 @@ async def updated(world: World, thread: str) -> None:
 _SCENES: Sequence[Scene] = (
     answered, approved, rejected, expired, refused_decisions, parallel, rolled_back, cancelled, compensated, in_doubt,
     out_of_budget, closed, graph, forked, rewound, updated, *effect_scenes.SCENES,
-    *approval_scenes.SCENES,
+    *approval_scenes.SCENES, *dry_scenes.SCENES,
 )  # fmt: skip
 # How many runs a thread has at least.
 RUNS = {scene.__name__: 1 for scene in _SCENES} | {"resumed": 2, "continued": 2}

@@ -36,7 +36,7 @@ PEOPLE = ["ann", "bob", "cid", "dan", "eve"]
 mostly = st.sampled_from([True, True, True, True, False])
 seldom = mostly.map(lambda chosen: not chosen)
 verdicts = st.sampled_from(["approve", "approve", "approve", "approve", "reject"])
-edits = st.sampled_from(["", "", "", "x", "y", "e"])  # digests of other arguments; requests begin with x or y
+edits = st.sampled_from(["", "", "", "e", "f", "x"])  # digests of other arguments; requests begin with x or y
 policies = st.builds(
     ApprovalPolicy,
     approvers=st.sampled_from([(), ("ann", "bob"), ("ann", "bob", "cid"), ("ann", "bob", "cid")]),

@@ -85,6 +85,11 @@ async def approve(world: World, thread: str, who: str, request: ApprovalRequest 
     return ""
 
 
+async def risen(world: World, thread: str) -> ApprovalRequest:
+    """The only open request, once it has escalated."""
+    return await eventually(lambda: world.client.request(thread), lambda request: request.level == 1)
+
+
 async def kinds(world: World, thread: str) -> list[str]:
     """What the audit tells, in order."""
     return [row.entry.kind for row in await world.store.audit(thread)]
@@ -145,6 +150,20 @@ async def test_whoever_asked_for_it_cannot_approve_it(world: World) -> None:
     assert (witness.of(fork), witness.of(thread)) == (["asked x by cid"], [])
 
 
+async def test_whoever_writes_a_call_into_the_state_has_asked_for_it(world: World) -> None:
+    """bob makes a call that no model asked for, and ann lets it go on: neither passes for somebody else."""
+    thread, message = await world.begin("clerk", "hello")
+    await world.ended(thread, message)
+    wanted = {"id": "x1", "name": "asked", "arguments": '{"what": "z"}'}
+    said = {"role": "assistant", "tool_calls": [wanted]}
+    await world.client.update_state(thread, {"messages": [said]}, as_node="model", by="bob")
+    await world.client.resume(thread, by="ann")
+    await world.opened(thread)
+    assert [await approve(world, thread, who) for who in ("bob", "ann", "cid")] == ["separation", "separation", ""]
+    await eventually(lambda: world.client.status(thread), lambda status: len(status.results) == 2)
+    assert witness.of(thread) == ["asked z by cid"]
+
+
 async def test_where_nobody_is_named_as_the_one_who_asked_nobody_is_asked(world: World) -> None:
     """The call isn't made, nobody could say whether duties are apart; the model reads why."""
     thread, message = await world.begin("clerk", "asked")
@@ -193,8 +212,8 @@ async def test_an_escalation_adds_people_and_keeps_what_was_decided(world: World
     thread, message = await asked(world, "rising")
     assert [await approve(world, thread, who) for who in ("ann", "dan")] == ["", "not_an_approver"]
     await world.forward(thread, DAY)
-    request = await world.client.request(thread)
-    assert (request.level, request.approvals(), request.asked.approvers) == (1, 1, ("ann", "bob", "dan", "eve"))
+    request = await risen(world, thread)
+    assert (request.approvals(), request.asked.approvers) == (1, ("ann", "bob", "dan", "eve"))
     assert [await approve(world, thread, who) for who in ("ann", "eve")] == ["repeated", ""]
     await world.ended(thread, message)
     assert witness.of(thread) == ["rising x by ann+eve"]
@@ -210,7 +229,7 @@ async def test_an_escalation_may_ask_for_fewer(world: World) -> None:
     await world.ended(one, message)
     assert witness.of(one) == ["sinking x by bob"]
     assert (await kinds(world, one))[-2:] == ["request.escalated", "request.closed"]
-    assert (await world.client.request(none)).level == 1
+    await risen(world, none)
     await world.forward(none, timedelta(hours=1))
     await world.ended(none, other)
     assert ((await world.client.approvals(none)).closed[0].outcome, witness.of(none)) == ("expired", [])

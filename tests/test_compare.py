@@ -1,15 +1,24 @@
 """Comparison: what each of two branches has done since they had a common past."""
 
+import itertools
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from perdure.checkpointer import Position
 from perdure.errors import CheckpointNotFound, ThreadNotFound
 from perdure.patch import applied
 from perdure.security.keyring import new_key
-from perdure.starters.compare import Comparison, Side
+from perdure.starters.compare import Comparison, Side, compare
+from perdure.starters.entries import Difference, Place
+from perdure.stores.memory import MemoryStore
+from perdure.testing.conformance.ledger import effect_row
+from perdure.testing.conformance.writer import Writer
 from tests.conftest import MakeWorld
+from tests.properties import brief
 from tests.rehearsal import SCRIPT, app, calls, dry, line_of, rehearsed, rest, turn
 from tests.world import World
 
@@ -125,3 +134,100 @@ async def test_what_has_nothing_in_common(world: World) -> None:
         await world.client.compare(one, "nobody")
     with pytest.raises(CheckpointNotFound):
         await world.client.compare(one, other, other_at="99")
+
+
+# ── whatever happened ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Wood:
+    """Threads that grow, fork and rewind by chance. Each place knows what led to it: its steps, and its calls.
+
+    What is compared is worked out from that alone, and not by going back.
+    """
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.threads: list[Writer] = []
+        self.steps: dict[str, tuple[str, ...]] = {}  # by checkpoint: all that it goes back to, itself the last
+        self.calls: dict[str, frozenset[str]] = {}  # and the keys of the calls on the way
+        self._pending: dict[str, set[str]] = {}  # by thread: calls made on its head
+        self._branches: dict[str, int] = {}
+        self._numbers = itertools.count(1)
+
+    async def plant(self) -> None:
+        """A new thread."""
+        thread = Writer(self.store)
+        self.threads.append(thread)
+        await thread.commit(source="input")
+        self._stands(thread, (), frozenset())
+
+    async def grow(self, thread: Writer) -> None:
+        """A step, which follows from what was called."""
+        before = thread.head.ref.id
+        made = self.calls[before] | self._pending[thread.thread_id]
+        await thread.commit()
+        self._stands(thread, self.steps[before], made)
+
+    async def call(self, thread: Writer) -> None:
+        """A call on the head."""
+        key = f"k{next(self._numbers)}"
+        await self.store.claim(effect_row(thread, key), head=thread.head.ref.id)
+        self._pending[thread.thread_id].add(key)
+
+    async def fork(self, thread: Writer, at: Position) -> None:
+        """A thread that begins at a place of another."""
+        new = await thread.fork(at)
+        self.threads.append(new)
+        self._stands(new, self.steps[at.ref.id], self.calls[at.ref.id])
+
+    async def rewind(self, thread: Writer, to: Position) -> None:
+        """The head goes back to a place of the thread."""
+        self._branches[thread.thread_id] = branch = self._branches.get(thread.thread_id, 0) + 1
+        await thread.rewind(to, branch=branch)
+        self._stands(thread, self.steps[to.ref.id], self.calls[to.ref.id])
+
+    def _stands(self, thread: Writer, steps: tuple[str, ...], calls: frozenset[str]) -> None:
+        self.steps[thread.head.ref.id] = (*steps, thread.head.ref.id)
+        self.calls[thread.head.ref.id] = calls
+        self._pending[thread.thread_id] = set()
+
+    def led_to(self, thread: Writer) -> frozenset[str]:
+        """The calls that belong to where a thread stands, those under way included."""
+        return self.calls[thread.head.ref.id] | self._pending[thread.thread_id]
+
+    async def check(self, one: Writer, other: Writer) -> None:
+        """What both share is their past, and each has the rest."""
+        ends = [await self.store.checkpoint(thread.thread_id, thread.head.ref.id) for thread in (one, other)]
+        places = [Place(thread_id=end.thread_id, checkpoint_id=end.id, step=end.step) for end in ends if end]
+        assert ends[0] is not None and ends[1] is not None
+        difference = Difference(before=places[0], after=places[1], patch=[], changes=())
+        found = await compare(self.store, ends[0], ends[1], difference)
+        shared = [a for a, b in zip(self.steps[ends[0].id], self.steps[ends[1].id], strict=False) if a == b]
+        assert (found.common.checkpoint_id if found.common else "") == (shared[-1] if shared else "")
+        past = self.calls[shared[-1]] if shared else frozenset()
+        for side, thread, end in ((found.one, one, ends[0]), (found.other, other, ends[1])):
+            assert {effect.key for effect in side.effects} == self.led_to(thread) - past
+            assert side.steps == len(self.steps[end.id]) - len(shared)
+        assert len(found.same) == min(len(found.one.effects), len(found.other.effects))  # all are the same call
+
+
+@brief
+@given(st.data())
+async def test_whatever_threads_went_through(data: st.DataObject) -> None:
+    """Forks of forks, rewinds, calls under way: what each side did since the common past is what led to it."""
+    wood = Wood()
+    await wood.plant()
+    for _ in range(data.draw(st.integers(1, 25))):
+        thread = data.draw(st.sampled_from(wood.threads))
+        place = data.draw(st.sampled_from(thread.positions))
+        deed = data.draw(st.sampled_from(["grow", "grow", "call", "call", "fork", "rewind", "plant"]))
+        if deed == "fork":
+            await wood.fork(thread, place)
+        elif deed == "rewind" and place is not thread.head:
+            await wood.rewind(thread, place)
+        elif deed == "plant":
+            await wood.plant()
+        else:
+            await (wood.call(thread) if deed == "call" else wood.grow(thread))
+    for one, other in itertools.product(wood.threads[:4], wood.threads[:4]):
+        await wood.check(one, other)

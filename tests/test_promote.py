@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from perdure.care.chronicle import Chronicle, chronicle
+from perdure.care.repair import repair
 from perdure.care.verify import verify
 from perdure.contracts import StatusAnswer
 from perdure.errors import (
@@ -23,8 +25,11 @@ from perdure.examples.orders import desk, story
 from perdure.examples.orders.shop import Shop
 from perdure.security.keyring import new_key
 from perdure.starters.client import Client
+from perdure.starters.histories import HistoryReader
+from perdure.wire import data_converter
 from tests.conftest import MakeWorld
 from tests.rehearsal import FAR, SCRIPT, app, calls, dry, holds, line_of, rehearsed, rest, said, turn, witness
+from tests.tampering import hands
 from tests.world import World, eventually
 
 PAY_AND_WALK = ["pay 7 to tom", "walk 1", "walk 2", "walk 3"]
@@ -357,6 +362,37 @@ async def test_a_thread_that_came_back_takes_it(world: World) -> None:
     await world.client.promote(thread, fork, expected_version=(await line_of(world, thread))[-1].id)
     assert (await rest(world, thread)).results[-1].answer == "Far away."
     assert len(witness.of(thread)) == FAR
+
+
+# ── what its history tells ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_both_are_made_again_from_their_histories(world: World) -> None:
+    """Every checkpoint of a promoted turn, to the last fact; and a dry run whose row is lost comes back as one."""
+    thread = await turn(world, "Hello.")
+    fork = await rehearsed(world, thread, "Walk far.", state={"city": "Bern"}, by="tom")
+    await world.client.promote(thread, fork, by="zoe", reason="now")
+    await rest(world, thread, turns=2)
+    for name in (thread, fork):
+        before = {c.id: c.model_dump(exclude={"created_at"}) async for c in world.store.walk(name)}
+        row = await world.store.thread(name)
+        for lost in before:
+            await hands(world.store, name).drop(lost)
+        await hands(world.store, name).drop_thread()
+        done = await repair(world.store, await _told(world, name))
+        assert (done.missed, done.problem, len(done.rebuilt)) == ((), None, len(before))
+        assert {c.id: c.model_dump(exclude={"created_at"}) async for c in world.store.walk(name)} == before
+        again = await world.store.thread(name)
+        assert row is not None and again is not None
+        assert (again.dry_run, again.lineage, again.head_id) == (row.dry_run, row.lineage, row.head_id)
+
+
+async def _told(world: World, thread: str) -> Chronicle:
+    """What Temporal knows of a thread of one run."""
+    reader = HistoryReader(data_converter)
+    for event in (await world.fetch(thread)).events:
+        await reader.read(event)
+    return chronicle(thread, [reader.run()])
 
 
 # ── with a real shop ─────────────────────────────────────────────────────────────────────────────────────────────────

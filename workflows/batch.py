@@ -158,7 +158,7 @@ class Batch:
     def _done(self, plan: ToolPlan, done: ToolDone) -> ToolDone:
         made: EffectStatus = "simulated" if self._record.dry_run else "done"
         self._mark(plan, made if done.ok else "failed", error=done.error)
-        self._record.note(f"{plan.summary}: {'done' if done.ok else done.error}")
+        self._record.note(f"{plan.summary}: {made if done.ok else done.error}")
         self._parts[plan.index] = self._message(plan, "")
         return done
 

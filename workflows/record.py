@@ -238,8 +238,8 @@ class Record:
         return [effect for effect in self.effects.values() if effect.status in OPEN]
 
     def status(self) -> Status:
-        """The thread's status; what needs a person comes before what doesn't, and of that first what nobody knows: how
-        to answer requests and questions beside it, the details tell."""
+        """The thread's status. What needs a person comes before what doesn't, and first of all what is in doubt: it
+        must not be hidden by requests that can be answered all the same."""
         if self.closed:
             return "closed"
         if self.compensating:

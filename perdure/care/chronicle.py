@@ -8,10 +8,12 @@ the delta and the next nodes of what was committed. What it leaves out (the argu
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from perdure.audit import AuditEntry
 from perdure.budget import Usage
 from perdure.canonical import Json
 from perdure.checkpoint import Ref, Source
 from perdure.contracts import (
+    APPEND_AUDIT,
     CALL_MODEL,
     CLOSE_THREAD,
     FORK_THREAD,
@@ -26,6 +28,7 @@ from perdure.contracts import (
     TOOL_PREFIX,
     WRITE_STATE,
     AgentSpec,
+    AppendAudit,
     CallModel,
     CallTool,
     Commit,
@@ -112,6 +115,7 @@ class Chronicle(Value):
     closed: bool = False
     dry_run: bool = False
     written: tuple[Written, ...] = ()
+    audit: tuple[AuditEntry, ...] = ()
     refs: dict[str, Ref] = {}
 
 
@@ -123,6 +127,7 @@ def chronicle(thread_id: str, runs: Iterable[Run]) -> Chronicle:
     return Chronicle(
         thread_id=thread_id, agent=teller.agent, tenant=teller.tenant, branch=teller.branch, closed=teller.closed,
         dry_run=teller.dry_run, written=tuple(teller.written.values()), refs=teller.refs,
+        audit=tuple(teller.audit.values()),
     )  # fmt: skip
 
 
@@ -134,6 +139,7 @@ class _Teller:
         self.branch = 0
         self.closed = self.dry_run = False
         self.written: dict[str, Written] = {}
+        self.audit: dict[str, AuditEntry] = {}
         self.refs: dict[str, Ref] = {}
         self._thread_id = thread_id
         self._head: Ref | None = None
@@ -146,6 +152,7 @@ class _Teller:
             CALL_MODEL.name: self._asked, MERGE_STEP.name: self._merged, TAKE_ANSWER.name: self._answered,
             FORK_THREAD.name: self._forked, WRITE_STATE.name: self._updated, REWIND_HEAD.name: self._rewound,
             PROMOTE_FORK.name: self._promoted, CLOSE_THREAD.name: self._was_closed,
+            APPEND_AUDIT.name: self._audited,
         }  # fmt: skip
 
     def tell(self, run: Run) -> None:
@@ -187,6 +194,10 @@ class _Teller:
 
     def _was_closed(self, call: Call) -> None:
         self.closed = self.closed or not call.error
+
+    def _audited(self, call: Call) -> None:
+        if not call.error:
+            self.audit |= {entry.id: entry for entry in AppendAudit.model_validate(call.task).entries}
 
     # ── a turn ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -7,6 +7,7 @@ again: what was pruned on purpose stays away. Snapshots are made again from the 
 
 from collections.abc import AsyncIterator
 
+from perdure.audit import AuditEntry
 from perdure.canonical import canonical
 from perdure.care.chronicle import Chronicle, Written
 from perdure.care.rebuilding import rebuild
@@ -34,7 +35,8 @@ class Repaired(Value):
 
     ``whole`` counts the checkpoints that are as the history tells; ``unneeded`` those that are not there, and nothing
     that is goes back to them: pruned, or the lost end of a line that a rewind left. ``problem`` is the first row that
-    is still wrong; ``head`` is empty where there is no thread to have one.
+    is still wrong; ``head`` is empty where there is no thread to have one. ``audited`` are lines of the audit that were
+    written again.
     """
 
     thread_id: str
@@ -45,6 +47,7 @@ class Repaired(Value):
     missed: tuple[Missed, ...] = ()
     head: str = ""
     head_moved: bool = False
+    audited: int = 0
     problem: Problem | None = None
 
 
@@ -77,6 +80,7 @@ class _Repair:
         self._resnapped: list[str] = []
         self._missed: dict[str, Missed] = {}
         self._head_moved = False
+        self._audited = 0
 
     async def run(self) -> None:
         """All of it."""
@@ -85,6 +89,7 @@ class _Repair:
             pass
         await self._mend_snapshots()
         await self._mend_head()
+        await self._mend_audit()
 
     async def report(self) -> Repaired:
         """What it came to. Raises ThreadNotFound."""
@@ -96,7 +101,8 @@ class _Repair:
         return Repaired(
             thread_id=self._thread_id, whole=len(self._whole) - len(self._rebuilt), unneeded=len(absent),
             rebuilt=tuple(self._rebuilt), snapshots=tuple(self._resnapped), missed=tuple(self._missed.values()),
-            head=row.head_id if row else "", head_moved=self._head_moved, problem=problem,
+            head=row.head_id if row else "", head_moved=self._head_moved, audited=self._audited,
+            problem=problem,
         )  # fmt: skip
 
     # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -334,3 +340,25 @@ class _Repair:
             written = self._written.get(name)
             name = written.parent if written and not written.parent_thread else None
         return name
+
+    # ── the audit ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _mend_audit(self) -> None:
+        """Write again what is missing at the end of the audit. One that is not the beginning of what the history tells
+        stays as it is: what was changed in it must be seen."""
+        told = self._told.audit
+        if not told or await self._store.thread(self._thread_id) is None:
+            return
+        try:
+            there = await self._audit()
+        except IntegrityError:
+            return
+        if tuple(there) == told[: len(there)] and len(there) < len(told):
+            await self._store.append_audit(self._thread_id, told[len(there) :])
+            self._audited = len(told) - len(there)
+
+    async def _audit(self) -> list[AuditEntry]:
+        lines: list[AuditEntry] = []
+        while page := await self._store.audit(self._thread_id, after=len(lines)):
+            lines += [row.entry for row in page]
+        return lines
