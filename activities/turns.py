@@ -143,8 +143,8 @@ class TurnActivities:
 
 
 async def requesters(store: Store, head: Position) -> tuple[str, ...]:
-    """Who asked for what follows the head: who sent the message of its turn, those for whom it was promoted, and whoever
-    has changed its state since, forked or rewound it."""
+    """Who asked for what follows the head: who sent the message of its turn, for whom it was promoted, and who has
+    changed its state since, forked or rewound it."""
     names: list[str] = []
     async with aclosing(line(store, head.thread_id, head.ref.id)) as way:
         async for checkpoint in way:

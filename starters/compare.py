@@ -67,7 +67,7 @@ class _Branch:
         """One more that is the branch's own. A rewind or a fork doesn't follow from calls made on its parent."""
         self.steps += 1
         self.usage = self.usage.plus(Usage.model_validate(checkpoint.facts.get("usage") or {}))
-        if checkpoint.parent_id is not None:
+        if checkpoint.source != "rewind" and checkpoint.parent_id is not None:
             self.made.add((checkpoint.thread_id, checkpoint.parent_id))
 
 

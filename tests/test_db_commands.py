@@ -96,6 +96,7 @@ async def test_a_thread_from_its_history(make_world: MakeWorld) -> None:
         for name in (thread, fork):
             done = await cli("db", "repair", name, "-o", "json")
             assert (done.code, done.json()["missed"]) == (0, []), done
+            assert done.json()["audited"] == next(row.audited for row in rows if row and row.thread_id == name)
             assert await contents(world, name) == before[name]
         for row in rows:
             assert row is not None

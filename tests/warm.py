@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -136,8 +137,9 @@ def _attend(caller: socket.socket) -> None:
 
 
 def _kill_when_left(caller: socket.socket, command: int) -> None:
-    if not caller.recv(1):
-        os.kill(command, signal.SIGKILL)
+    with suppress(OSError):  # it has ended meanwhile
+        if not caller.recv(1):
+            os.kill(command, signal.SIGKILL)
 
 
 def _become(order: "_Order", streams: list[int]) -> None:

@@ -67,4 +67,6 @@ def _account(done: "Repaired") -> str:
         lines.append(f"Not there, and nothing goes back to it: {done.unneeded}, pruned or lost. --all makes it again.")
     if done.head_moved:
         lines.append(f"The head is {done.head} now.")
+    if done.audited:
+        lines.append(f"{done.audited} lines of the audit were written again.")
     return "\n".join(lines)
