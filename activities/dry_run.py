@@ -119,7 +119,7 @@ async def _used(store: Store, thread: ThreadRow, head: Ref, keys: Collection[str
         async for checkpoint in way:
             if checkpoint.thread_id not in dry:
                 break
-            if checkpoint.source not in ("rewind", "fork"):  # those don't follow from calls made on their parent
+            if checkpoint.source != "rewind":  # that doesn't follow from calls made on its parent
                 used |= places.get((checkpoint.thread_id, checkpoint.parent_id or ""), set())
     return used
 
@@ -130,11 +130,8 @@ async def _used(store: Store, thread: ThreadRow, head: Ref, keys: Collection[str
 async def simulated(tool: Tool, arguments: BaseModel, context: ToolContext) -> Json:
     """What the tool's own simulation returns. Raises NotSimulated where it has none."""
     if tool.simulate is None:
-        what = "no recorded receipt for this call" if tool.spec.effect != "read" else "to ask people before it reads"
-        raise NotSimulated(
-            f"{tool.name} has {what}, and no `simulate` function.",
-            hint="Give the tool one, or make the dry run from a checkpoint before a call that is the same.",
-        )
+        what = "no recorded receipt for this call" if tool.spec.effect != "read" else "to be approved before it reads"
+        raise NotSimulated(f"{tool.name} has {what}, and no `simulate` function: give it one, and try again.")
     offered = tool.bind(context, {name: getattr(arguments, name) for name in tool.parameters})
     wanted = {name: offered[name] for name in inspect.signature(tool.simulate).parameters}
     return await invoke(tool.simulate, wanted, tool.spec.timeout)

@@ -64,7 +64,7 @@ class _Branch:
     made: set[tuple[str, str]] = field(default_factory=set)
 
     def passes(self, checkpoint: Checkpoint) -> None:
-        """One more that is the branch's own. A rewind or a fork doesn't follow from calls made on its parent."""
+        """One more that is the branch's own. A rewind doesn't follow from calls made on its parent."""
         self.steps += 1
         self.usage = self.usage.plus(Usage.model_validate(checkpoint.facts.get("usage") or {}))
         if checkpoint.source != "rewind" and checkpoint.parent_id is not None:

@@ -1,14 +1,25 @@
 """Dry runs: what a thread would do, without doing it. Tools tell a witness what they really did."""
 
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from perdure.activities.dry_run import recorded
+from perdure.activities.records import Record
 from perdure.care.verify import verify
+from perdure.effects import arguments_digest
 from perdure.errors import Refused
 from perdure.security.keyring import new_key
+from perdure.stores.base import Receipt, Store
+from perdure.stores.memory import MemoryStore
+from perdure.testing.conformance.ledger import effect_row
+from perdure.testing.conformance.writer import Writer
 from tests.conftest import MakeWorld
+from tests.properties import brief
 from tests.rehearsal import SCRIPT, app, calls, dry, line_of, rehearsed, rest, said, turn, witness
 from tests.world import World, eventually
 
@@ -257,3 +268,64 @@ async def test_a_function_is_told_and_what_it_comes_to_is_not_kept_for_others(wo
     await world.client.send(origin, "A journey.")
     await asked(world, origin)
     assert witness.of(origin)[2:] == ["pack the bag", "book train"]
+
+
+# ── which receipt answers which call ─────────────────────────────────────────────────────────────────────────────────
+
+_CALLS = st.lists(st.sampled_from("abc"), max_size=3)
+
+
+async def _work(store: Store, thread: Writer, wanted: list[str], numbers: Iterator[int]) -> None:
+    """A step of a thread with calls that are really made."""
+    for name in wanted:
+        row = effect_row(thread, f"made-{next(numbers)}", tool=name)
+        await store.claim(row, head=thread.head.ref.id)
+        await store.finish(thread.thread_id, Receipt(key=row.entry.key, result=Record(ok=True, content="").dump()))
+    await thread.commit()
+
+
+async def _rehearse(
+    store: Store, thread: Writer, wanted: list[str], numbers: Iterator[int], order: list[int]
+) -> list[str]:
+    """A step of a dry run with calls side by side, which come to their end in some order; what answered each."""
+    answers = [""] * len(wanted)
+    for at in [*order, *order]:  # each is tried twice
+        name, digest = wanted[at], arguments_digest(wanted[at], b"{}")
+        found = await recorded(store, thread.thread_id, thread.head.ref, name, digest, wanted[:at].count(name))
+        assert answers[at] in ("", found[0] if found else "")
+        if found and not answers[at]:
+            answers[at] = found[0]
+            row = effect_row(thread, f"dry-{next(numbers)}", tool=name, source=found[0])
+            await store.record_simulated(row, head=thread.head.ref.id)
+    await thread.commit()
+    return answers
+
+
+@brief
+@given(st.lists(_CALLS, max_size=4), st.lists(_CALLS, max_size=4), st.lists(_CALLS, max_size=4), st.data())
+async def test_whatever_was_made(
+    before: list[list[str]], after: list[list[str]], rehearsal: list[list[str]], data: st.DataObject
+) -> None:
+    """Each receipt answers one call of its own kind, those after the fork first; and none is left out that fits."""
+    store, numbers = MemoryStore(), itertools.count(1)
+    thread = Writer(store)
+    await thread.commit(source="input")
+    for wanted in before:
+        await _work(store, thread, wanted, numbers)
+    point = thread.head
+    for wanted in after:
+        await _work(store, thread, wanted, numbers)
+    kinds = {row.entry.key: row.entry.tool for row in await store.effects(thread.thread_id)}
+    late = {row.entry.key for row in await store.effects(thread.thread_id) if row.entry.step >= point.ref.step}
+    fork = Writer(store, origin=point)
+    draft = await fork.draft(source="fork")
+    await store.commit(draft.step.model_copy(update={"dry_run": True}))
+    fork.drafts.append(draft)
+    left = dict(kinds)
+    for wanted in rehearsal:
+        order = data.draw(st.permutations(range(len(wanted))))
+        answers = await _rehearse(store, fork, wanted, numbers, list(order))
+        for name, key in zip(wanted, answers, strict=True):
+            fitting = {key for key, kind in left.items() if kind == name}
+            assert (key in (fitting & late or fitting)) if fitting else key == ""
+            left.pop(key, None)

@@ -16,7 +16,7 @@ def asks(**arguments: object) -> Message:
     return Message(role="assistant", tool_calls=(ToolCall(id="c", name="go", arguments=json.dumps(arguments)),))
 
 
-def told(*answers: object) -> list[dict[str, object]]:
+def told(*answers: object) -> list[dict[str, str]]:
     """A conversation with these results of tools."""
     said = [answer if isinstance(answer, str) else canonical(answer).decode() for answer in answers]
     return [{"role": "user", "content": "Go on."}, *({"role": "tool", "content": text} for text in said)]

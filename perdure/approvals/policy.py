@@ -23,9 +23,9 @@ class ApprovalPolicy(Value):
     reach the thread.
 
     ``escalations`` are the levels that follow when nobody has decided in time; ``silence`` is what the end of the last
-    one means. ``reminders`` are seconds before the end of the first level. ``separation``: neither who asked for the turn
-    (``requester``) nor who approved another call of it (``steps``) may approve. ``remember``: within a turn, the same
-    tool with the same arguments isn't asked for twice. ``signed``: only signed decisions count.
+    one means. ``reminders`` are seconds before the end of the first level. ``separation``: neither who asked for the
+    turn (``requester``) nor who approved another call of it (``steps``) may approve. ``remember``: within a turn, the
+    same tool with the same arguments isn't asked for twice. ``signed``: only signed decisions count.
     """
 
     approvers: tuple[str, ...] = ()

@@ -75,11 +75,11 @@ class ApprovalRequest(Value):
         if self.outcome == "rejected" and self.decisions and self.decisions[-1].verdict == "reject":
             last = self.decisions[-1]
             return f"rejected by {last.approver}" + (f": {last.reason}" if last.reason else "")
-        until = f"{self.expires_at:%Y-%m-%d %H:%M} UTC"
+        until, count = f"{self.expires_at:%Y-%m-%d %H:%M} UTC", f"{self.approvals()} of {self.asked.quorum}"
         return {
             "approved": "approved by " + ", ".join(d.approver for d in self.decisions if d.verdict == "approve"),
-            "rejected": f"rejected, since nobody had decided by {until}",
-            "expired": f"the approval expired at {until} without a decision",
+            "rejected": f"rejected, since {f'only {count}' if self.decisions else 'nobody'} had approved by {until}",
+            "expired": f"the approval expired at {until} {f'with {count}' if self.decisions else 'without a decision'}",
             "withdrawn": "the turn was stopped before a decision",
             "open": "open",
         }[self.outcome]

@@ -7,9 +7,8 @@ from perdure.audit import AuditEntry, AuditHead, AuditRow, chained, damaged, unk
 from perdure.canonical import Json, canonical
 from perdure.errors import StoreUnreachable
 from perdure.stores import refusals
+from perdure.stores.redis.part import ATTEMPTS, pause
 from perdure.stores.redis.threads import Threads
-
-_ATTEMPTS = 20  # one for each time that somebody else is quicker
 
 
 class Audits(Threads):
@@ -17,7 +16,8 @@ class Audits(Threads):
 
     async def append_audit(self, thread_id: str, entries: Sequence[AuditEntry]) -> AuditHead:
         ids = [entry.id for entry in entries]
-        for _ in range(_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
+            await pause(attempt)
             row = await self.thread(thread_id)
             if row is None:
                 raise refusals.no_thread(thread_id)

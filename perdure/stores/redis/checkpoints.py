@@ -12,8 +12,9 @@ from perdure.stores import ledger, records, refusals, sealed
 from perdure.stores.base import Line, Snapshot, Step
 from perdure.stores.records import Entry
 from perdure.stores.redis import labels, results
-from perdure.stores.redis.entries import ATTEMPTS, Entries, busy
+from perdure.stores.redis.entries import Entries, busy
 from perdure.stores.redis.keys import ID_FROM, id_in, place
+from perdure.stores.redis.part import ATTEMPTS, pause
 from perdure.stores.redis.threads import PATIENCE, RESTORED, Threads, moved_fields, new_fields, too_slow
 from perdure.stores.rows import now, packed, unpacked
 
@@ -44,7 +45,8 @@ class Checkpoints(Threads, Entries):
         return _outcome(step, told, stands)
 
     async def _commit(self, step: Step, order: dict[str, Json], *stored: bytes) -> tuple[str, str]:
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
+            await pause(attempt)
             effect = await self._finished(step)
             told, stands = await self._run("commit", step.checkpoint.thread_id, canonical(order), *stored, *effect)
             if told != b"changed":

@@ -14,11 +14,10 @@ from perdure.stores import ledger, refusals, sealed
 from perdure.stores.base import EffectRow
 from perdure.stores.ledger import Move
 from perdure.stores.redis.keys import pair
-from perdure.stores.redis.part import Part
+from perdure.stores.redis.part import ATTEMPTS, Part, pause
 from perdure.stores.rows import packed
 from perdure.stores.sealed import Sealed
 
-ATTEMPTS = 20  # one for each time that somebody else is quicker
 # An open effect is listed before it is one. The server refuses to change it too long after that, and only takes what is
 # listed and isn't open for something that came to nothing when it is older still: so no open effect is missed.
 PATIENCE = 60  # seconds
@@ -58,7 +57,8 @@ class Entries(Part):
 
         Raises ConcurrentModification where ``head`` is given and is not the head.
         """
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
+            await pause(attempt)
             before = await self._stands(thread_id, key)
             after = ledger.moved(before.row, move) if before else None
             if not head and kept is None and (before is None or after == before.row):

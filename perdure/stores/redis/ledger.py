@@ -7,8 +7,9 @@ from perdure.effects import OPEN, Effect, EffectStatus
 from perdure.errors import IntegrityError
 from perdure.stores import ledger, refusals, sealed
 from perdure.stores.base import EffectRow, Receipt
-from perdure.stores.redis.entries import ATTEMPTS, GIVEN_UP, Standing, busy
+from perdure.stores.redis.entries import GIVEN_UP, Standing, busy
 from perdure.stores.redis.keys import KEY_FROM, read_pair, turn_bound, turn_place
+from perdure.stores.redis.part import ATTEMPTS, pause
 from perdure.stores.redis.threads import Threads
 from perdure.stores.redis.tokens import Tokens
 from perdure.stores.rows import now, unpacked
@@ -22,7 +23,8 @@ class Ledger(Threads, Tokens):
         lineage = await self._lineage(row.thread_id, head) if row.tokens else ""
         stands = await self._stands(row.thread_id, row.entry.key) if row.tokens else None
         before: EffectRow | None = None
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
+            await pause(attempt)
             if stands and stands.mark == mark:
                 return before
             before = stands.row if stands else None

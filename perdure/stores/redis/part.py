@@ -1,5 +1,7 @@
 """What the parts of the store have in common: the server, the keys, and whether there is a schema."""
 
+import asyncio
+import random
 from typing import Any
 
 from perdure.errors import StoreOutdated
@@ -7,6 +9,8 @@ from perdure.stores.redis.keys import Keys
 from perdure.stores.redis.server import Argument, Command, Server
 
 SCHEMA = ("0001_spine",)
+ATTEMPTS = 20  # one for each time that somebody else is quicker
+_PAUSE = 0.005  # seconds
 
 
 class Part:
@@ -45,6 +49,13 @@ class Part:
     async def _run(self, name: str, thread_id: str, *arguments: Argument) -> Any:
         """Run a script on a thread."""
         return await (await self._ready()).run(name, self._keys.thread(thread_id), *arguments)
+
+
+async def pause(attempt: int) -> None:
+    """Before all attempts but the first: the longer the more there were, by chance, so that two writers who hinder each
+    other fall out of step."""
+    if attempt:
+        await asyncio.sleep(random.uniform(0, _PAUSE * attempt))
 
 
 def pairs(flat: Any) -> dict[str, bytes]:

@@ -12,7 +12,8 @@ from perdure.canonical import canonical, digest
 from perdure.errors import IntegrityError
 from perdure.stores import refusals, sealed
 from perdure.stores.base import EffectRow
-from perdure.stores.redis.entries import ATTEMPTS, Entries, busy
+from perdure.stores.redis.entries import Entries, busy
+from perdure.stores.redis.part import ATTEMPTS, pause
 
 _SEAL = 32  # hexadecimal digits
 
@@ -36,7 +37,8 @@ class Tokens(Entries):
         """
         where, mine = self._keys.tokens(lineage), Holder(row.thread_id, row.entry.key)
         tokens = sorted(set(row.tokens))
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
+            await pause(attempt)
             known = await self._ask("HMGET", where, *tokens)
             change: list[str | bytes] = []
             for token, stored in zip(tokens, known, strict=True):
@@ -50,7 +52,8 @@ class Tokens(Entries):
 
     async def _disown(self, mine: Holder, holder: Holder) -> None:
         """Make sure that a call that has failed must look for its token anew. Raises TokenSpent where it hasn't."""
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
+            await pause(attempt)
             stands = await self._stands(*holder)
             if stands is None or stands.row.entry.status != "failed":
                 raise refusals.token_spent(*mine, *holder)
