@@ -1,4 +1,7 @@
-"""Promotion: the plan of a dry run becomes the thread's next turn. Tools tell a witness what they really did."""
+"""Promotion: the plan of a dry run becomes the thread's next turn. Tools tell a witness what they really did.
+
+Long: one claim for each way in which a plan is followed, ends, or is refused.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

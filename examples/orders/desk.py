@@ -93,9 +93,7 @@ async def refund_card(ctx: ToolContext, receipt: dict[str, Any]) -> None:
     await _change(ctx, "POST", f"/charges/{receipt['charge_id']}/refund")
 
 
-@tool(
-    effect="compensable", compensate="cancel_courier", on_error="rollback", simulate=imagine_courier, timeout="30s"
-)
+@tool(effect="compensable", compensate="cancel_courier", on_error="rollback", simulate=imagine_courier, timeout="30s")
 async def book_courier(ctx: ToolContext, address: str, reservation_id: str) -> dict[str, Any]:
     """Send what is reserved to an address. If no courier goes there, the whole order is taken back."""
     body = {"address": address, "reservation_id": reservation_id}

@@ -1,0 +1,241 @@
+"""Attacks: what somebody tries who can reach Temporal, but neither the store nor a worker's disk; and bad moments."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
+
+from perdure import Agent, App, Approval, Escalation, ToolContext, ToolError, tool
+from perdure.activities.effects import EffectActivities
+from perdure.activities.nodes import NodeActivities
+from perdure.activities.runtime import Runtime
+from perdure.activities.tools import ToolActivities
+from perdure.approvals import ApprovalRequest, CountedDecision, Decision, Evidence, stamp
+from perdure.canonical import Json
+from perdure.contracts import CallTool, Commit
+from perdure.errors import ApprovalVoid, DecisionRefused, TokenSpent
+from perdure.security.signing import ApproverKeys, SigningKey, counted_statement, edit_digest
+from perdure.settings import Settings
+from perdure.starters.decisions import decided
+from perdure.testing import call, say, together
+from tests.conftest import MakeWorld
+from tests.crew import audit, told
+from tests.test_webhook import SECRET, Listening
+from tests.witness import Holds, Witness
+from tests.world import World, eventually
+
+witness = Witness()
+holds = Holds()
+KEYS = {name: SigningKey.new(name) for name in ("ann", "bob")}
+PEOPLE = ("ann", "bob")
+
+
+@tool(effect="irreversible", approval=Approval(approvers=PEOPLE))
+async def pay(ctx: ToolContext, amount: int) -> str:
+    """Pay."""
+    witness.saw(ctx, f"pay {amount} by {'+'.join(ctx.approved_by)}")
+    return "paid"
+
+
+@tool(effect="irreversible")
+async def slow(ctx: ToolContext) -> str:
+    """Takes as long as the test wants; where the worker is told to give it up, it does it all the same."""
+    witness.saw(ctx, "slow")
+    await holds[ctx.thread_id].wait()
+    return "done at last"
+
+
+@tool(
+    effect="irreversible",
+    approval=Approval(
+        approvers=PEOPLE, quorum=2, expires="1h", escalations=[Escalation(approvers=["dan"], expires="1h", quorum=2)]
+    ),
+)
+async def rise(ctx: ToolContext) -> str:
+    """Two of those who may."""
+    witness.saw(ctx, f"rise by {'+'.join(ctx.approved_by)}")
+    return "risen"
+
+
+@tool(effect="irreversible", approval=Approval(approvers=PEOPLE, separation=["steps"]))
+async def apart(ctx: ToolContext, what: str) -> str:
+    """Nobody approves two of a turn."""
+    witness.saw(ctx, f"apart {what} by {'+'.join(ctx.approved_by)}")
+    return "done"
+
+
+TOOLS = [pay, slow, rise, apart]
+app = App(agents=[Agent(name="desk", model="m", tools=TOOLS)])
+
+
+def script() -> Any:
+    """What the model says in these tests."""
+    return told(
+        pay=[call("pay", amount=250), say("Paid.")],
+        rise=[call("rise"), say("Risen.")],
+        apart=[call("apart", what="x"), call("apart", what="y"), say("Done.")],
+        late=[together(call("slow"), call("pay", amount=7)), say("Done.")],
+        slow=[call("slow"), say("Done.")],
+    )
+
+
+# ── on the queue ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def keys(tmp_path: Path) -> Path:
+    """A folder with the public keys of everybody."""
+    folder = tmp_path / "keys"
+    folder.mkdir()
+    for name, key in KEYS.items():
+        (folder / f"{name}.pub").write_text(key.line)
+    return folder
+
+
+async def asked(world: World, message: str) -> tuple[str, str, ApprovalRequest]:
+    """Start a thread and wait until it asks; the ids of thread and message, and the request."""
+    thread, message_id = await world.begin("desk", message)
+    (request,) = (await world.opened(thread)).open
+    return thread, message_id, request
+
+
+def as_counted(said: Mapping[str, Json]) -> CountedDecision:
+    """A signed decision, taken from the signal in the history, as if it had counted for a yes."""
+    decision = Decision.model_validate(said)
+    return CountedDecision(
+        verdict="approve", approver=decision.approver, reason=decision.reason, at=decision.at, digest=decision.digest,
+        signed_at=decision.at, signature=decision.signature,
+        edited=edit_digest(decision.arguments) if decision.arguments is not None else "",
+    )  # fmt: skip
+
+
+async def queue(world: World, thread: str, request: ApprovalRequest, said: CountedDecision, key: str) -> None:
+    """Run the call as a task that somebody put on the queue."""
+    lines = "\n".join(key.line for key in KEYS.values())
+    at = Runtime(app=app, store=world.store, limits=Settings().limits(), approver_keys=ApproverKeys.parse(lines))
+    row = await world.store.thread(thread)
+    assert row is not None
+    head = (await at.checkpointer.load(thread, row.head_id)).ref
+    why = Evidence(request_id=request.id, digest=request.digest, quorum=1, decisions=(said,))
+    task = CallTool(
+        commit=Commit(thread_id=thread, checkpoint_id="x", head=head, turn=1), agent="desk", spec="", node="tools",
+        call_id="c", tool="pay", index=0, key=key, digest=request.digest, alone=False, approval=why,
+        arguments=request.arguments,
+    )  # fmt: skip
+    await ActivityEnvironment().run(ToolActivities(at, EffectActivities(at), NodeActivities(at)).call, task)
+
+
+async def test_who_signed_for_less_has_not_signed_for_what_it_was(make_world: MakeWorld, tmp_path: Path) -> None:
+    """Ann changes 250 to 5, signed. That is no yes to 250, though it names it: nobody can run the call with it."""
+    async with make_world(app, script(), approver_keys=keys(tmp_path)) as world:
+        thread, _, request = await asked(world, "pay")
+        less = decided(thread, "approve", request, "ann", "less", KEYS["ann"], {"amount": 5})
+        await world.handle(thread).signal("approve", less)
+        await eventually(lambda: world.client.request(thread), lambda now: now.digest != request.digest)
+        with pytest.raises(ApprovalVoid):
+            await queue(world, thread, request, as_counted(less), "k")
+        assert (witness.of(thread), await world.store.effects(thread)) == ([], [])
+
+
+async def test_two_signatures_where_one_was_enough_pay_once(make_world: MakeWorld, tmp_path: Path) -> None:
+    """Ann and bob both sign; ann's yes was enough and bob's came too late. It is in the history, and it pays nothing a
+    second time: what was approved is one call."""
+    async with make_world(app, script(), approver_keys=keys(tmp_path)) as world:
+        thread, message, request = await asked(world, "pay")
+        both = [decided(thread, "approve", request, name, "", KEYS[name]) for name in PEOPLE]
+        for said in both:
+            await world.handle(thread).signal("approve", said)
+        await world.ended(thread, message)
+        for number, said in enumerate(both):
+            with pytest.raises(TokenSpent):
+                await queue(world, thread, request, as_counted(said), f"k{number}")
+        assert witness.of(thread) == ["pay 250 by ann"]
+
+
+# ── bad moments ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_late_end_is_told_also_while_its_step_goes_on(make_world: MakeWorld) -> None:
+    """Somebody says "not done" and is wrong, while another call of the step still waits for a yes: the ledger learns
+    that it is done, and the audit who was wrong."""
+    async with make_world(app, script()) as world:
+        thread, message_id = await world.begin("desk", "late")
+        await holds[thread].arrived()
+        run = await world.handle(thread).describe()
+        (attempt,) = [a for a in run.raw_description.pending_activities if a.activity_type.name == "tool:slow"]
+        await world.temporal.get_async_activity_handle(
+            workflow_id=thread, run_id=run.run_id, activity_id=attempt.activity_id
+        ).fail(ApplicationError("no sign of life", non_retryable=True))
+        await world.stands(thread, "in_doubt")
+        (effect,) = [e for e in await world.client.effects(thread) if e.tool == "slow"]
+        await world.client.resolve(thread, effect.key, done=False, by="ann")
+        holds[thread].let_go()
+        (line,) = await audit(world, thread, "effect.late")
+        assert (line["taken_for"], line["contradicts"]) == ("failed", "ann")
+        row = await world.store.effect(thread, effect.key)
+        assert row is not None and row.entry.status == "done"
+        await world.client.decide(thread, "approve", await world.client.request(thread), approver="ann")
+        assert (await world.ended(thread, message_id)).outcome == "answered"
+        assert witness.of(thread) == ["slow", "pay 7 by ann"]
+
+
+async def test_a_yes_at_the_end_of_a_level_counts_at_the_next(make_world: MakeWorld) -> None:
+    """No worker was there when the first hour ended: ann's yes is looked at together with that end. She may decide at
+    the next level too, so she hasn't come too late; and the level turns once."""
+    async with make_world(app, script(), serve=False) as world:
+        async with world.worker():
+            thread, message_id, request = await asked(world, "rise")
+        await world.handle(thread).signal(
+            "approve", {"request_id": request.id, "approver": "ann", "digest": request.digest}
+        )
+        await world.temporal.workflow_service.ping if False else None
+        await world.forward(thread, timedelta(minutes=61))
+        async with world.worker():
+            now = await eventually(lambda: world.client.request(thread), lambda r: r.level == 1)
+            assert (now.approvals(), (await world.client.approvals(thread)).refused_decisions) == (1, ())
+            await world.client.decide(thread, "approve", now, approver="dan")
+            await world.ended(thread, message_id)
+        assert witness.of(thread) == ["rise by ann+dan"]
+        assert len(await audit(world, thread, "request.escalated")) == 1
+
+
+async def test_people_hear_of_a_doubt_that_a_dead_workflow_left(make_world: MakeWorld) -> None:
+    """Its workflow was terminated with a call under way. Whoever takes the thread up finds it in doubt, and the
+    webhook is told of it, though no turn of this workflow has begun."""
+    async with (
+        Listening() as there,
+        make_world(app, script(), webhook=there.hook.url, webhook_secret=SECRET) as world,
+    ):
+        thread, _ = await world.begin("desk", "slow")
+        await holds[thread].arrived()
+        await world.handle(thread).terminate()
+        await world.client.acquire_lease(thread, "ann") if hasattr(world.client, "acquire_lease") else None
+        await world.client.send(thread, "more")
+        news = await eventually(lambda: _news(there), lambda found: "effect.in_doubt" in found)
+        assert news == ["effect.in_doubt"]
+        holds[thread].let_go()
+
+
+async def _news(there: Listening) -> list[str]:
+    return [news["event"] for news in there.news]
+
+
+async def test_going_back_does_not_make_two_people_of_one(make_world: MakeWorld) -> None:
+    """Ann has approved the first of two calls; a rewind to just behind it leaves that call made. She can't approve the
+    second on the new branch either."""
+    async with make_world(app, script()) as world:
+        thread, _, first = await asked(world, "apart")
+        await world.client.decide(thread, "approve", first, approver="ann")
+        await eventually(lambda: world.client.approvals(thread), lambda a: [r.id for r in a.open] == ["a2"])
+        behind = (await world.client.history(thread))[1].id
+        await world.client.rewind(thread, behind, go_on=True)
+        answer = await eventually(lambda: world.client.approvals(thread), lambda a: [r.id for r in a.open] == ["a3"])
+        with pytest.raises(DecisionRefused) as refused:
+            await world.client.decide(thread, "approve", answer.open[0], approver="ann")
+        assert refused.value.code == "separation"
+        assert witness.of(thread) == ["apart x by ann"]
+        await world.client.cancel(thread)
