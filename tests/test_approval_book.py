@@ -37,6 +37,9 @@ mostly = st.sampled_from([True, True, True, True, False])
 seldom = mostly.map(lambda chosen: not chosen)
 verdicts = st.sampled_from(["approve", "approve", "approve", "approve", "reject"])
 edits = st.sampled_from(["", "", "", "e", "f", "x"])  # digests of other arguments; requests begin with x or y
+requesters = st.lists(st.sampled_from(PEOPLE), max_size=1)
+hows = st.sampled_from(["right", "right", "right", "wrong", "replayed", "unsigned"])
+votes = st.tuples(verdicts, st.integers(0, 9), edits, hows)
 policies = st.builds(
     ApprovalPolicy,
     approvers=st.sampled_from([(), ("ann", "bob"), ("ann", "bob", "cid"), ("ann", "bob", "cid")]),
@@ -81,13 +84,13 @@ class Deciding(RuleBasedStateMachine):
         written, self.book.told = self.book.told, []
         assert [kind for kind, _ in written] == list(kinds)
 
-    @initialize()
-    def begin(self) -> None:
-        self.open(ApprovalPolicy(approvers=("ann", "bob", "cid"), quorum=2), "x", [])
+    @initialize(policy=policies, requesters=requesters)
+    def begin(self, policy: ApprovalPolicy, requesters: list[str]) -> None:
+        self.open(policy, "x", requesters)
 
     # ── what the workflow does ───────────────────────────────────────────────────────────────────────────────────
 
-    @rule(policy=policies, digest=st.sampled_from("xy"), requesters=st.lists(st.sampled_from(PEOPLE), max_size=1))
+    @rule(policy=policies, digest=st.sampled_from("xy"), requesters=requesters)
     def open(self, policy: ApprovalPolicy, digest: str, requesters: list[str]) -> None:
         before = dict(self.book.requests)
         request = self.book.open(
@@ -152,23 +155,25 @@ class Deciding(RuleBasedStateMachine):
     # ── what people do ───────────────────────────────────────────────────────────────────────────────────────────
 
     @precondition(lambda self: self.book.pending())
-    @rule(verdict=verdicts, number=st.integers(0, 9), person=st.integers(0, 9), edit=edits, again=seldom)
-    def agree(self, verdict: Verdict, number: int, person: int, edit: str, again: bool) -> None:
-        """Somebody decides rightly, if anybody can, on an open request; but perhaps with a signature that was used."""
+    @rule(number=st.integers(0, 9), votes=st.lists(votes, min_size=1, max_size=6))
+    def agree(self, number: int, votes: list[tuple[Verdict, int, str, str]]) -> None:
+        """People decide on an open request, one after the other: rightly, if anybody can, or nearly so."""
         pending = self.book.pending()
         asked = self.model[pending[number % len(pending)].id]
-        self.signatures.append(f"s{len(self.signatures)}")
-        signature = min(asked.spent) if again and asked.spent else self.signatures[-1]
-        those = [
-            Said(
-                verdict=verdict, who=who, digest=asked.digest, signature=signature, signed_at=self.now,
-                edit=edit if verdict == "approve" else "",
-            )
-            for who in PEOPLE
-        ]  # fmt: skip
-        elsewhere = self.elsewhere(asked)
-        fitting = [said for said in those if asked.objections(said, self.now, elsewhere) <= {"replayed"}] or those
-        self.check(asked, fitting[person % len(fitting)])
+        for verdict, person, edit, how in votes:
+            self.signatures.append(f"s{len(self.signatures)}")
+            used = min(asked.spent) if how == "replayed" and asked.spent else self.signatures[-1]
+            those = [
+                Said(
+                    verdict=verdict, who=who, digest=asked.digest, signature="" if how == "unsigned" else used,
+                    signed_at=self.now, edit=edit if verdict == "approve" else "",
+                )
+                for who in PEOPLE
+            ]  # fmt: skip
+            known = {said.who: asked.objections(said, self.now, self.elsewhere(asked)) for said in those}
+            count = min(len(objections) for objections in known.values()) + (how == "wrong")
+            fitting = [said for said in those if len(known[said.who]) == count] or those
+            self.check(asked, fitting[person % len(fitting)])
 
     @precondition(lambda self: self.model)
     @rule(verdict=verdicts, data=st.data(), open=mostly, right=mostly, who=st.sampled_from(PEOPLE), edit=edits)
