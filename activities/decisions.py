@@ -109,6 +109,8 @@ def _reached(level: Level, said: set[str]) -> bool:
 
 def _check_signatures(keys: ApproverKeys, thread_id: str, evidence: Evidence) -> None:
     for decision in evidence.decisions:
+        if decision.edited:  # signed for other arguments in place of these
+            raise ApprovalVoid(f"{decision.approver} wanted other arguments")
         stated = counted_statement(thread_id, evidence.request_id, decision)
         keys.check(decision.approver, stated, decision.signature)
 
@@ -120,10 +122,11 @@ def _check_policy(policy: ApprovalPolicy | None, said: set[str]) -> None:
         raise ApprovalVoid("those who said yes are not those whom the tool asks for")
 
 
-def authority(runtime: Runtime, tool: str, evidence: Evidence | None) -> tuple[str, ...]:
-    """What a call spends of its approval, as one-time tokens: each signature is for one call, unless the tool's policy
-    remembers approvals."""
+def authority(runtime: Runtime, thread_id: str, tool: str, evidence: Evidence | None) -> tuple[str, ...]:
+    """What a call spends of its approval, as one-time tokens: a signed request is for one call, whoever else has signed
+    it, unless the tool's policy remembers approvals."""
     policy = runtime.app.policies.get(tool)
-    if evidence is None or (policy is not None and policy.remember):
+    signed = evidence is not None and any(said.signature for said in evidence.decisions)
+    if evidence is None or not signed or (policy is not None and policy.remember):
         return ()
-    return tuple(digest_of("approval", said.signature) for said in evidence.decisions if said.signature)
+    return (digest_of("approval", thread_id, evidence.request_id),)

@@ -67,9 +67,10 @@ class EffectActivities:
         return (await self._row(task.thread_id, task.key)).entry
 
     async def undo(self, task: Undo) -> Effect:
-        """Compensate one effect, once: a compensation that is recorded as done doesn't run again."""
+        """Compensate one effect, once: a compensation that is recorded as done doesn't run again, and what is not
+        known to be done is not undone, whoever asks."""
         row = await self._row(task.thread_id, task.key)
-        if row.entry.status == "undone":
+        if row.entry.status not in ("done", "needs_attention"):
             return row.entry
         tool = self._runtime.tool(row.entry.compensation)  # not as the task names it: it could name any tool
         await _invoke(tool, row, _context(row, undo_key(task.key)))
@@ -98,12 +99,14 @@ class EffectActivities:
         return _known(await self._row(task.thread_id, task.key), by=hook.name)
 
     async def finish_late(self, thread_id: str, receipt: Receipt) -> None:
-        """The step is over, and yet its call has returned: the ledger must know, and the audit where that contradicts
-        what was taken for true."""
+        """A call has returned, be it after its step was over or somebody had said how it ended: the ledger must know,
+        and the audit where that contradicts what was taken for true."""
         store = self._runtime.store
         row = await store.effect(thread_id, receipt.key)
+        if row is None or row.entry.status not in ("attempted", "failed", "in_doubt"):
+            return
         await store.finish(thread_id, receipt)
-        if row is None or row.entry.status not in ("failed", "in_doubt"):
+        if row.entry.status == "attempted":
             return
         body: dict[str, Json] = {
             "key": receipt.key, "tool": row.entry.tool, "summary": row.entry.label(), "status": "done",

@@ -217,7 +217,10 @@ class ToolActivities:
         entry, stored = self._entry(task, tool, arguments), tool.canonical_arguments(arguments)
         row = EffectRow(
             thread_id=task.commit.thread_id, entry=entry, arguments=stored, arguments_digest=task.digest,
-            tokens=(*tokens(arguments, tool.one_time), *authority(self._runtime, tool.name, task.approval)),
+            tokens=(
+                *tokens(arguments, tool.one_time),
+                *authority(self._runtime, task.commit.thread_id, tool.name, task.approval),
+            ),
         )  # fmt: skip
         before = await self._runtime.store.claim(row, head=_head(task).id)
         if before is None or (before.entry.status in ("attempted", "failed") and tool.spec.effect != "irreversible"):
@@ -296,6 +299,8 @@ class ToolActivities:
     ) -> ToolDone:
         if not task.alone:
             await self._runtime.store.put_receipt(task.commit.thread_id, receipt, head=_head(task).id)
+            if record.ok and not task.dry_run:  # while other calls go on, this one may have been taken for not done
+                await self._effects.finish_late(task.commit.thread_id, receipt)
             return _done(record)
         merged = await commit_step(
             self._runtime, task.agent, task.spec, task.commit, opened, await self._updates(task, record),

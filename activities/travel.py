@@ -70,7 +70,7 @@ class TravelActivities:
         change = Change(
             thread_id=commit.thread_id, checkpoint_id=commit.checkpoint_id, source="fork", turn=parent.turn,
             schema_version=opened.schema_version, next=parent.next, metadata=origin.metadata,
-            facts={"by": origin.by} if origin.by else {}, delta=opened.merge(updates, step=parent.ref.step + 1),
+            facts=origin.facts(), delta=opened.merge(updates, step=parent.ref.step + 1),
         )  # fmt: skip
         await self._runtime.checkpointer.commit(
             parent, change, agent=row.agent, tenant=row.tenant, lineage=row.lineage, dry_run=origin.dry_run

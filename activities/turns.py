@@ -70,7 +70,8 @@ class TurnActivities:
         seen = [str(c.facts["message_id"]) for c in reversed(latest) if "message_id" in c.facts]
         attention = tuple(entry for entry in entries if entry.status in OPEN)
         told = {
-            "attention": attention, "orphaned": orphaned, "seen": tuple(seen[-_SEEN:]), "audit": row.audit_end
+            "attention": attention, "orphaned": orphaned, "seen": tuple(seen[-_SEEN:]), "audit": row.audit_end,
+            "limits": self._runtime.limits,
         }  # fmt: skip
         return found(row, head).model_copy(update=told)
 

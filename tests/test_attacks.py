@@ -189,11 +189,10 @@ async def test_a_yes_at_the_end_of_a_level_counts_at_the_next(make_world: MakeWo
     async with make_world(app, script(), serve=False) as world:
         async with world.worker():
             thread, message_id, request = await asked(world, "rise")
+        await world.forward(thread, timedelta(minutes=61))
         await world.handle(thread).signal(
             "approve", {"request_id": request.id, "approver": "ann", "digest": request.digest}
         )
-        await world.temporal.workflow_service.ping if False else None
-        await world.forward(thread, timedelta(minutes=61))
         async with world.worker():
             now = await eventually(lambda: world.client.request(thread), lambda r: r.level == 1)
             assert (now.approvals(), (await world.client.approvals(thread)).refused_decisions) == (1, ())
@@ -213,7 +212,6 @@ async def test_people_hear_of_a_doubt_that_a_dead_workflow_left(make_world: Make
         thread, _ = await world.begin("desk", "slow")
         await holds[thread].arrived()
         await world.handle(thread).terminate()
-        await world.client.acquire_lease(thread, "ann") if hasattr(world.client, "acquire_lease") else None
         await world.client.send(thread, "more")
         news = await eventually(lambda: _news(there), lambda found: "effect.in_doubt" in found)
         assert news == ["effect.in_doubt"]

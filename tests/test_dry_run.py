@@ -1,7 +1,9 @@
 """Dry runs: what a thread would do, without doing it. Tools tell a witness what they really did."""
 
 import itertools
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 
 import pytest
 from hypothesis import given
@@ -48,6 +50,17 @@ async def test_the_same_calls_are_answered_by_their_receipts(world: World) -> No
     assert calls(simulated) == [("book", "simulated")] * 2
     assert [effect.source for effect in simulated] == [effect.key for effect in made]
     assert (await verify(world.store)).problem is None
+
+
+async def test_nobody_makes_it_a_real_thread_unnoticed(world: World) -> None:
+    """That it is a dry run stands in its first checkpoint too, under a seal: a changed row of the thread is found."""
+    thread = await turn(world, "One car.")
+    fork = await dry(world, thread, "0")
+    await rest(world, fork)
+    with closing(sqlite3.connect(world.settings.home / "store.db")) as database, database:
+        database.execute("UPDATE threads SET dry_run = 1 - dry_run WHERE thread_id = ?", (fork,))
+    problem = (await verify(world.store)).problem
+    assert problem is not None and (problem.table, problem.thread_id) == ("threads", fork)
 
 
 async def test_what_was_undone_answers_too(world: World) -> None:

@@ -260,11 +260,17 @@ def test_no_field_of_a_signed_yes_can_be_another(name: str, text: str) -> None:
         void(ONLY, "pay", DIGEST, evidence(said.model_copy(update={name: changed})))
 
 
-def test_a_signature_is_spent_by_the_call_it_was_for() -> None:
-    """What a call takes from its approval is its signatures; without any, nothing."""
+def test_what_was_signed_is_spent_by_the_call_it_was_for() -> None:
+    """What a call takes from its approval is the request, whoever signed it; another request is another matter. Without
+    a signature it takes nothing."""
     both = evidence(yes("ann", DIGEST), yes("bob", DIGEST))
-    assert len(set(authority(ONLY, "pay", both))) == 2
-    assert authority(ONLY, "pay", evidence(yes("ann", DIGEST, signature=""))) == authority(ONLY, "pay", None) == ()
+    spent = authority(ONLY, "t1", "pay", both)
+    assert len(spent) == 1
+    assert spent == authority(ONLY, "t1", "pay", evidence(yes("bob", DIGEST)))
+    assert spent != authority(ONLY, "t2", "pay", both)
+    assert spent != authority(ONLY, "t1", "pay", both.model_copy(update={"request_id": "a2"}))
+    unsigned = evidence(yes("ann", DIGEST, signature=""))
+    assert authority(ONLY, "t1", "pay", unsigned) == authority(ONLY, "t1", "pay", None) == ()
 
 
 # ── in a thread ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -16,6 +16,7 @@ async def decide(record: Record, verdict: Verdict, said: object) -> None:
 
     What only an activity can see is looked at there: a signature, and whether a tool takes other arguments.
     """
+    record.book.pass_time(workflow.now())
     try:
         request, decision = record.book.checked(verdict, said, workflow.now())
         edited = await _looked_at(record, verdict, request, decision)
@@ -23,7 +24,8 @@ async def decide(record: Record, verdict: Verdict, said: object) -> None:
         refuse(record, verdict, said, refusal)
         raise
     try:
-        # Meanwhile somebody else may have decided, or changed the arguments: it is looked at once more.
+        # Meanwhile somebody else may have decided, or changed the arguments, or a level has ended: it is looked at anew.
+        record.book.pass_time(workflow.now())
         record.book.decide(verdict, said, workflow.now(), edited)
     except DecisionRefused as refusal:
         record.note(f"decision refused: {refusal.message}")

@@ -93,10 +93,10 @@ class Gate:
                 )
             except TimeoutError:
                 reminded = due
-                if due >= request.expires_at:
-                    record.book.silence(name, workflow.now())
-                else:
+                if due < request.expires_at:
                     record.book.remind(name)
+                else:
+                    record.book.pass_time(workflow.now())  # a decision may have been quicker, and begun the next level
         closed = record.book.requests[name]
         record.note(f"approval {name}: {closed.verdict_line()}")
         return closed

@@ -185,6 +185,7 @@ class Travels:
         found = await self._on_head(move, task.expected_version)
         record.book.withdraw_all(workflow.now())
         record.stand(found)
+        record.book.go_back(turn=found.turn, branch=found.branch, step=found.head.step - 1)
         record.failed, record.go_on, record.asked_by = False, task.go_on and bool(found.next), task.by
         record.journal.take()
         record.journal.write(

@@ -23,15 +23,15 @@ _CLOCKS = timedelta(minutes=5)  # by which the clocks of the signer and of Tempo
 class ApprovalBook(BaseModel):
     """All requests of a thread that still matter, and what was refused.
 
-    ``turn`` is the one of which ``approved_in_turn`` tells who has approved which requests. ``told`` are lines for the
-    thread's audit; whoever calls takes them out.
+    ``turn`` is the one (branch and number) of which ``approved_in_turn`` tells who has approved which requests, at which
+    step. ``told`` are lines for the thread's audit; whoever calls takes them out.
     """
 
     requests: dict[str, ApprovalRequest] = {}
     refused: list[RefusedDecision] = []
     counter: int = 0
     turn: tuple[int, int] = (0, 0)
-    approved_in_turn: dict[str, list[str]] = {}
+    approved_in_turn: dict[str, dict[str, int]] = {}
     told: list[tuple[AuditKind, dict[str, Json]]] = Field(default=[], exclude=True)
 
     def open(
@@ -125,7 +125,7 @@ class ApprovalBook(BaseModel):
             return  # whoever is concerned may always stop it
         if "requester" in request.policy.separation and who in request.requesters:
             raise _refused("separation", f"{who} asked for this call, and so can't approve it.")
-        others = [name for name in self.approved_in_turn.get(who, []) if name != request.id]
+        others = [name for name in self.approved_in_turn.get(who, {}) if name != request.id]
         if "steps" in request.policy.separation and others:
             raise _refused("separation", f"{who} approved {others[0]} of this turn, and so can't approve {request.id}.")
 
@@ -135,7 +135,7 @@ class ApprovalBook(BaseModel):
         self.requests[request.id] = updated
         if counted.verdict == "reject":
             return self._close(updated, "rejected", now)
-        self.approved_in_turn.setdefault(counted.approver, []).append(request.id)
+        self.approved_in_turn.setdefault(counted.approver, {})[request.id] = request.step
         if updated.approvals() >= updated.asked.quorum:
             return self._close(updated, "approved", now)
         return updated
@@ -190,6 +190,12 @@ class ApprovalBook(BaseModel):
             return self._close(further, "approved", now)
         return further
 
+    def pass_time(self, now: datetime) -> None:
+        """Where a level is over, nobody decides at it any more, whoever looks first: its timer or a decision."""
+        for request in self.pending():
+            if now >= request.expires_at:
+                self.silence(request.id, now)
+
     def trim(self, request_id: str) -> None:
         """Whoever waited for it knows what it was about: long arguments need not be kept here any longer."""
         request = self.requests[request_id]
@@ -199,6 +205,15 @@ class ApprovalBook(BaseModel):
         """Close what is open because its turn has ended."""
         for request in self.pending():
             self._close(request, "withdrawn", now)
+
+    def go_back(self, *, turn: int, branch: int, step: int) -> None:
+        """The thread was rewound to a step of a turn: what was approved for calls before it is still approved, and whoever
+        did so is still another than who approves what follows."""
+        if self.turn[1] != turn:
+            return
+        self.turn = (branch, turn)
+        for who, approved in self.approved_in_turn.items():
+            self.approved_in_turn[who] = {name: at for name, at in approved.items() if at < step}
 
     # ── what they share ──────────────────────────────────────────────────────────────────────────────────────────
 

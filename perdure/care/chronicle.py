@@ -300,7 +300,7 @@ class _Teller:
         origin = task.origin
         self._moved(
             call, found, source="fork", parent=origin.checkpoint_id, parent_thread=origin.thread_id,
-            metadata=origin.metadata, facts={"by": origin.by} if origin.by else {},
+            metadata=origin.metadata, facts=origin.facts(),
         )  # fmt: skip
 
     def _promoted(self, call: Call) -> None:

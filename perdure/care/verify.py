@@ -168,6 +168,9 @@ class _Check:
             origin = f"{thread.origin_thread} {thread.origin_id}".strip() or "nowhere"
             what = f"It comes from {origin}, but its first checkpoint from {self.origin or 'nowhere'}."
             raise _bad("threads", self._thread_id, what)
+        if thread.dry_run != bool(checkpoint.facts.get("dry_run")):
+            what = f"It says it {'is' if thread.dry_run else 'is no'} dry run, and its first checkpoint doesn't."
+            raise _bad("threads", self._thread_id, what)
         return await self._parent_elsewhere(checkpoint) if self.origin else None
 
     async def _parent_elsewhere(self, checkpoint: Checkpoint) -> tuple[str, int]:

@@ -134,6 +134,10 @@ class Origin(Wire):
     go_on: bool = True
     dry_run: bool = False
 
+    def facts(self) -> dict[str, Any]:
+        """What the first checkpoint of the fork keeps of how it was made."""
+        return {name: value for name, value in (("by", self.by), ("dry_run", self.dry_run)) if value}
+
 
 class ThreadInput(Wire):
     """Input of the workflow. ``resume``: the thread exists in the store, which knows its agent and its head.

@@ -40,7 +40,7 @@ class DryRuns(Suite):
         origin = Writer(store)
         await origin.commit()
         fork = Writer(store, origin=origin.head)
-        draft = await fork.draft(source="fork", lineage=origin.thread_id)
+        draft = await fork.draft(source="fork", lineage=origin.thread_id, facts={"dry_run": True})
         assert await store.commit(draft.step.model_copy(update={"dry_run": True})) is True
         fork.drafts.append(draft)
         await fork.grow(2)
