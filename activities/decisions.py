@@ -58,7 +58,9 @@ class DecisionActivities:
 
 
 def _key(thread_id: str, request: ApprovalRequest, name: str) -> str:
-    return effect_key(thread_id, request.branch, request.turn, request.step, request.index, request.tool, name)
+    return effect_key(
+        thread_id, request.branch, request.turn, request.step, request.index, request.tool, name, request.channel
+    )
 
 
 def hides_arguments(app: App, agent: str) -> bool:

@@ -5,7 +5,7 @@ from temporalio import activity
 from perdure.activities.completion import Answer, complete, request_key, request_of
 from perdure.activities.locks import KeyedLocks
 from perdure.activities.once import once
-from perdure.activities.planning import Place, plan_call
+from perdure.activities.planning import Place, discreet, plan_call
 from perdure.activities.records import Record
 from perdure.activities.runtime import Runtime, committed
 from perdure.activities.steps import Extra, Merged, commit_step
@@ -152,10 +152,10 @@ class ModelActivities:
         step = commit.head.step + 1 if commit.head else 0  # the checkpoint that the answer stands in
         place = Place(thread_id=commit.thread_id, branch=task.branch, turn=commit.turn, step=step)
         plans = tuple(plan_call(self._runtime, model, place, i, call) for i, call in enumerate(said.tool_calls))
+        plans = discreet(self._runtime, task.agent, model.channel, plans)
         answer = "" if said.tool_calls else said.content[:_ANSWER]
-        if channels(self._runtime.app.graph(task.agent).state)[model.channel].sensitive:  # history is read by many
-            plans = tuple(plan.model_copy(update={"summary": f"{plan.tool}(…)"}) for plan in plans)
-            answer = REDACTED if answer else ""
+        if answer and channels(self._runtime.app.graph(task.agent).state)[model.channel].sensitive:
+            answer = REDACTED  # a history is read by many
         return ModelDone(
             committed=done, key="" if done else _key(task), usage=usage, note=said.note, calls=plans, answer=answer
         )

@@ -9,6 +9,7 @@ from perdure.effects import effect_key
 from perdure.errors import InvalidInput
 from perdure.graphs.definition import Definition, ModelDefinition
 from perdure.message import ToolCall, open_calls
+from perdure.state import channels
 from perdure.states.schema import Opened
 from perdure.tool import Tool, call_summary
 from perdure.values import Value
@@ -25,7 +26,9 @@ class Place(Value):
 
 def plan_call(runtime: Runtime, model: ModelDefinition, place: Place, index: int, call: ToolCall) -> ToolPlan:
     """Under which key a call will run and behind which gate; or the reason why it can't run, for the model."""
-    plan = ToolPlan(call_id=call.id, tool=call.name, index=index, summary=f"{call.name}(…)")
+    plan = ToolPlan(
+        call_id=call.id, tool=call.name, index=index, summary=f"{call.name}(…)", channel=model.channel
+    )  # fmt: skip
     offered = [tool["function"]["name"] for tool in model.tools]
     tool = runtime.app.tools.get(call.name)
     if call.name not in offered:
@@ -45,8 +48,15 @@ def open_plans(
 ) -> dict[str, tuple[ToolPlan, ...]]:
     """By conversation: plans for the calls that wait there, where one of these nodes makes them."""
     known = definition.spec.nodes
-    channels = {known[node].channel for node in nodes if node in known and known[node].kind == "tools"}
-    return {channel: _waiting(runtime, definition, opened, channel, place) for channel in sorted(channels)}
+    talks = {known[node].channel for node in nodes if node in known and known[node].kind == "tools"}
+    return {channel: _waiting(runtime, definition, opened, channel, place) for channel in sorted(talks)}
+
+
+def discreet(runtime: Runtime, agent: str, channel: str, plans: tuple[ToolPlan, ...]) -> tuple[ToolPlan, ...]:
+    """Calls of a sensitive conversation are told without their arguments: a history is read by many."""
+    if not channels(runtime.app.graph(agent).state)[channel].sensitive:
+        return plans
+    return tuple(plan.model_copy(update={"summary": f"{plan.tool}(…)"}) for plan in plans)
 
 
 def _waiting(
@@ -61,7 +71,8 @@ def _waiting(
     calls = enumerate(map(ToolCall.model_validate, answer.get("tool_calls", ())))
     if model is None:
         return ()
-    return tuple(plan_call(runtime, model, place, i, call) for i, call in calls if call.id in waiting)
+    plans = tuple(plan_call(runtime, model, place, i, call) for i, call in calls if call.id in waiting)
+    return discreet(runtime, definition.spec.name, channel, plans)
 
 
 def _resolved(runtime: Runtime, place: Place, plan: ToolPlan, tool: Tool, call: ToolCall) -> ToolPlan:
@@ -71,7 +82,9 @@ def _resolved(runtime: Runtime, place: Place, plan: ToolPlan, tool: Tool, call: 
     update: dict[str, Json] = {
         "summary": call_summary(tool.name, shown),
         "digest": name,
-        "key": effect_key(place.thread_id, place.branch, place.turn, place.step, plan.index, tool.name, name),
+        "key": effect_key(
+            place.thread_id, place.branch, place.turn, place.step, plan.index, tool.name, name, plan.channel
+        ),
     }
     reason = tool.approval.required(arguments) if tool.approval else None
     if reason is not None:

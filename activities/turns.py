@@ -71,7 +71,7 @@ class TurnActivities:
         attention = tuple(entry for entry in entries if entry.status in OPEN)
         told = {
             "attention": attention, "orphaned": orphaned, "seen": tuple(seen[-_SEEN:]), "audit": row.audit_end,
-            "limits": self._runtime.limits,
+            "notify": self._runtime.limits.notify,
         }  # fmt: skip
         return found(row, head).model_copy(update=told)
 

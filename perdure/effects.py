@@ -56,12 +56,16 @@ class Effect(Value):
         return self.summary or self.tool
 
 
-def effect_key(thread_id: str, branch: int, turn: int, step: int, index: int, tool: str, arguments_digest: str) -> str:
-    """The idempotency key of a call: by thread, lineage, position and arguments.
+def effect_key(
+    thread_id: str, branch: int, turn: int, step: int, index: int, tool: str, arguments_digest: str,
+    channel: str = "messages",
+) -> str:  # fmt: skip
+    """The idempotency key of a call: by thread, lineage, position and arguments. Of the position, ``index`` counts within
+    an answer, and answers in several conversations may stand in one step.
 
     The model's call id is not in it: the model mints that anew when the answer is asked for again.
     """
-    return digest(thread_id, str(branch), str(turn), str(step), str(index), tool, arguments_digest)[:32]
+    return digest(thread_id, str(branch), str(turn), str(step), channel, str(index), tool, arguments_digest)[:32]
 
 
 def task_key(thread_id: str, branch: int, turn: int, step: int, task: int, node: str) -> str:

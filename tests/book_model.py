@@ -30,6 +30,7 @@ class Asked:
     policy: ApprovalPolicy
     digest: str
     requesters: set[str]
+    step: int
     opened_at: datetime
     until: datetime
     level: int = 0

@@ -73,7 +73,7 @@ class Deciding(RuleBasedStateMachine):
         super().__init__()
         self.book = ApprovalBook()
         self.now = NOON
-        self.turn = (0, 1)  # branch and number
+        self.turn, self.step = (0, 1), 0  # branch and number
         self.model: dict[str, Asked] = {}
         self.approved: dict[str, set[str]] = {}  # requests of the turn that each person said yes to
         self.of_turn: dict[str, tuple[int, int]] = {}
@@ -95,31 +95,44 @@ class Deciding(RuleBasedStateMachine):
         before = dict(self.book.requests)
         request = self.book.open(
             call_id="c", tool="pay", summary="pay()", arguments={"of": digest}, digest=digest, policy=policy,
-            requesters=tuple(requesters), branch=self.turn[0], turn=self.turn[1], now=self.now,
+            requesters=tuple(requesters), branch=self.turn[0], turn=self.turn[1], step=self.step, now=self.now,
         )  # fmt: skip
         assert request.id not in self.model
         kept = {name: before[name] for name in self.book.requests if name != request.id}
         assert self.book.requests == {**kept, request.id: request}
         assert all(r.outcome != "open" for name, r in before.items() if name not in kept)
         self.model[request.id] = Asked(
-            name=request.id, policy=policy, digest=digest, requesters=set(requesters), opened_at=self.now,
-            until=self.now + timedelta(seconds=policy.expires),
+            name=request.id, policy=policy, digest=digest, requesters=set(requesters), step=self.step,
+            opened_at=self.now, until=self.now + timedelta(seconds=policy.expires),
         )  # fmt: skip
         self.of_turn[request.id] = self.turn
+        self.step += 1
         self.told("request.opened")
 
-    @rule(really=seldom, rewound=st.booleans())
-    def end_turn(self, really: bool, rewound: bool) -> None:
-        """What is open is withdrawn; what was approved counts for nothing in the next turn, or on the next branch."""
-        if not really:
-            return
+    @rule(really=seldom)
+    def end_turn(self, really: bool) -> None:
+        """What is open is withdrawn, and who approved what counts for nothing in the next turn."""
+        if really:
+            self.withdraw()
+            self.turn, self.step, self.approved = (self.turn[0], self.turn[1] + 1), 0, {}
+
+    @rule(really=seldom, step=st.integers(0, 3))
+    def rewind(self, really: bool, step: int) -> None:
+        """Back to a step of the turn: of what was approved in it, only what came before still keeps duties apart."""
+        if really:
+            self.withdraw()
+            self.turn, self.step = (self.turn[0] + 1, self.turn[1]), min(step, self.step)
+            self.book.go_back(turn=self.turn[1], branch=self.turn[0], step=self.step)
+            before = {name for name, asked in self.model.items() if asked.step < self.step}
+            self.approved = {who: names & before for who, names in self.approved.items()}
+
+    def withdraw(self) -> None:
+        """What is open waits no longer."""
         pending = [asked for asked in self.model.values() if asked.outcome == "open"]
         self.book.withdraw_all(self.now)
         for asked in pending:
             asked.outcome = "withdrawn"
         self.told(*["request.closed"] * len(pending))
-        self.turn = (self.turn[0] + 1, self.turn[1]) if rewound else (self.turn[0], self.turn[1] + 1)
-        self.approved = {}
 
     @rule(after=st.sampled_from([0.0, 0.001, 1.0, 59.999, 3600.0]))
     def wait(self, after: float) -> None:
@@ -134,10 +147,9 @@ class Deciding(RuleBasedStateMachine):
 
     @rule()
     def silence(self) -> None:
-        for request in self.book.pending():
-            if self.now >= request.expires_at:
-                self.book.silence(request.id, self.now)
-                self.told(*self.model[request.id].silence(self.now))
+        due = [self.model[request.id] for request in self.book.pending() if self.now >= request.expires_at]
+        self.book.pass_time(self.now)
+        self.told(*(kind for asked in due for kind in asked.silence(self.now)))
 
     @rule(digest=st.sampled_from("xy"))
     def remember(self, digest: str) -> None:

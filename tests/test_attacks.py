@@ -4,18 +4,21 @@ import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import WorkflowHistory
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from perdure import Agent, App, Approval, Escalation, ToolContext, ToolError, tool
+from perdure import END, START, Agent, App, Approval, Escalation, Graph, Message, State, ToolContext, messages, tool
 from perdure.activities.effects import EffectActivities
 from perdure.activities.nodes import NodeActivities
 from perdure.activities.runtime import Runtime
 from perdure.activities.tools import ToolActivities
-from perdure.approvals import ApprovalRequest, CountedDecision, Decision, Evidence, stamp
+from perdure.approvals import ApprovalBook, ApprovalPolicy, ApprovalRequest, CountedDecision, Decision, Edited, Evidence
+from perdure.approvals.book import MAX_EDITS
 from perdure.canonical import Json
 from perdure.contracts import CallTool, Commit
 from perdure.errors import ApprovalVoid, DecisionRefused, TokenSpent
@@ -53,7 +56,11 @@ async def slow(ctx: ToolContext) -> str:
 @tool(
     effect="irreversible",
     approval=Approval(
-        approvers=PEOPLE, quorum=2, expires="1h", escalations=[Escalation(approvers=["dan"], expires="1h", quorum=2)]
+        approvers=PEOPLE,
+        quorum=2,
+        expires="1h",
+        reminders=[],
+        escalations=[Escalation(approvers=["dan"], expires="1h", quorum=2)],
     ),
 )
 async def rise(ctx: ToolContext) -> str:
@@ -69,8 +76,30 @@ async def apart(ctx: ToolContext, what: str) -> str:
     return "done"
 
 
+@tool(effect="irreversible")
+async def ring(ctx: ToolContext) -> str:
+    """Ring."""
+    witness.saw(ctx, f"ring {ctx.idempotency_key}")
+    return "rung"
+
+
+class Two(State):
+    """Two conversations."""
+
+    left: Annotated[list[Message], messages] = []
+    right: Annotated[list[Message], messages] = []
+
+
+two = Graph("two", state=Two)
+for side in ("left", "right"):
+    two.model(side, model="m", tools=[ring], channel=side)
+    two.tools(f"{side}_tools", tools=[ring], channel=side)
+    two.edge(START, side)
+    two.edge(side, f"{side}_tools", on="tool_calls")
+    two.edge(f"{side}_tools", side)
+    two.edge(side, END)
 TOOLS = [pay, slow, rise, apart]
-app = App(agents=[Agent(name="desk", model="m", tools=TOOLS)])
+app = App(agents=[Agent(name="desk", model="m", tools=TOOLS), two])
 
 
 def script() -> Any:
@@ -81,6 +110,8 @@ def script() -> Any:
         apart=[call("apart", what="x"), call("apart", what="y"), say("Done.")],
         late=[together(call("slow"), call("pay", amount=7)), say("Done.")],
         slow=[call("slow"), say("Done.")],
+        ring=[call("ring"), say("Done.")],
+        many=[together(*(call("pay", amount=number) for number in range(60))), say("Done.")],
     )
 
 
@@ -189,17 +220,22 @@ async def test_a_yes_at_the_end_of_a_level_counts_at_the_next(make_world: MakeWo
     async with make_world(app, script(), serve=False) as world:
         async with world.worker():
             thread, message_id, request = await asked(world, "rise")
-        await world.forward(thread, timedelta(minutes=61))
-        await world.handle(thread).signal(
-            "approve", {"request_id": request.id, "approver": "ann", "digest": request.digest}
-        )
+        passing = asyncio.create_task(world.forward(thread, timedelta(minutes=61)))
+        await eventually(lambda: world.fetch(thread), _has_fired)
+        said = {"request_id": request.id, "approver": "ann", "digest": request.digest}
+        await world.handle(thread).signal("approve", said)
         async with world.worker():
+            await passing
             now = await eventually(lambda: world.client.request(thread), lambda r: r.level == 1)
             assert (now.approvals(), (await world.client.approvals(thread)).refused_decisions) == (1, ())
             await world.client.decide(thread, "approve", now, approver="dan")
             await world.ended(thread, message_id)
         assert witness.of(thread) == ["rise by ann+dan"]
         assert len(await audit(world, thread, "request.escalated")) == 1
+
+
+def _has_fired(history: WorkflowHistory) -> bool:
+    return any(event.event_type == EventType.EVENT_TYPE_TIMER_FIRED for event in history.events)
 
 
 async def test_people_hear_of_a_doubt_that_a_dead_workflow_left(make_world: MakeWorld) -> None:
@@ -222,6 +258,16 @@ async def _news(there: Listening) -> list[str]:
     return [news["event"] for news in there.news]
 
 
+async def test_the_same_call_in_two_conversations_is_two(make_world: MakeWorld) -> None:
+    """Two models, side by side, ask for the same call with the same arguments at the same step: each is made, under a
+    key of its own."""
+    async with make_world(app, script()) as world:
+        state = {side: [{"role": "user", "content": "ring"}] for side in ("left", "right")}
+        thread, accepted = await world.client.start("two", "", state=state, thread=world.thread())
+        await world.ended(thread, accepted.message_id)
+        assert len(set(witness.of(thread))) == len(witness.of(thread)) == 2
+
+
 async def test_going_back_does_not_make_two_people_of_one(make_world: MakeWorld) -> None:
     """Ann has approved the first of two calls; a rewind to just behind it leaves that call made. She can't approve the
     second on the new branch either."""
@@ -237,3 +283,47 @@ async def test_going_back_does_not_make_two_people_of_one(make_world: MakeWorld)
         assert refused.value.code == "separation"
         assert witness.of(thread) == ["apart x by ann"]
         await world.client.cancel(thread)
+
+
+# ── floods ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_webhook_that_is_down_holds_a_bounded_pile(make_world: MakeWorld) -> None:
+    """Sixty requests at once, and nobody takes the news: fifty wait, the thread says that the others are not told, and
+    people can decide all the same."""
+    hook = {"webhook": "http://127.0.0.1:9/in", "webhook_secret": SECRET}
+    async with make_world(app, script(), **hook) as world:
+        thread, message_id = await world.begin("desk", "many")
+        answer = await world.opened(thread, 60)
+        run = await world.handle(thread).describe()
+        assert [a.activity_type.name for a in run.raw_description.pending_activities].count("notify") == 50
+        await world.client.decide(thread, "approve", answer.open[59], approver="ann")
+        await eventually(lambda: _deeds(thread), lambda deeds: deeds == ["pay 59 by ann"])
+        assert "is not told of request.closed" in str((await world.client.status(thread)).log)
+        await world.client.cancel(thread)
+        await world.ended(thread, message_id)
+        await world.handle(thread).terminate()
+
+
+async def _deeds(thread: str) -> list[str]:
+    return witness.of(thread)
+
+
+def test_nobody_grows_a_request_by_changing_it_for_ever() -> None:
+    """After twenty changes it can only be approved or rejected, and what is kept of it once it is closed is small."""
+    book, now = ApprovalBook(), datetime.now(UTC)
+    name = book.open(
+        call_id="c", tool="pay", summary="pay", arguments={"text": ""}, digest="0", policy=ApprovalPolicy(), now=now
+    ).id
+    for number in range(1, 30):
+        given: dict[str, Json] = {"text": f"{number} " + "x" * 5_000}
+        said = {"request_id": name, "approver": f"p{number}", "digest": book.requests[name].digest, "arguments": given}
+        edited = Edited(arguments=given, summary="pay", digest=str(number), key="k", given="g")
+        book.requests[name] = book.requests[name].model_copy(update={"outcome": "open"})  # one yes was enough
+        if number <= MAX_EDITS:
+            book.decide("approve", said, now, edited)
+        else:
+            with pytest.raises(DecisionRefused, match="that is enough"):
+                book.decide("approve", said, now, edited)
+    book.trim(name)
+    assert len(book.requests[name].model_dump_json()) < 5_000

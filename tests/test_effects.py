@@ -21,9 +21,9 @@ from perdure.effects import (
 )
 from tests.properties import texts, thorough
 
-Parts = tuple[str, int, int, int, int, str, str]
+Parts = tuple[str, int, int, int, int, str, str, str]
 positions = st.integers(0, 3)
-keys = st.tuples(texts, positions, positions, positions, positions, texts, texts)
+keys = st.tuples(texts, positions, positions, positions, positions, texts, texts, texts)
 classes = st.sampled_from(["read", "idempotent", "compensable", "irreversible"])
 statuses = st.sampled_from(
     ["registered", "attempted", "done", "failed", "in_doubt", "undone", "needs_attention"]
@@ -37,7 +37,7 @@ effects = st.builds(
 @thorough
 @given(keys, keys)
 def test_a_key_changes_with_each_of_its_parts(one: Parts, other: Parts) -> None:
-    """Thread, branch, turn, step, position, tool, arguments: the same parts make the same key, different ones another.
+    """Thread, branch, turn, step, position, tool, arguments, conversation: the same parts make the same key, different ones another.
 
     Also where parts put together would read the same.
     """

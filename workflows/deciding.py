@@ -24,7 +24,7 @@ async def decide(record: Record, verdict: Verdict, said: object) -> None:
         refuse(record, verdict, said, refusal)
         raise
     try:
-        # Meanwhile somebody else may have decided, or changed the arguments, or a level has ended: it is looked at anew.
+        # Meanwhile somebody else may have decided, or changed the arguments, or a level has ended: look once more.
         record.book.pass_time(workflow.now())
         record.book.decide(verdict, said, workflow.now(), edited)
     except DecisionRefused as refusal:

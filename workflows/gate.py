@@ -69,7 +69,7 @@ class Gate:
             call_id=plan.call_id, tool=plan.tool, summary=plan.summary, arguments=plan.arguments or {},
             digest=plan.digest, key=plan.key, policy=policy, requesters=self._turn.requesters or (record.agent,),
             turn=self._turn.number, branch=record.branch, step=record.head.step if record.head else 0,
-            index=plan.index, now=workflow.now(),
+            index=plan.index, channel=plan.channel, now=workflow.now(),
         )  # fmt: skip
         record.note(f"approval {request.id} is needed for {plan.summary}")
         return request

@@ -23,6 +23,7 @@ _BYTES = 500_000  # and about how many bytes: a payload may have 2 MB
 _PAUSE = timedelta(minutes=1)
 _ATTEMPT = timedelta(seconds=20)
 _DEADLINE = timedelta(hours=24)  # a receiver that is down for a day is an outage for people
+_WAITING = 50  # pieces of news at once: each is a pending activity, and all are carried, with up to 10 KB
 _PATIENT = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=5))
 
 
@@ -52,8 +53,7 @@ class Journal:
         if self._writing is None:
             self._writing = asyncio.create_task(self._write())
         if self._record.limits.notify and kind in NOTIFIED:
-            self.notices[entry.id] = entry
-            self._send(entry)
+            self._tell(entry)
 
     def take(self) -> None:
         """The lines that the book of approvals has to tell."""
@@ -100,6 +100,15 @@ class Journal:
         while len(lines) > 1 and sum(len(line.model_dump_json()) for line in lines) > _BYTES:
             del lines[len(lines) // 2 :]
         return tuple(lines)
+
+    def _tell(self, notice: AuditEntry) -> None:
+        if len(self.notices) >= _WAITING:
+            self._record.note(
+                f"the webhook is not told of {notice.kind}: {_WAITING} pieces of news wait for it already"
+            )
+            return
+        self.notices[notice.id] = notice
+        self._send(notice)
 
     def _send(self, notice: AuditEntry) -> None:
         self._sending[notice.id] = asyncio.create_task(self._deliver(notice))

@@ -163,7 +163,8 @@ class Record:
         Messages that wait here but came before are dropped, and returned.
         """
         self.agent, self.tenant, self.branch, self.turn_number = found.agent, found.tenant, found.branch, found.turn
-        self.lease, self.dry_run, self.limits = found.lease, found.dry_run, found.limits or self.limits
+        self.lease, self.dry_run = found.lease, found.dry_run
+        self.limits = self.limits.model_copy(update={"notify": found.notify})
         if found.dry_run:
             workflow.upsert_memo({DRY_RUN: True})
         self.stand(found)

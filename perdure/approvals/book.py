@@ -13,6 +13,7 @@ from perdure.errors import DecisionRefused
 
 KEPT_REFUSALS = 50  # the newest; each is at most a kilobyte, so a flood of junk can't fill a carried record
 KEPT_CLOSED = 20
+MAX_EDITS = 20  # of one request: all of them go with it wherever it is looked at
 MAX_ARGUMENTS = 64_000  # characters of edited arguments
 _PREVIEW = 500
 _KEPT_ARGUMENTS = 4_000  # characters of the arguments of a closed request; the conversation has them all
@@ -23,8 +24,8 @@ _CLOCKS = timedelta(minutes=5)  # by which the clocks of the signer and of Tempo
 class ApprovalBook(BaseModel):
     """All requests of a thread that still matter, and what was refused.
 
-    ``turn`` is the one (branch and number) of which ``approved_in_turn`` tells who has approved which requests, at which
-    step. ``told`` are lines for the thread's audit; whoever calls takes them out.
+    ``turn`` is the one (branch and number) of which ``approved_in_turn`` tells who has approved which requests, at
+    which step. ``told`` are lines for the thread's audit; whoever calls takes them out.
     """
 
     requests: dict[str, ApprovalRequest] = {}
@@ -37,7 +38,7 @@ class ApprovalBook(BaseModel):
     def open(
         self, *, call_id: str, tool: str, summary: str, arguments: dict[str, Json], digest: str,
         policy: ApprovalPolicy, now: datetime, key: str = "", requesters: tuple[str, ...] = (), turn: int = 0,
-        branch: int = 0, step: int = 0, index: int = 0,
+        branch: int = 0, step: int = 0, index: int = 0, channel: str = "messages",
     ) -> ApprovalRequest:  # fmt: skip
         """Open a request. Ids are ``a1``, ``a2``, … in the thread: short, because people type them."""
         self.counter += 1
@@ -47,7 +48,7 @@ class ApprovalBook(BaseModel):
         request = ApprovalRequest(
             id=f"a{self.counter}", call_id=call_id, tool=tool, summary=summary, arguments=arguments, digest=digest,
             key=key, policy=policy, requesters=requesters, turn=turn, branch=branch, step=step, index=index,
-            opened_at=now,
+            channel=channel, opened_at=now,
             expires_at=now + timedelta(seconds=policy.expires),
         )  # fmt: skip
         self.requests[request.id] = request
@@ -105,6 +106,8 @@ class ApprovalBook(BaseModel):
         self._check_person(verdict, request, decision)
         if decision.arguments is not None and verdict == "reject":
             raise _refused("invalid_edit", "A rejection changes no arguments.")
+        if decision.arguments is not None and len(request.edits) >= MAX_EDITS:
+            raise _refused("invalid_edit", f"Request {request.id} was changed {MAX_EDITS} times; that is enough.")
         return request, decision
 
     def refuse(self, verdict: Verdict, said: object, refusal: DecisionRefused, now: datetime) -> None:
@@ -198,8 +201,10 @@ class ApprovalBook(BaseModel):
 
     def trim(self, request_id: str) -> None:
         """Whoever waited for it knows what it was about: long arguments need not be kept here any longer."""
-        request = self.requests[request_id]
-        self.requests[request_id] = request.model_copy(update={"arguments": _kept(request.arguments)})
+        request, edits = self.requests[request_id], self.requests[request_id].edits
+        if len(str(edits)) > _KEPT_ARGUMENTS:
+            edits = tuple(edit.model_copy(update={"changes": {}}) for edit in edits)
+        self.requests[request_id] = request.model_copy(update={"arguments": _kept(request.arguments), "edits": edits})
 
     def withdraw_all(self, now: datetime) -> None:
         """Close what is open because its turn has ended."""
@@ -207,8 +212,8 @@ class ApprovalBook(BaseModel):
             self._close(request, "withdrawn", now)
 
     def go_back(self, *, turn: int, branch: int, step: int) -> None:
-        """The thread was rewound to a step of a turn: what was approved for calls before it is still approved, and whoever
-        did so is still another than who approves what follows."""
+        """The thread was rewound to a step of a turn: what was approved for calls before it is still approved, and
+        whoever did so is still another than who approves what follows."""
         if self.turn[1] != turn:
             return
         self.turn = (branch, turn)

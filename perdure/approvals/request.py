@@ -39,7 +39,8 @@ class ApprovalRequest(Value):
     turn: int = 0
     branch: int = 0
     step: int = 0
-    index: int = 0  # of the call in its step
+    index: int = 0  # of the call in its answer
+    channel: str = "messages"  # the conversation of that answer
     level: int = 0
     opened_at: datetime
     expires_at: datetime

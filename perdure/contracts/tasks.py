@@ -10,7 +10,7 @@ from perdure.audit import AuditEntry, AuditHead
 from perdure.budget import Usage
 from perdure.checkpoint import Ref, Source
 from perdure.contracts.base import Wire
-from perdure.contracts.spec import AgentSpec, Limits, ToolSpec
+from perdure.contracts.spec import AgentSpec, ToolSpec
 from perdure.contracts.thread import Answer, Origin, Promote, Rewind, Send, UpdateState
 from perdure.delta import Delta
 from perdure.effects import Effect, EffectStatus
@@ -133,7 +133,7 @@ class Found(Wire):
     seen: tuple[str, ...] = ()  # ids of the latest messages
     delta: Delta | None = None  # of the head, where this activity committed it; left out beyond ``INLINE`` bytes
     schema_version: int = 1
-    limits: Limits | None = None  # as the worker has them now, for what comes before a turn
+    notify: bool = False  # there is a webhook to be told of what is found, before any turn says so
 
 
 class Recorded(Wire):
@@ -166,6 +166,7 @@ class ToolPlan(Wire):
     call_id: str
     tool: str
     index: int
+    channel: str = "messages"  # the conversation in which it was asked for
     summary: str
     key: str = ""
     digest: str = ""
