@@ -23,14 +23,14 @@ from openai import AsyncOpenAI
 from rich.console import Console
 from rich.text import Text
 
-from perdure import END, START, Agent, App, Graph, State
+from perdure import END, START, Agent, App, Approval, Escalation, Graph, State, ToolContext, tool
 from perdure.examples.orders import desk
 from perdure.examples.orders.shop import Shop
 from perdure.examples.orders.story import ONE_MONITOR, STORY, TWO_LAPTOPS
 from perdure.settings import Settings
 from perdure.starters.client import Client
 from perdure.stores import open_store
-from perdure.testing import ModelServer, Script, say
+from perdure.testing import ModelServer, Script, call, say
 from perdure.workers.embedded import EmbeddedServer
 from perdure.workers.worker import build_worker
 
@@ -83,46 +83,77 @@ def asking() -> App:
     return App(agents=[graph])
 
 
+@tool(
+    effect="irreversible",
+    approval=Approval(
+        approvers=["finance"], quorum=2, separation=["requester"], escalations=[Escalation(approvers=["cfo"])],
+        reason="Money that leaves can't be called back.",
+    ),
+)  # fmt: skip
+async def pay(ctx: ToolContext, to: str, amount: float) -> str:
+    """Pay somebody."""
+    return f"paid {amount} to {to}"
+
+
+def treasury() -> App:
+    """An agent that pays, where two people of finance agree, and not the one who asked."""
+    agent = Agent(name="treasury", model="gpt-5-mini", tools=[pay])
+    return App(agents=[agent], groups={"finance": ["ann", "bob", "cleo"]})
+
+
 @asynccontextmanager
-async def question(home: Path) -> AsyncIterator[str]:
-    """A thread that waits for an answer; the address of the UI that shows it."""
+async def served(home: Path, app: App, script: Script) -> AsyncIterator[tuple[Client, str]]:
+    """An app on a worker: a client, and the address of the UI."""
     settings = Settings(home=home)
     store = open_store(settings.store_url())
     await store.migrate()
-    script = Script(fallback=say("Durable agents: what a crash can't take from them."))
     async with (
         EmbeddedServer(home=home, settings=settings) as server,
         ModelServer(script) as model,
         AsyncOpenAI(base_url=model.base_url, api_key="offline") as openai,
     ):
         client = await Client.connect(address=server.address, settings=settings)
-        async with build_worker(client.temporal, app=asking(), store=store, settings=settings, model=openai):
-            _, accepted = await client.start("publish", "An article about durable agents", thread="article-1")
-            await client.wait("article-1", accepted.message_id)
-            yield server.ui
+        async with build_worker(client.temporal, app=app, store=store, settings=settings, model=openai):
+            yield client, server.ui
     await store.close()
+
+
+@asynccontextmanager
+async def question(home: Path) -> AsyncIterator[str]:
+    """A thread that waits for an answer; the address of the UI that shows it."""
+    script = Script(fallback=say("Durable agents: what a crash can't take from them."))
+    async with served(home, asking(), script) as (client, ui):
+        _, accepted = await client.start("publish", "An article about durable agents", thread="article-1")
+        await client.wait("article-1", accepted.message_id)
+        yield ui
+
+
+@asynccontextmanager
+async def approval(home: Path) -> AsyncIterator[str]:
+    """A thread whose call an approver has changed; the address of the UI that shows it."""
+    script = Script(fallback=call("pay", to="Lex & Co", amount=9000.0))
+    async with served(home, treasury(), script) as (client, ui):
+        _, accepted = await client.start("treasury", "Pay the lawyers", thread="payment-1", sender="dan")
+        await client.wait("payment-1", accepted.message_id)
+        request = await client.request("payment-1")
+        await client.decide("payment-1", "approve", request, approver="ann")
+        changed = {"to": "Lex & Co", "amount": 900.0}
+        await client.decide("payment-1", "approve", request, approver="bob", arguments=changed, reason="A zero less")
+        await client.signal_decision("payment-1", "approve", request, approver="dan")
+        await asyncio.sleep(1)
+        yield ui
 
 
 @asynccontextmanager
 async def threads(home: Path) -> AsyncIterator[str]:
     """A waiting thread and a compensated one; the address of the UI that shows them."""
-    settings = Settings(home=home)
-    store = open_store(settings.store_url())
-    await store.migrate()
-    async with (
-        EmbeddedServer(home=home, settings=settings) as server,
-        ModelServer(STORY) as model,
-        Shop(home / "shop.db") as shop,
-        AsyncOpenAI(base_url=model.base_url, api_key="offline") as openai,
-    ):
+    async with Shop(home / "shop.db") as shop:
         os.environ["ORDERS_SHOP_URL"] = shop.url
-        client = await Client.connect(address=server.address, settings=settings)
-        async with build_worker(client.temporal, app=desk.app, store=store, settings=settings, model=openai):
+        async with served(home, desk.app, STORY) as (client, ui):
             for thread, message in (("orders-17", TWO_LAPTOPS), ("orders-18", ONE_MONITOR)):
                 _, accepted = await client.start("orders", message, thread=thread)
                 await client.wait(thread, accepted.message_id)
-            yield server.ui
-    await store.close()
+            yield ui
 
 
 @contextmanager
@@ -160,13 +191,17 @@ async def ui() -> None:
                 run = client.get("/url").json()["value"].rsplit("/", 2)[-2]
                 await photograph(client, f"{pages}/orders-17/{run}/user-metadata", "ui-waiting.png", 1400)
                 await photograph(client, f"{pages}/orders-18", "ui-compensated.png", 1250)
-    with tempfile.TemporaryDirectory() as home:
-        async with question(Path(home)) as address:
-            with browser() as client:
-                page = f"{address}/namespaces/default/workflows/article-1"
-                await photograph(client, page, "ui-question.png", 1250)
-                run = client.get("/url").json()["value"].rsplit("/", 2)[-2]
-                await photograph(client, f"{page}/{run}/user-metadata", "ui-question.png", 1250)
+    for make, thread, name in (
+        (question, "article-1", "ui-question.png"),
+        (approval, "payment-1", "ui-approval.png"),
+    ):
+        with tempfile.TemporaryDirectory() as home:
+            async with make(Path(home)) as address:
+                with browser() as client:
+                    page = f"{address}/namespaces/default/workflows/{thread}"
+                    await photograph(client, page, name, 1250)
+                    run = client.get("/url").json()["value"].rsplit("/", 2)[-2]
+                    await photograph(client, f"{page}/{run}/user-metadata", name, 1250)
 
 
 if __name__ == "__main__":

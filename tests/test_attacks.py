@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+from pydantic import SecretStr
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHistory
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from perdure import END, START, Agent, App, Approval, Escalation, Graph, Message, State, ToolContext, messages, tool
+from perdure import END, START, Agent, App, Approval, Escalation, Graph, Message, Sensitive, State, ToolContext, tool
+from perdure import messages as by_id
 from perdure.activities.effects import EffectActivities
 from perdure.activities.nodes import NodeActivities
 from perdure.activities.runtime import Runtime
@@ -22,12 +24,14 @@ from perdure.approvals.book import MAX_EDITS
 from perdure.canonical import Json
 from perdure.contracts import CallTool, Commit
 from perdure.errors import ApprovalVoid, DecisionRefused, TokenSpent
-from perdure.security.signing import ApproverKeys, SigningKey, counted_statement, edit_digest
+from perdure.security.keyring import new_key
+from perdure.security.signing import ApproverKeys, SigningKey, edit_digest
 from perdure.settings import Settings
 from perdure.starters.decisions import decided
 from perdure.testing import call, say, together
 from tests.conftest import MakeWorld
 from tests.crew import audit, told
+from tests.test_life import reset
 from tests.test_webhook import SECRET, Listening
 from tests.witness import Holds, Witness
 from tests.world import World, eventually
@@ -86,8 +90,14 @@ async def ring(ctx: ToolContext) -> str:
 class Two(State):
     """Two conversations."""
 
-    left: Annotated[list[Message], messages] = []
-    right: Annotated[list[Message], messages] = []
+    left: Annotated[list[Message], by_id] = []
+    right: Annotated[list[Message], by_id] = []
+
+
+class Discreet(State):
+    """A conversation that is nobody else's business."""
+
+    messages: Annotated[list[Message], by_id, Sensitive] = []
 
 
 two = Graph("two", state=Two)
@@ -100,6 +110,7 @@ for side in ("left", "right"):
     two.edge(side, END)
 TOOLS = [pay, slow, rise, apart]
 app = App(agents=[Agent(name="desk", model="m", tools=TOOLS), two])
+discreet = App(agents=[Agent(name="discreet", model="m", state=Discreet, tools=[pay])])
 
 
 def script() -> Any:
@@ -268,6 +279,19 @@ async def test_the_same_call_in_two_conversations_is_two(make_world: MakeWorld) 
         assert len(set(witness.of(thread))) == len(witness.of(thread)) == 2
 
 
+async def test_a_rewind_tells_no_secrets(make_world: MakeWorld) -> None:
+    """A call of a sensitive conversation is told without its arguments, also where it is taken up again."""
+    async with make_world(discreet, script(), keys=SecretStr(new_key())) as world:
+        thread, _ = await world.begin("discreet", "pay")
+        (first,) = (await world.opened(thread)).open
+        await world.client.cancel(thread)
+        head = await eventually(lambda: world.client.history(thread), lambda found: len(found) == 3)
+        await world.client.rewind(thread, head[1].id, go_on=True)
+        answer = await eventually(lambda: world.client.approvals(thread), lambda a: [r.id for r in a.open] == ["a2"])
+        assert first.summary == answer.open[0].summary == "pay(…)"
+        await world.client.cancel(thread)
+
+
 async def test_going_back_does_not_make_two_people_of_one(make_world: MakeWorld) -> None:
     """Ann has approved the first of two calls; a rewind to just behind it leaves that call made. She can't approve the
     second on the new branch either."""
@@ -283,6 +307,25 @@ async def test_going_back_does_not_make_two_people_of_one(make_world: MakeWorld)
         assert refused.value.code == "separation"
         assert witness.of(thread) == ["apart x by ann"]
         await world.client.cancel(thread)
+
+
+@pytest.mark.parametrize("task", [1, 2, 3, 4])
+async def test_a_reset_pays_nothing_twice(make_world: MakeWorld, task: int) -> None:
+    """Temporal's reset button takes the workflow back and plays the signal again. Whether that is counted again, or
+    somebody says yes anew: the call has been made, and is not made again."""
+    async with make_world(app, script()) as world:
+        thread, message_id, request = await asked(world, "pay")
+        await world.client.signal_decision(thread, "approve", request, approver="ann")
+        await world.ended(thread, message_id)
+        await reset(world, thread, task)
+        status = await eventually(
+            lambda: world.client.status(thread), lambda now: now.results != () or now.status == "awaiting_approval"
+        )
+        if status.status == "awaiting_approval":  # the signal came before the request, and was refused
+            await world.client.decide(thread, "approve", await world.client.request(thread), approver="bob")
+        await world.ended(thread, message_id)
+        assert witness.of(thread) == ["pay 250 by ann"]
+        assert [effect.status for effect in await world.client.effects(thread)] == ["done"]
 
 
 # ── floods ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -214,8 +214,8 @@ def test_a_wrong_signature_names_its_function(function: Callable[..., Any], why:
         ({"deadline": 0}, "longer than nothing"),
         ({"approval": Approval(quorum=0)}, "quorum of 0"),
         ({"approval": Approval(escalations=[Escalation(approvers=[])])}, "names nobody"),
-        ({"approval": Approval(separation=["friends"])}, "`separation` is a list of"),
-        ({"approval": Approval(silence="escalate")}, "`silence` is"),
+        ({"approval": Approval(separation=["friends"])}, "`separation` is a list of"),  # type: ignore[list-item]
+        ({"approval": Approval(silence="escalate")}, "`silence` is"),  # type: ignore[arg-type]
         ({"approval": Approval(reminders=["soon"])}, "'soon' is no duration"),
         ({"reconcile": "look"}, "are for tools with an effect"),
         ({"saga": "thread"}, "are for tools with an effect"),

@@ -11,8 +11,8 @@ import perdure
 NAMES = {
     "END", "START", "Agent", "App", "Approval", "Ask", "Budget", "Cache", "Client", "Command", "Ephemeral",
     "Escalation", "Graph", "Message", "NodeContext", "NodeFailure", "OneTime", "Outcome", "Overwrite", "PerdureError",
-    "Remove", "Retry", "Send", "Sensitive", "State", "Tool", "ToolContext", "ToolError", "add", "append", "maximum", "merge", "messages", "minimum",
-    "overwrite", "tool", "union", "upcast",
+    "Remove", "Retry", "Send", "Sensitive", "State", "Tool", "ToolContext", "ToolError", "add", "append", "maximum",
+    "merge", "messages", "minimum", "overwrite", "tool", "union", "upcast",
 }  # fmt: skip
 TESTING = {
     "Call", "ControlledServer", "Conversation", "LocalServer", "ModelCall", "ModelFault", "ModelServer", "NoAnswer",

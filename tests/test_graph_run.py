@@ -31,7 +31,7 @@ class Board(State):
 
 def saw(ctx: NodeContext, deed: str) -> None:
     """A node ran."""
-    witness.saw(ctx, deed)  # type: ignore[arg-type]
+    witness.saw(ctx, deed)
 
 
 # ── branches and joins ───────────────────────────────────────────────────────────────────────────────────────────

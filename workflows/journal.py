@@ -117,10 +117,12 @@ class Journal:
         record = self._record
         task = Notify(thread_id=record.thread_id, agent=record.agent, tenant=record.tenant, entry=notice)
         try:
-            await workflow.execute_activity(
+            told = await workflow.execute_activity(
                 NOTIFY.name, lean(task), result_type=NOTIFY.gives, start_to_close_timeout=_ATTEMPT,
                 schedule_to_close_timeout=_DEADLINE, retry_policy=_PATIENT, summary=f"tell: {notice.kind}",
             )  # fmt: skip
+            if not told:
+                record.note(f"nobody was told of {notice.kind}: a worker has no webhook")
         except ActivityError as error:
             record.note(f"the webhook was not told of {notice.kind}: {describe(root(error))}")
         del self.notices[notice.id], self._sending[notice.id]
