@@ -60,8 +60,8 @@ def effect_key(
     thread_id: str, branch: int, turn: int, step: int, index: int, tool: str, arguments_digest: str,
     channel: str = "messages",
 ) -> str:  # fmt: skip
-    """The idempotency key of a call: by thread, lineage, position and arguments. Of the position, ``index`` counts within
-    an answer, and answers in several conversations may stand in one step.
+    """The idempotency key of a call: by thread, lineage, position and arguments. ``index`` counts within an answer, and
+    answers in several conversations may stand in one step.
 
     The model's call id is not in it: the model mints that anew when the answer is asked for again.
     """

@@ -37,7 +37,7 @@ effects = st.builds(
 @thorough
 @given(keys, keys)
 def test_a_key_changes_with_each_of_its_parts(one: Parts, other: Parts) -> None:
-    """Thread, branch, turn, step, position, tool, arguments, conversation: the same parts make the same key, others another.
+    """Thread, branch, turn, step, position, tool, arguments, conversation: the same make the same key, others another.
 
     Also where parts put together would read the same.
     """
