@@ -240,6 +240,7 @@ class ModelError(Failed):
 class ToolError(Failed):
     """Raised by a tool: it did not do what was asked, and nothing has changed outside.
 
+    It speaks of the call, not of one attempt of it: an earlier one may have been made under the same key.
     This is the *clear* failure. The message goes back to the model (or, with ``on_error="rollback"``, ends the
     turn). Any other exception is unclear: the call is tried again under the same key.
     """
