@@ -30,7 +30,7 @@ VENV = ROOT / ".venv"
 BIN = VENV / "bin"
 LOCK = ROOT / "requirements.lock"
 # Most tests wait: for a server, a process, a clock. A file's tests stay together, since many share what they set up.
-SIDE_BY_SIDE = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
+SIDE_BY_SIDE = ("-n", str(min(2 * (os.cpu_count() or 1), 8)), "--dist", "loadfile")
 STAMP = VENV / "perdure-dev.stamp"
 
 CHECKS = (

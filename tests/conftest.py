@@ -31,8 +31,8 @@ SERVER = {
 
 # The files that take longest. Run side by side, they begin first, so that none of them is what everybody waits for.
 _LONG = (
-    "test_fault_matrix.py", "test_travel_cli.py", "test_crash.py", "test_cli_errors.py", "test_cli.py",
-    "test_repair.py", "test_life.py",
+    "test_fault_matrix.py", "test_crash.py", "test_conformance.py", "test_cli_errors.py", "test_travel_cli.py",
+    "test_trust_cli.py", "test_cli.py", "test_repair.py", "test_life.py",
 )  # fmt: skip
 
 

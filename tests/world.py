@@ -40,6 +40,7 @@ _numbers = itertools.count(1)
 _IN_ORDER = (
     WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_UNHANDLED_COMMAND,
     WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_RESET_WORKFLOW,
+    WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_FORCE_CLOSE_COMMAND,  # it was terminated in the middle of one
 )
 _PATIENCE = 120.0  # seconds for one test; the longest takes a quarter of it on a quiet machine
 

@@ -1,5 +1,6 @@
 """What a person sees who only has the Temporal UI: current details and search attributes."""
 
+import asyncio
 import json
 import re
 import shlex
@@ -38,20 +39,27 @@ class Display:
     def __init__(self, record: Record) -> None:
         self._record = record
         self._shown: tuple[Status, int] | None = None
+        self._drawing = False
 
     def refresh(self) -> None:
-        """Set the details; write search attributes only when the status or what is pending changes: each write is an
-        event in the history for ever."""
+        """Have the details drawn, once however much changes at one moment: with a hundred open requests that is work.
+        Write search attributes only when the status or what is pending changes: each write is an event for ever."""
         record = self._record
         status = record.status()
         pending = len(record.book.pending()) + len(record.questions.open()) + len(record.attention())
-        workflow.set_current_details(details(record))
+        if not self._drawing:
+            self._drawing = True
+            asyncio.get_running_loop().call_soon(self._draw)
         if self._shown != (status, pending):
             self._shown = (status, pending)
             step = record.head.step if record.head else 0
             workflow.upsert_search_attributes(
                 [_STATUS.value_set(status), _STEP.value_set(step), _PENDING.value_set(pending)]
             )
+
+    def _draw(self) -> None:
+        self._drawing = False
+        workflow.set_current_details(details(self._record))
 
 
 def details(record: Record) -> str:
