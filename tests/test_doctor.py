@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from perdure.app import load_app
 from perdure.security.signing import SigningKey
 from perdure.settings import Settings
+from perdure.starters.service import Service
 from perdure.stores import open_store
 from perdure.testing import ModelServer, Script
 from perdure.workers.connect import connect_embedded
@@ -61,6 +62,7 @@ async def test_where_all_is_well_it_says_so(
     async with ModelServer(Script(models=["one", "two"])) as model:
         monkeypatch.setenv("OPENAI_BASE_URL", model.base_url)
         async with build_worker(client, app=load_app(APP), store=store, settings=settings):
+            await Service(client).require(settings.task_queue)  # the server has seen it
             checks = await examine(settings, address=server.address)
     await store.close()
     found = by_name(checks)

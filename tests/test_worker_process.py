@@ -204,6 +204,7 @@ async def test_told_twice_it_ends_at_once(site: Site) -> None:
     attempts = site.folder / "attempts"
     hasty = site.environment | {"PERDURE_HEARTBEAT": "1"}
     async with perdure("worker", folder=site.folder, environment=hasty) as worker:
+        await worker.says("worker started")  # the client waits a while for a worker, but not for a slow machine
         thread, accepted = await client.start("orders", "Please hold.")
         await eventually(_reader(attempts), bool)
         worker.process.send_signal(signal.SIGINT)

@@ -16,6 +16,7 @@ from perdure.errors import InvalidInput, TemporalUnreachable
 from perdure.wire import data_converter
 
 _LAST_CALLS = 0.2  # seconds; without them about one process in five died at its exit, after all its work was done
+_EMBEDDED = 3  # attempts: it has said that it is up, but a busy machine may be slow to answer
 
 
 async def connect(*, address: str = "", namespace: str = "", profile: str = "", attempts: int = 3) -> Client:
@@ -30,17 +31,20 @@ async def connect(*, address: str = "", namespace: str = "", profile: str = "", 
     options: dict[str, Any] = dict(config)
     options.update({name: value for name, value in (("target_host", address), ("namespace", namespace)) if value})
     options.setdefault("target_host", "localhost:7233")
-    retrying = AsyncRetrying(
-        retry=retry_if_exception_type((RuntimeError, RPCError)),
-        stop=stop_after_attempt(attempts), wait=wait_exponential_jitter(multiplier=0.2, max=2.0), reraise=True,
-    )  # fmt: skip
     try:
-        return await retrying(Client.connect, data_converter=data_converter, **options)
+        return await _patiently(attempts)(Client.connect, data_converter=data_converter, **options)
     except (RuntimeError, RPCError) as error:
         raise TemporalUnreachable(
             f"No Temporal server answers at {options['target_host']}.",
             hint="Start one with `perdure dev`, or name yours with --address or TEMPORAL_ADDRESS.",
         ) from error
+
+
+def _patiently(attempts: int) -> AsyncRetrying:
+    return AsyncRetrying(
+        retry=retry_if_exception_type((RuntimeError, RPCError)),
+        stop=stop_after_attempt(attempts), wait=wait_exponential_jitter(multiplier=0.2, max=2.0), reraise=True,
+    )  # fmt: skip
 
 
 async def connect_embedded(address: str) -> Client:
@@ -49,7 +53,7 @@ async def connect_embedded(address: str) -> Client:
     Raises TemporalUnreachable.
     """
     try:
-        return await Client.connect(address, data_converter=data_converter)
+        return await _patiently(_EMBEDDED)(Client.connect, address, data_converter=data_converter)
     except (RuntimeError, RPCError) as error:
         raise TemporalUnreachable(f"The embedded Temporal server at {address} doesn't answer: {error}.") from error
 
