@@ -12,6 +12,7 @@ from perdure.approvals import stamp
 from perdure.audit import NOTIFIED, AuditEntry, AuditHead, AuditKind
 from perdure.canonical import Json
 from perdure.contracts import APPEND_AUDIT, NOTIFY, AppendAudit, Notify, lean
+from perdure.effects import Effect
 from perdure.failures import describe, root
 from perdure.workflows.calls import error_type, store_call
 
@@ -54,6 +55,10 @@ class Journal:
             self._writing = asyncio.create_task(self._write())
         if self._record.limits.notify and kind in NOTIFIED:
             self._tell(entry)
+
+    def write_of(self, kind: AuditKind, effect: Effect, **more: Json) -> None:
+        """One line about an effect."""
+        self.write(kind, key=effect.key, tool=effect.tool, summary=effect.label(), **more)
 
     def take(self) -> None:
         """The lines that the book of approvals has to tell."""

@@ -93,9 +93,7 @@ async def left_open(record: Record, keys: tuple[str, ...]) -> None:
 def doubt(record: Record, effect: Effect) -> None:
     """Tell that nobody knows how an effect ended."""
     record.note(f"in doubt: {effect.label()}")
-    record.journal.write(
-        "effect.in_doubt", key=effect.key, tool=effect.tool, summary=effect.label(), error=effect.error
-    )
+    record.journal.write_of("effect.in_doubt", effect, error=effect.error)
 
 
 async def reconciled(record: Record, effect: Effect, tools: Mapping[str, ToolSpec], *, asked_by: str = "") -> Effect:
@@ -114,10 +112,7 @@ async def reconciled(record: Record, effect: Effect, tools: Mapping[str, ToolSpe
         record.note(f"{effect.reconcile} can't tell of {effect.label()}")
         return effect.model_copy(update={"status": known.status})
     record.note(f"{known.by or 'the ledger'} says: {effect.label()} is {known.status}")
-    record.journal.write(
-        "effect.reconciled", key=effect.key, tool=effect.tool, summary=effect.label(), status=known.status,
-        by=known.by, asked_by=asked_by,
-    )  # fmt: skip
+    record.journal.write_of("effect.reconciled", effect, status=known.status, by=known.by, asked_by=asked_by)
     told = {"status": known.status, "error": known.error, "settled_by": known.by}
     settled = effect.model_copy(update=told | {"finished_at": effect.finished_at or stamp_now()})
     if effect.key in record.effects:
@@ -144,9 +139,7 @@ async def _undo(record: Record, effect: Effect, tools: Mapping[str, ToolSpec]) -
     except ActivityError as error:
         why = describe(root(error))
         record.note(f"could not undo {effect.label()}: {why}")
-        record.journal.write(
-            "effect.needs_attention", key=effect.key, tool=effect.tool, summary=effect.label(), error=why
-        )
+        record.journal.write_of("effect.needs_attention", effect, error=why)
         settle = Settle(thread_id=record.thread_id, key=effect.key, status="needs_attention", error=why)
         summary = f"{effect.label()} needs attention"
         return await store_call(SETTLE_EFFECT, settle, summary=summary, limits=record.limits)

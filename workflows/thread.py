@@ -430,10 +430,9 @@ class AgentThread:
         agreed = settled.status == status
         record.settled[task.key] = (task.done, said) if agreed else (settled.status == "done", "the ledger")
         record.note(f"{effect.label()} is {status}, says {said}" + ("" if agreed else f"; it is {settled.status}"))
-        record.journal.write(
-            "effect.settled", key=task.key, tool=effect.tool, summary=effect.label(), status=settled.status, by=task.by,
-            why=task.reason, agreed=agreed,
-        )  # fmt: skip
+        record.journal.write_of(
+            "effect.settled", effect, status=settled.status, by=task.by, why=task.reason, agreed=agreed
+        )
         self._display.refresh()
         if not agreed:  # a late attempt was quicker, and left its receipt
             raise to_failure(Conflict(f"{effect.label()} is {settled.status}, says the ledger."))
