@@ -9,11 +9,10 @@ from perdure.app import App
 from perdure.approvals import ApprovalPolicy, ApprovalRequest, Decision, Edited, Evidence, Level
 from perdure.canonical import digest as digest_of
 from perdure.contracts import CHECK_DECISION, CheckDecision, CheckedDecision
-from perdure.effects import effect_key
+from perdure.effects import call_summary, effect_key
 from perdure.errors import AgentNotFound, ApprovalVoid, DecisionRefused, InvalidInput, PerdureError, ToolGone
 from perdure.security.signing import ApproverKeys, counted_statement, edit_digest, statement
 from perdure.state import channels
-from perdure.tool import call_summary
 
 
 class DecisionActivities:

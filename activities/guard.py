@@ -1,7 +1,9 @@
-"""What surrounds every activity: signs of life, log context, and our errors as Temporal carries them."""
+"""What surrounds every activity: its task made whole, signs of life, log context, and our errors as Temporal carries
+them."""
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -10,11 +12,30 @@ from temporalio import activity
 from temporalio.common import RawValue
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
-from perdure.contracts import lean
-from perdure.errors import PerdureError
+from perdure.contracts import (
+    NODE_PREFIX,
+    RECONCILE_PREFIX,
+    TOOL_PREFIX,
+    UNDO_PREFIX,
+    CallTool,
+    Commit,
+    Reconcile,
+    RunNode,
+    Undo,
+    Wire,
+    lean,
+)
+from perdure.errors import PerdureError, ToolGone
 from perdure.failures import to_failure
 
 log = structlog.get_logger("perdure.activity")
+
+_NAMED: dict[str, type[Wire]] = {
+    TOOL_PREFIX: CallTool,
+    UNDO_PREFIX: Undo,
+    RECONCILE_PREFIX: Reconcile,
+    NODE_PREFIX: RunNode,
+}
 
 
 class ActivityGuard(Interceptor):
@@ -27,12 +48,12 @@ class ActivityGuard(Interceptor):
 class _Guard(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:
         info = activity.info()
-        beating = asyncio.create_task(_beat(info))
-        with structlog.contextvars.bound_contextvars(
-            activity=info.activity_type, attempt=info.attempt, **_where(input)
-        ):
+        with structlog.contextvars.bound_contextvars(activity=info.activity_type, attempt=info.attempt):
             try:
-                result = await super().execute_activity(input)
+                task = whole_task(input.args[0], info)
+                input.args = [task]
+                with structlog.contextvars.bound_contextvars(**_where(task, info)), _signs_of_life(info):
+                    result = await super().execute_activity(input)
                 return lean(result) if isinstance(result, BaseModel) else result
             except PerdureError as error:
                 log.info("activity refused", error=str(error), kind=type(error).__name__)
@@ -43,40 +64,53 @@ class _Guard(ActivityInboundInterceptor):
             except Exception as error:
                 log.warning("activity failed", error=str(error), kind=type(error).__name__)
                 raise
-            finally:
-                beating.cancel()
-                with suppress(asyncio.CancelledError):
-                    await beating
 
 
-async def _beat(info: activity.Info) -> None:
+def whole_task(given: Any, info: activity.Info) -> Any:
+    """The task with what its history leaves out: the thread is that of the workflow. One that is named for people's
+    code is decoded first. Raises ToolGone for an activity that isn't ours."""
+    task = _decoded(given, info.activity_type) if isinstance(given, list) else given
+    commit = getattr(task, "commit", None)
+    if isinstance(commit, Commit) and not commit.thread_id:
+        return task.model_copy(update={"commit": commit.model_copy(update={"thread_id": info.workflow_id})})
+    return task
+
+
+def _decoded(raw: Sequence[RawValue], name: str) -> Wire:
+    prefix = f"{name.partition(':')[0]}:"
+    if prefix not in _NAMED:
+        raise ToolGone(f"No activity is named {name!r} here.", hint="Is another program using this task queue?")
+    task: Wire = activity.payload_converter().from_payload(raw[0].payload, _NAMED[prefix])
+    return task.model_copy(update={"tool": name.removeprefix(prefix)}) if isinstance(task, CallTool) else task
+
+
+@contextmanager
+def _signs_of_life(info: activity.Info) -> Iterator[None]:
     """Tell Temporal that the attempt is alive: a killed worker is then noticed in seconds, not at the time-out.
 
     Cancellation reaches the activity the same way.
     """
     if info.is_local or not info.heartbeat_timeout:
+        yield
         return
-    every = info.heartbeat_timeout.total_seconds() / 4
-    while True:
-        await asyncio.sleep(every)
+    every, loop = info.heartbeat_timeout.total_seconds() / 4, asyncio.get_running_loop()
+    waiting: list[asyncio.TimerHandle] = []
+
+    def beat() -> None:
         activity.heartbeat()
+        waiting[:] = [loop.call_later(every, beat)]
+
+    waiting.append(loop.call_later(every, beat))  # not a task of its own: most activities end before the first
+    try:
+        yield
+    finally:
+        waiting[0].cancel()
 
 
-def _where(input: ExecuteActivityInput) -> dict[str, Any]:
+def _where(task: Any, info: activity.Info) -> dict[str, Any]:
     """Thread, turn, step and checkpoint of the task, for the log."""
-    task = _task(input)
-    commit = task.get("commit")
-    if commit is None:
-        return {"thread": task.get("thread_id") or activity.info().workflow_id}
-    step = commit["head"]["step"] + 1 if commit.get("head") else 0
-    return {"thread": commit["thread_id"], "turn": commit["turn"], "step": step, "checkpoint": commit["checkpoint_id"]}
-
-
-def _task(input: ExecuteActivityInput) -> dict[str, Any]:
-    """The activity's input as plain data; the dynamic one's isn't decoded yet."""
-    argument = input.args[0] if input.args else None
-    if isinstance(argument, BaseModel):
-        return argument.model_dump()
-    raw = argument[0] if isinstance(argument, list) and argument else None
-    said = activity.payload_converter().from_payload(raw.payload) if isinstance(raw, RawValue) else None
-    return said if isinstance(said, dict) else {}
+    commit = getattr(task, "commit", None)
+    if not isinstance(commit, Commit):
+        return {"thread": getattr(task, "thread_id", "") or info.workflow_id}
+    step = commit.head.step + 1 if commit.head else 0
+    return {"thread": commit.thread_id, "turn": commit.turn, "step": step, "checkpoint": commit.id}

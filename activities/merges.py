@@ -9,7 +9,6 @@ from perdure.activities.records import Record, tool_message
 from perdure.activities.runtime import Runtime, committed
 from perdure.activities.steps import Extra, Merged, commit_step, write
 from perdure.budget import Usage
-from perdure.canonical import canonical
 from perdure.checkpoint import Frontier, Task
 from perdure.checkpointer import Position
 from perdure.contracts import MERGE_STEP, NOT_EXECUTED, Commit, Committed, MergeStep, Part
@@ -35,7 +34,7 @@ class MergeActivities:
 
     async def _earlier(self, commit: Commit) -> Committed | None:
         """What another attempt committed and could not report."""
-        earlier = await self._runtime.store.checkpoint(commit.thread_id, commit.checkpoint_id)
+        earlier = await self._runtime.store.checkpoint(commit.thread_id, commit.id)
         if earlier is None:
             return None
         position = await self._runtime.checkpointer.load(commit.thread_id, earlier.id)
@@ -84,7 +83,7 @@ class MergeActivities:
         facts = {"usage": usage.model_dump(exclude_defaults=True)} if usage != Usage() else {}
         keys = tuple(part.key for part in task.parts if part.key)
         return await commit_step(
-            self._runtime, task.agent, task.spec, task.commit, opened, updates, ended=task.ended, asked=asked,
+            self._runtime, spec, task.commit, opened, updates, ended=task.ended, asked=asked,
             extra=Extra(facts=facts, clears=keys),
         )  # fmt: skip
 
@@ -117,9 +116,7 @@ def _told(merged: Merged, commit: Commit) -> Committed:
     if commit.head is None or merged.position.parent_id == commit.head.id:
         return committed(merged.position, merged.delta)
     told = committed(merged.position, {})
-    return told.model_copy(
-        update={"parent_id": merged.position.parent_id, "delta": None, "size": len(canonical(merged.delta))}
-    )
+    return told.model_copy(update={"parent_id": merged.position.parent_id, "delta": None})
 
 
 def _record(part: Part, records: dict[str, Record]) -> Record:

@@ -5,13 +5,24 @@ from temporalio import activity
 from perdure.activities.completion import Answer, complete, request_key, request_of
 from perdure.activities.locks import KeyedLocks
 from perdure.activities.once import once
-from perdure.activities.planning import Place, discreet, plan_call
+from perdure.activities.planning import Place, as_it_stands, discreet, plan_call
 from perdure.activities.records import Record
 from perdure.activities.runtime import Runtime, committed
 from perdure.activities.steps import Extra, Merged, commit_step
 from perdure.budget import Usage
 from perdure.canonical import Json
-from perdure.contracts import CALL_MODEL, CallModel, Committed, Ended, ModelDone, Recorded
+from perdure.contracts import (
+    ANSWER,
+    CALL_MODEL,
+    Answered,
+    CallModel,
+    Committed,
+    Common,
+    Ended,
+    ModelDone,
+    Recorded,
+    brief_answer,
+)
 from perdure.delta import latest_message
 from perdure.effects import task_key
 from perdure.graphs.definition import Definition, ModelDefinition
@@ -21,8 +32,6 @@ from perdure.security.sealing import REDACTED, unseal
 from perdure.state import channels
 from perdure.states.schema import Opened
 from perdure.stores.base import CachedResult, Receipt
-
-_ANSWER = 2_000  # characters of an answer that travel in history for the UI; the state has it whole
 
 
 class ModelActivities:
@@ -37,26 +46,33 @@ class ModelActivities:
         """Answer the state at the head: from this step's own record if an earlier attempt left it, from the result
         cache if the same request was answered before, else by the model. Commits the answer, or records it."""
         definition = await self._runtime.definition(task.spec)
-        return await once(lambda: self._earlier(task, definition), lambda: self._attempt(task, definition))
+        return await once(
+            lambda: self._earlier(task, definition), lambda: self._attempt(task, definition), by_key=not task.alone
+        )
 
     async def _earlier(self, task: CallModel, definition: Definition) -> ModelDone | None:
         """What another attempt recorded and could not report."""
         model, commit = definition.models[task.node], task.commit
+        common = await self._common(task, definition)
         if not task.alone:
             found = await self._runtime.store.receipts(commit.thread_id, [_key(task)])
-            return self._recalled(task, model, Record.read(found[_key(task)])) if found else None
-        earlier = await self._runtime.store.checkpoint(commit.thread_id, commit.checkpoint_id)
+            return self._recalled(task, definition, common, Record.read(found[_key(task)])) if found else None
+        earlier = await self._runtime.store.checkpoint(commit.thread_id, commit.id)
         if earlier is None:
             return None
         position = await self._runtime.checkpointer.load(commit.thread_id, earlier.id)
-        said = Message.model_validate(self._runtime.opened(task.agent, position).values[model.channel][-1])
+        said = Message.model_validate(self._runtime.opened(definition.spec.name, position).values[model.channel][-1])
         usage = Usage.model_validate(earlier.facts.get("usage", {}))
-        return self._done(task, model, said, usage, committed(position, earlier.delta))
+        return self._done(task, definition, common, said, usage, committed(position, earlier.delta))
+
+    async def _common(self, task: CallModel, definition: Definition) -> Common:
+        channel = definition.models[task.node].channel
+        return await self._runtime.common(task.commit, definition.spec, task.node, channel=channel)
 
     async def _attempt(self, task: CallModel, definition: Definition) -> ModelDone:
         runtime, model = self._runtime, definition.models[task.node]
-        opened = await runtime.open(task.commit, task.agent)
-        if task.recorded is not None and (planned := await self._planned(task, model, opened, task.recorded)):
+        opened = await runtime.open(task.commit, definition.spec.name)
+        if task.recorded is not None and (planned := await self._planned(task, definition, opened, task.recorded)):
             return await self._keep(task, definition, opened, planned, None)
         request = request_of(model, opened.values)
         key = request_key(request)
@@ -76,10 +92,10 @@ class ModelActivities:
             return f"lineage:{await self._runtime.lineage(thread_id)}"
         return "global" if model.cache == "global" else ""
 
-    async def _planned(self, task: CallModel, model: ModelDefinition, opened: Opened, where: Recorded) -> Answer | None:
+    async def _planned(self, task: CallModel, definition: Definition, opened: Opened, where: Recorded) -> Answer | None:
         """The answer that the same node gave in a dry run; None where it is another's turn by now, or where what the
         model would be shown is no longer what it was shown then. It costs nothing."""
-        runtime = self._runtime
+        runtime, model = self._runtime, definition.models[task.node]
         checkpoint = await runtime.store.checkpoint(where.thread_id, where.checkpoint_id)
         if checkpoint is None or checkpoint.nodes != (task.node,) or checkpoint.cut or not checkpoint.parent_id:
             return None
@@ -88,7 +104,7 @@ class ModelActivities:
         message = latest_message(checkpoint.delta, model.channel)
         said = Message.model_validate(unseal({"answer": message}, runtime.keyring)["answer"])
         before = await runtime.checkpointer.load(where.thread_id, checkpoint.parent_id)
-        then, now = (request_of(model, one.values) for one in (runtime.opened(task.agent, before), opened))
+        then, now = (request_of(model, one.values) for one in (runtime.opened(definition.spec.name, before), opened))
         if not still_holds(then["messages"], now["messages"], said):
             return None
         return Answer(content=said.content, calls=said.tool_calls, note=said.note, usage=Usage())
@@ -111,54 +127,55 @@ class ModelActivities:
     ) -> ModelDone:
         """Commit the answer as the step, or record it for the merge of its step; and keep it for the same request."""
         model, commit = definition.models[task.node], task.commit
+        common = await self._common(task, definition)
         message = Message(role="assistant", content=answer.content, tool_calls=answer.calls, note=answer.note)
         if not task.alone:
-            return await self._record(task, model, opened, message, answer.usage, result)
+            return await self._record(task, definition, common, opened, message, answer.usage, result)
         facts: dict[str, Json] = {"usage": answer.usage.model_dump(exclude_defaults=True)}
         if model.channel != "messages":
             facts["channel"] = model.channel
         if result is not None:
-            result = result.model_copy(update={"thread_id": commit.thread_id, "checkpoint_id": commit.checkpoint_id})
+            result = result.model_copy(update={"thread_id": commit.thread_id, "checkpoint_id": commit.id})
         merged: Merged = await commit_step(
-            self._runtime, task.agent, task.spec, commit, opened, {task.node: {model.channel: [message]}},
+            self._runtime, definition.spec, commit, opened, {task.node: {model.channel: [message]}},
             ended=(Ended(node=task.node, outcome=_outcome(message)),), asked={},
             extra=Extra(facts=facts, result=result),
         )  # fmt: skip
-        return self._done(task, model, message, answer.usage, merged.told())
+        return self._done(task, definition, common, message, answer.usage, merged.told())
 
     async def _record(
-        self, task: CallModel, model: ModelDefinition, opened: Opened, message: Message, usage: Usage,
+        self, task: CallModel, definition: Definition, common: Common, opened: Opened, message: Message, usage: Usage,
         result: CachedResult | None,
     ) -> ModelDone:  # fmt: skip
-        updates = opened.recorded({model.channel: [message]})
+        updates = opened.recorded({common.channel: [message]})
         record = Record(ok=True, content="", updates=updates, usage=usage)
         receipt = Receipt(key=_key(task), result=record.dump())
-        assert task.commit.head is not None, "a model is asked on a head"
-        await self._runtime.store.put_receipt(task.commit.thread_id, receipt, head=task.commit.head.id)
+        await self._runtime.store.put_receipt(task.commit.thread_id, receipt, head=common.head.id)
         if result is not None:
-            [said] = updates[model.channel]
+            [said] = updates[common.channel]
             value = Record(ok=True, content="", updates={"answer": said}).dump()
             await self._runtime.store.put_result(result.model_copy(update={"value": value}))
-        return self._done(task, model, message, usage, None)
+        return self._done(task, definition, common, message, usage, None)
 
-    def _recalled(self, task: CallModel, model: ModelDefinition, record: Record) -> ModelDone:
-        said = unseal(record.updates, self._runtime.keyring)[model.channel][-1]
-        return self._done(task, model, Message.model_validate(said), record.usage, None)
+    def _recalled(self, task: CallModel, definition: Definition, common: Common, record: Record) -> ModelDone:
+        said = unseal(record.updates, self._runtime.keyring)[common.channel][-1]
+        return self._done(task, definition, common, Message.model_validate(said), record.usage, None)
 
     def _done(
-        self, task: CallModel, model: ModelDefinition, said: Message, usage: Usage, done: Committed | None
-    ) -> ModelDone:
-        commit = task.commit
-        step = commit.head.step + 1 if commit.head else 0  # the checkpoint that the answer stands in
-        place = Place(thread_id=commit.thread_id, branch=task.branch, turn=commit.turn, step=step)
-        plans = tuple(plan_call(self._runtime, model, place, i, call) for i, call in enumerate(said.tool_calls))
-        plans = discreet(self._runtime, task.agent, model.channel, plans)
-        answer = "" if said.tool_calls else said.content[:_ANSWER]
-        if answer and channels(self._runtime.app.graph(task.agent).state)[model.channel].sensitive:
-            answer = REDACTED  # a history is read by many
-        return ModelDone(
-            committed=done, key="" if done else _key(task), usage=usage, note=said.note, calls=plans, answer=answer
-        )
+        self, task: CallModel, definition: Definition, common: Common, said: Message, usage: Usage,
+        done: Committed | None,
+    ) -> ModelDone:  # fmt: skip
+        runtime, model, commit = self._runtime, definition.models[task.node], task.commit
+        # The step is that of the checkpoint in which the answer stands.
+        place = Place(thread_id=commit.thread_id, branch=task.branch, turn=commit.turn, step=common.head.step + 1)
+        plans = tuple(plan_call(runtime, model, place, i, call) for i, call in enumerate(said.tool_calls))
+        answer = said.content[:ANSWER]
+        if channels(runtime.app.graph(definition.spec.name).state)[model.channel].sensitive:
+            plans, answer = discreet(plans), REDACTED if answer else ""  # a history is read by many
+        if done is not None:
+            plans = as_it_stands(definition.spec, plans, done.next)
+        key = "" if done else _key(task)
+        return brief_answer(Answered(done, plans, usage, key=key, answer=answer, note=said.note), common)
 
 
 def _outcome(said: Message) -> str:

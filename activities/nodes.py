@@ -9,12 +9,12 @@ from perdure.activities.invoke import invoke
 from perdure.activities.locks import KeyedLocks
 from perdure.activities.once import once
 from perdure.activities.records import Record
-from perdure.activities.runtime import Runtime, committed
+from perdure.activities.runtime import Runtime
 from perdure.activities.steps import Extra, commit_step
 from perdure.approvals import stamp
 from perdure.canonical import canonical, digest
 from perdure.checkpoint import Ref
-from perdure.contracts import ASK, TAKE_ANSWER, Ended, NodeDone, RunNode, TakeAnswer
+from perdure.contracts import ASK, TAKE_ANSWER, Common, Ended, NodeDone, RunNode, TakeAnswer, brief
 from perdure.effects import task_key
 from perdure.errors import InvalidInput, NodeGone
 from perdure.graphs.nodes import FunctionNode, HumanNode, NodeContext, Returned
@@ -32,7 +32,7 @@ class NodeActivities:
 
     async def run(self, task: RunNode) -> NodeDone:
         """Run a node's function once more than it is recorded: never again what is already there."""
-        return await once(lambda: self._earlier(task), lambda: self._attempt(task))
+        return await once(lambda: self._earlier(task), lambda: self._attempt(task), by_key=not task.alone)
 
     @activity.defn(name=ASK.name)
     async def ask(self, task: RunNode) -> Question:
@@ -58,22 +58,26 @@ class NodeActivities:
         if not task.alone:
             key = _key(task)
             return NodeDone(key=key) if await self._runtime.store.receipts(thread_id, [key]) else None
-        done = await self._runtime.store.checkpoint(thread_id, task.commit.checkpoint_id)
-        if done is None:
-            return None
-        return NodeDone(committed=committed(await self._runtime.checkpointer.load(thread_id, done.id), done.delta))
+        done = await self._runtime.earlier(task.commit)
+        return NodeDone(committed=brief(done, await self._common(task))) if done else None
 
     async def _attempt(self, task: RunNode) -> NodeDone:
         opened = await self._runtime.open(task.commit, task.agent)
+        common = await self._common(task)
         record, cached = await self._result(task, opened)
         if not task.alone:
             return (await self._keep(task, record)).model_copy(update={"cached": cached})
+        spec = (await self._runtime.definition(task.spec)).spec
         merged = await commit_step(
-            self._runtime, task.agent, task.spec, task.commit, opened, {task.node: record.updates},
+            self._runtime, spec, task.commit, opened, {task.node: record.updates},
             ended=(Ended(node=task.node, outcome="done"),), asked={} if record.goto is None else {0: record.goto},
             extra=Extra(facts={"cached": True} if cached else {}),
         )  # fmt: skip
-        return NodeDone(committed=merged.told(), cached=cached)
+        return NodeDone(committed=brief(merged.told(), common), cached=cached)
+
+    async def _common(self, task: RunNode) -> Common:
+        spec = (await self._runtime.definition(task.spec)).spec
+        return await self._runtime.common(task.commit, spec, task.node)
 
     async def _result(self, task: RunNode, opened: Opened) -> tuple[Record, bool]:
         """What the node comes to, and whether that was known: by its cache policy, if it has one."""

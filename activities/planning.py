@@ -4,14 +4,14 @@ from collections.abc import Iterable
 
 from perdure.activities.runtime import Runtime
 from perdure.canonical import Json
-from perdure.contracts import ToolPlan
-from perdure.effects import effect_key
+from perdure.contracts import AgentSpec, ToolPlan
+from perdure.effects import call_summary, effect_key
 from perdure.errors import InvalidInput
 from perdure.graphs.definition import Definition, ModelDefinition
 from perdure.message import ToolCall, open_calls
 from perdure.state import channels
 from perdure.states.schema import Opened
-from perdure.tool import Tool, call_summary
+from perdure.tool import Tool
 from perdure.values import Value
 
 
@@ -52,11 +52,21 @@ def open_plans(
     return {channel: _waiting(runtime, definition, opened, channel, place) for channel in sorted(talks)}
 
 
-def discreet(runtime: Runtime, agent: str, channel: str, plans: tuple[ToolPlan, ...]) -> tuple[ToolPlan, ...]:
-    """Calls of a sensitive conversation are told without their arguments: a history is read by many."""
-    if not channels(runtime.app.graph(agent).state)[channel].sensitive:
-        return plans
+def discreet(plans: tuple[ToolPlan, ...]) -> tuple[ToolPlan, ...]:
+    """Calls of a sensitive conversation, told without their arguments: a history is read by many."""
     return tuple(plan.model_copy(update={"summary": f"{plan.tool}(…)"}) for plan in plans)
+
+
+def as_it_stands(spec: AgentSpec, plans: tuple[ToolPlan, ...], next: tuple[str, ...]) -> tuple[ToolPlan, ...]:
+    """A call that only reads, that nobody has to approve and that is a step by itself needs neither key nor digest:
+    nothing hangs on them, and the history is spared them."""
+    if len(plans) != 1 or len(next) != 1 or plans[0].approval is not None:
+        return plans
+    (plan,) = plans
+    tool = spec.tools.get(plan.tool)
+    if tool is None or tool.effect != "read":
+        return plans
+    return (plan.model_copy(update={"key": "", "digest": ""}),)
 
 
 def _waiting(
@@ -72,7 +82,7 @@ def _waiting(
     if model is None:
         return ()
     plans = tuple(plan_call(runtime, model, place, i, call) for i, call in calls if call.id in waiting)
-    return discreet(runtime, definition.spec.name, channel, plans)
+    return discreet(plans) if channels(runtime.app.graph(definition.spec.name).state)[channel].sensitive else plans
 
 
 def _resolved(runtime: Runtime, place: Place, plan: ToolPlan, tool: Tool, call: ToolCall) -> ToolPlan:

@@ -5,15 +5,17 @@ from openai import AsyncOpenAI
 from perdure.app import App
 from perdure.canonical import canonical
 from perdure.checkpointer import Checkpointer, Position
-from perdure.contracts import INLINE, AgentSpec, Commit, Committed, Limits
+from perdure.contracts import INLINE, SHORT, AgentSpec, Commit, Committed, Common, Limits
 from perdure.delta import Delta
 from perdure.errors import Failed, ThreadNotFound, ToolGone
 from perdure.graphs.definition import Definition
 from perdure.security.keyring import Keyring
 from perdure.security.signing import ApproverKeys
 from perdure.states.schema import Opened, open_position
-from perdure.stores.base import Store
+from perdure.stores.base import CachedResult, Store
 from perdure.tool import Tool
+
+_DEFINITIONS = "definitions"  # scope of a result: the whole digest of a definition, by its beginning
 
 
 class Runtime:
@@ -48,22 +50,25 @@ class Runtime:
         """The agent as it is now, kept in the store under its digest."""
         definition = self.app.graph(agent).definition(self.app.tools, self.limits)
         name = definition.spec.digest
-        if name not in self._definitions:
+        if name[:SHORT] not in self._definitions:
             undigested = definition.model_copy(update={"spec": definition.spec.model_copy(update={"digest": ""})})
             await self.store.put_blob("definition", canonical(undigested.model_dump(mode="json")))
-            self._definitions[name] = definition
+            await self.store.put_result(CachedResult(scope=_DEFINITIONS, key=name[:SHORT], value=name.encode()))
+            self._definitions[name[:SHORT]] = definition
         return definition
 
     async def definition(self, name: str) -> Definition:
-        """The agent as it was when the turn began."""
-        if name not in self._definitions:
-            blob = await self.store.blob(name)
+        """The agent as it was when the turn began, by its digest or the beginning of it that a history has."""
+        if name[:SHORT] not in self._definitions:
+            known = await self.store.result(_DEFINITIONS, name[:SHORT])
+            whole = known.value.decode() if known and known.value else name
+            blob = await self.store.blob(whole)
             if blob is None:
                 raise Failed(f"The store has no agent definition {name[:12]}….", hint="Do all workers share one store?")
             definition = Definition.model_validate_json(blob)
-            spec: AgentSpec = definition.spec.model_copy(update={"digest": name})
-            self._definitions[name] = definition.model_copy(update={"spec": spec})
-        return self._definitions[name]
+            spec: AgentSpec = definition.spec.model_copy(update={"digest": whole})
+            self._definitions[name[:SHORT]] = definition.model_copy(update={"spec": spec})
+        return self._definitions[name[:SHORT]]
 
     async def lineage(self, thread_id: str) -> str:
         """What a thread shares its cached results with: itself and its forks."""
@@ -87,9 +92,19 @@ class Runtime:
         assert commit.head is not None, "only the first checkpoint of a thread has no head"
         return await self.checkpointer.load(commit.thread_id, commit.head.id, expect=commit.head.digest)
 
+    async def common(
+        self, commit: Commit, spec: AgentSpec, node: str, *, channel: str = "", call_id: str = ""
+    ) -> Common:
+        """What the workflow knows of the step that a task is about to commit."""
+        head = (await self.head(commit)).ref
+        return Common(
+            head=head, id=commit.id, node=node, turn=commit.turn, routes=spec.nodes[node].routes, channel=channel,
+            call_id=call_id,
+        )  # fmt: skip
+
     async def earlier(self, commit: Commit) -> Committed | None:
         """What another attempt committed and could not report."""
-        found = await self.store.checkpoint(commit.thread_id, commit.checkpoint_id)
+        found = await self.store.checkpoint(commit.thread_id, commit.id)
         if found is None:
             return None
         return committed(await self.checkpointer.load(commit.thread_id, found.id), found.delta)
@@ -105,8 +120,8 @@ class Runtime:
 
 def committed(position: Position, delta: Delta) -> Committed:
     """What the workflow is told of a commit: the delta itself only while it is small."""
-    size = len(canonical(delta))
+    small = len(canonical(delta)) <= INLINE
     return Committed(
-        head=position.ref, next=position.next.nodes, schema_version=position.schema_version, size=size,
-        delta=delta if size <= INLINE else None,
+        head=position.ref, next=position.next.nodes, schema_version=position.schema_version,
+        delta=delta if small else None,
     )  # fmt: skip

@@ -41,7 +41,7 @@ class Merged(Value):
 
 
 async def commit_step(
-    runtime: Runtime, agent: str, spec: str, commit: Commit, opened: Opened, updates: Updates, *,
+    runtime: Runtime, spec: AgentSpec, commit: Commit, opened: Opened, updates: Updates, *,
     ended: Sequence[Ended], asked: Mapping[int, tuple[Task, ...]], extra: Extra,
 ) -> Merged:  # fmt: skip
     """Commit what the tasks of a step came to.
@@ -50,11 +50,11 @@ async def commit_step(
     or a router's choice doesn't fit, ConcurrentModification where the head has moved; then nothing was written.
     """
     delta, after = opened.after(updates, step=_next_step(opened))
-    graph, definition = runtime.app.graph(agent), await runtime.definition(spec)
+    graph = runtime.app.graph(spec.name)
     before = opened.position.next if opened.position else Frontier()
     return await write(
         runtime, commit, opened, delta, source="step", nodes=tuple(end.node for end in ended),
-        next=await next_frontier(graph, definition.spec, before, ended, asked, after), extra=extra,
+        next=await next_frontier(graph, spec, before, ended, asked, after), extra=extra,
     )  # fmt: skip
 
 
@@ -64,7 +64,7 @@ async def write(
 ) -> Merged:  # fmt: skip
     """Commit a delta on the head that was opened; agent and tenant are those of a new thread."""
     change = Change(
-        thread_id=commit.thread_id, checkpoint_id=commit.checkpoint_id, source=source, nodes=nodes, turn=commit.turn,
+        thread_id=commit.thread_id, checkpoint_id=commit.id, source=source, nodes=nodes, turn=commit.turn,
         schema_version=opened.schema_version, next=next, metadata=extra.metadata, facts=extra.facts, delta=delta,
     )  # fmt: skip
     position = await runtime.checkpointer.commit(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,19 +17,17 @@ from perdure.activities.invoke import invoke, to_the_end
 from perdure.activities.nodes import NodeActivities
 from perdure.activities.once import once
 from perdure.activities.records import Record, text_of, tool_message
-from perdure.activities.runtime import Runtime, committed
+from perdure.activities.runtime import Runtime
 from perdure.activities.steps import Extra, commit_step
 from perdure.approvals import stamp
 from perdure.canonical import Json
 from perdure.checkpoint import Ref
 from perdure.context import ToolContext
 from perdure.contracts import (
-    NODE_PREFIX,
-    RECONCILE_PREFIX,
-    TOOL_PREFIX,
-    UNDO_PREFIX,
+    AgentSpec,
     CallTool,
     Committed,
+    Common,
     Ended,
     Known,
     NodeDone,
@@ -36,8 +35,9 @@ from perdure.contracts import (
     RunNode,
     ToolDone,
     Undo,
+    brief,
 )
-from perdure.effects import Effect
+from perdure.effects import Effect, call_summary, effect_key
 from perdure.errors import (
     ApprovalVoid,
     ConcurrentModification,
@@ -46,14 +46,57 @@ from perdure.errors import (
     InvalidInput,
     Refused,
     ToolError,
-    ToolGone,
 )
 from perdure.failures import bounded
 from perdure.message import ToolCall
 from perdure.onetime import tokens
 from perdure.states.schema import Opened
 from perdure.stores.base import CachedResult, EffectRow, Receipt
-from perdure.tool import MAX_OUTPUT, Tool, call_summary
+from perdure.tool import MAX_OUTPUT, Tool
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A planned call with all that it needs to run. ``asked`` is what the model wrote; ``arguments`` may be a person's.
+
+    ``key`` and ``digest`` are its own, also where the task leaves them out.
+    """
+
+    task: CallTool
+    spec: AgentSpec
+    tool: Tool
+    opened: Opened
+    asked: ToolCall
+    arguments: BaseModel
+    key: str
+    digest: str
+
+    @property
+    def thread_id(self) -> str:
+        return self.task.commit.thread_id
+
+    @property
+    def head(self) -> Ref:
+        """The head on which it is made."""
+        assert self.opened.position is not None, "a tool is called on a head"
+        return self.opened.position.ref
+
+    @property
+    def channel(self) -> str:
+        """The conversation that it stands in."""
+        return self.spec.nodes[self.task.node].channel
+
+    @property
+    def is_effect(self) -> bool:
+        return self.tool.spec.effect != "read"
+
+    def common(self) -> Common:
+        """What the workflow knows of the step that it commits."""
+        commit = self.task.commit
+        return Common(
+            head=self.head, id=commit.id, node=self.task.node, turn=commit.turn, channel=self.channel,
+            routes=self.spec.nodes[self.task.node].routes, call_id=self.asked.id,
+        )  # fmt: skip
 
 
 class ToolActivities:
@@ -67,162 +110,158 @@ class ToolActivities:
 
     @activity.defn(dynamic=True)
     async def run(self, args: Sequence[RawValue]) -> ToolDone | Effect | Known | NodeDone:
-        """Dispatch by activity type. Raises ToolGone for a type that isn't ours."""
-        kind = activity.info().activity_type
-        converter = activity.payload_converter()
-        if kind.startswith(TOOL_PREFIX):
-            return await self.call(converter.from_payload(args[0].payload, CallTool))
-        if kind.startswith(UNDO_PREFIX):
-            return await self._effects.undo(converter.from_payload(args[0].payload, Undo))
-        if kind.startswith(RECONCILE_PREFIX):
-            return await self._effects.reconcile(converter.from_payload(args[0].payload, Reconcile))
-        if kind.startswith(NODE_PREFIX):
-            return await self._nodes.run(converter.from_payload(args[0].payload, RunNode))
-        raise ToolGone(f"No activity is named {kind!r} here.", hint="Is another program using this task queue?")
+        """Dispatch by the task, which the guard has decoded by the activity's type."""
+        task: Any = args
+        if isinstance(task, CallTool):
+            return await self.call(task)
+        if isinstance(task, Undo):
+            return await self._effects.undo(task)
+        if isinstance(task, Reconcile):
+            return await self._effects.reconcile(task)
+        assert isinstance(task, RunNode), "the guard decodes no others"
+        return await self._nodes.run(task)
 
     async def call(self, task: CallTool) -> ToolDone:
         """Run one planned call. Never runs again what is already recorded under its key."""
-        return await once(lambda: self._earlier(task), lambda: self._attempt(task))
+        return await once(lambda: self._earlier(task), lambda: self._attempt(task), by_key=not task.alone)
 
     async def _attempt(self, task: CallTool) -> ToolDone:
-        tool = self._runtime.tool(task.tool)
-        opened = await self._runtime.open(task.commit, task.agent)
-        arguments = await self._arguments(task, tool, opened)
-        context = self._context(task, opened)
-        if task.dry_run and not is_made(tool, arguments):
-            return await self._dry(task, tool, opened, arguments, context)
-        await self._check_approval(task, tool, arguments)
-        if tool.spec.effect != "read" and (known := await self._claim(task, tool, arguments)):
+        call = await self._planned(task)
+        context = self._context(call)
+        if task.dry_run and not is_made(call.tool, call.arguments):
+            return await self._dry(call, context)
+        await self._check_approval(call)
+        if call.is_effect and (known := await self._claim(call)):
             if known.invalid:
                 raise InvalidInput(known.invalid)
-            return await self._finish(task, opened, known.model_copy(update={"content": _told(task, known.content)}))
-        if (known := await self._cached(task, tool)) is not None:
-            return await self._finish(task, opened, known, facts={"cached": True})
-        kwargs = tool.bind(context, {name: getattr(arguments, name) for name in tool.parameters})
+            return await self._finish(call, known.model_copy(update={"content": _told(task, known.content)}))
+        if (known := await self._cached(call)) is not None:
+            return await self._finish(call, known, facts={"cached": True})
+        tool, given = call.tool, call.arguments
+        kwargs = tool.bind(context, {name: getattr(given, name) for name in tool.parameters})
         try:
             returned = await invoke(tool.function, kwargs, tool.spec.timeout)
         except ToolError as error:
-            return await self._refused(task, tool, opened, error)
+            return await self._refused(call, error)
         finally:
-            if context.joined and tool.spec.effect != "read":
-                await self._runtime.store.join_saga(task.commit.thread_id, task.key, context.joined)
-        return await to_the_end(self._returned(task, tool, opened, context, returned))
+            if context.joined and call.is_effect:
+                await self._runtime.store.join_saga(call.thread_id, call.key, context.joined)
+        return await to_the_end(self._returned(call, context, returned))
 
-    async def _returned(
-        self, task: CallTool, tool: Tool, opened: Opened, context: ToolContext, returned: Any
-    ) -> ToolDone:
-        record = await self._record(task, tool, opened, context, returned)
-        await self._remember(task, tool, record)
-        return await self._finish(task, opened, record)
+    async def _planned(self, task: CallTool) -> _Call:
+        """The call as it was planned. Raises Refused where it is another by now, ToolGone."""
+        runtime, tool, commit = self._runtime, self._runtime.tool(task.tool), task.commit
+        spec = (await runtime.definition(task.spec)).spec
+        opened = await runtime.open(commit, spec.name)
+        channel = spec.nodes[task.node].channel
+        asked = _asked(opened, channel)[task.index]
+        arguments = tool.parse(asked.arguments) if task.arguments is None else tool.take(task.arguments)
+        digest = tool.digest(arguments)
+        if task.digest and digest != task.digest:
+            raise Refused(f"The arguments of {tool.name} are not the ones that were planned (and approved).")
+        step = commit.head.step if commit.head else 0
+        key = task.key or effect_key(
+            commit.thread_id, task.branch, commit.turn, step, task.index, tool.name, digest, channel
+        )
+        return _Call(task, spec, tool, opened, asked, arguments, key, digest)
 
-    async def _arguments(self, task: CallTool, tool: Tool, opened: Opened) -> BaseModel:
-        """What the call is made with: as it stands in the conversation, or as a person changed it."""
-        if task.arguments is not None:
-            arguments = tool.take(task.arguments)
-        else:
-            arguments = tool.parse(_find_call(opened, await self._channel(task), task.call_id).arguments)
-        if tool.digest(arguments) != task.digest:
-            raise Refused(f"The arguments of {task.tool} are not the ones that were planned (and approved).")
-        return arguments
+    async def _returned(self, call: _Call, context: ToolContext, returned: Any) -> ToolDone:
+        record = await self._record(call, context, returned)
+        await self._remember(call, record)
+        return await self._finish(call, record)
 
-    async def _check_approval(self, task: CallTool, tool: Tool, arguments: BaseModel) -> None:
+    async def _check_approval(self, call: _Call) -> None:
         """Nothing runs on a yes to something else, nor on a task that somebody else queued. Raises ApprovalVoid; or
         InDoubt, where an attempt began while the approval still counted."""
         try:
-            if task.approval is not None:
-                check_evidence(self._runtime, task.commit.thread_id, task.tool, task.digest, task.approval)
-            elif tool.approval is not None and tool.approval.required(arguments) is not None:
-                raise ApprovalVoid(f"{tool.name} needs an approval, and this call has none.")
+            if (evidence := call.task.approval) is not None:
+                check_evidence(self._runtime, call.thread_id, call.tool.name, call.digest, evidence)
+            elif call.tool.approval is not None and call.tool.approval.required(call.arguments) is not None:
+                raise ApprovalVoid(f"{call.tool.name} needs an approval, and this call has none.")
         except ApprovalVoid as void:
-            row = await self._runtime.store.effect(task.commit.thread_id, task.key)
+            row = await self._runtime.store.effect(call.thread_id, call.key)
             if row is None or row.entry.status not in ("attempted", "in_doubt", "done"):
                 raise
             if row.entry.status != "done":  # what is done is only read from the ledger
                 raise InDoubt(f"It was attempted before, and may not be attempted again: {void.message}") from void
 
-    async def _dry(
-        self, task: CallTool, tool: Tool, opened: Opened, arguments: BaseModel, context: ToolContext
-    ) -> ToolDone:
+    async def _dry(self, call: _Call, context: ToolContext) -> ToolDone:
         """Answer a call of a dry run, and enter it in the ledger as one that was not made."""
         try:
-            source, record = await self._answer(task, tool, opened, arguments, context)
+            source, record = await self._answer(call, context)
         except ToolError as error:
-            if tool.spec.on_error == "rollback":
+            if call.tool.spec.on_error == "rollback":
                 raise
-            return await self._finish(task, opened, Record(ok=False, content=await self._bounded(f"Error: {error}")))
-        if tool.spec.effect != "read":
-            entry = self._entry(task, tool, arguments).model_copy(
-                update={"status": "simulated", "source": source, "gate": gate(self._runtime, tool, arguments)}
+            return await self._finish(call, Record(ok=False, content=await self._bounded(f"Error: {error}")))
+        if call.is_effect:
+            entry = _entry(call).model_copy(
+                update={"status": "simulated", "source": source, "gate": gate(self._runtime, call.tool, call.arguments)}
             )
             row = EffectRow(
-                thread_id=task.commit.thread_id, entry=entry, arguments=tool.canonical_arguments(arguments),
-                arguments_digest=task.digest, receipt=record.dump(),
+                thread_id=call.thread_id, entry=entry, arguments=call.tool.canonical_arguments(call.arguments),
+                arguments_digest=call.digest, receipt=record.dump(),
             )  # fmt: skip
-            await self._runtime.store.record_simulated(row, head=_head(task).id)
-        return await self._finish(task, opened, record)
+            await self._runtime.store.record_simulated(row, head=call.head.id)
+        return await self._finish(call, record)
 
-    async def _answer(
-        self, task: CallTool, tool: Tool, opened: Opened, arguments: BaseModel, context: ToolContext
-    ) -> tuple[str, Record]:
+    async def _answer(self, call: _Call, context: ToolContext) -> tuple[str, Record]:
         """What answers a call of a dry run, and the key under which that was recorded; what an earlier attempt said
         stays. Raises NotSimulated, ToolError."""
-        store, thread_id = self._runtime.store, task.commit.thread_id
-        if (before := await store.effect(thread_id, task.key)) is not None and before.receipt is not None:
+        store, tool = self._runtime.store, call.tool
+        if (before := await store.effect(call.thread_id, call.key)) is not None and before.receipt is not None:
             return before.entry.source, Record.read(before.receipt)
-        calls = _calls_before(opened, await self._channel(task), task.call_id)
-        number = which_of_the_same(tool, task.digest, calls)
-        if found := await recorded(store, thread_id, _head(task), tool.name, task.digest, number):
+        number = which_of_the_same(tool, call.digest, _asked(call.opened, call.channel)[: call.task.index])
+        if found := await recorded(store, call.thread_id, call.head, tool.name, call.digest, number):
             source, record = found  # told without what people changed about that call
             return source, record.model_copy(update={"content": await self._bounded(text_of(record.returned))})
-        returned = await simulated(tool, arguments, context)
-        return "", await self._record(task, tool, opened, context, returned, done=False)
+        returned = await simulated(tool, call.arguments, context)
+        return "", await self._record(call, context, returned, done=False)
 
-    async def _cached(self, task: CallTool, tool: Tool) -> Record | None:
+    async def _cached(self, call: _Call) -> Record | None:
         """What the same call of this lineage came to lately, where the tool allows that."""
-        if tool.cache is None:
+        if call.tool.cache is None:
             return None
-        hit = await self._runtime.store.result(await self._scope(task), task.digest)
+        hit = await self._runtime.store.result(await self._scope(call), call.digest)
         return Record.read(hit.value) if hit and hit.value else None
 
-    async def _remember(self, task: CallTool, tool: Tool, record: Record) -> None:
-        if tool.cache is not None:
-            expires = stamp(datetime.now(UTC) + timedelta(seconds=tool.cache))
-            scope = await self._scope(task)
-            fresh = CachedResult(scope=scope, key=task.digest, value=record.dump(), expires_at=expires)
+    async def _remember(self, call: _Call, record: Record) -> None:
+        if call.tool.cache is not None:
+            expires = stamp(datetime.now(UTC) + timedelta(seconds=call.tool.cache))
+            scope = await self._scope(call)
+            fresh = CachedResult(scope=scope, key=call.digest, value=record.dump(), expires_at=expires)
             await self._runtime.store.put_result(fresh)
 
-    async def _scope(self, task: CallTool) -> str:
-        return f"lineage:{await self._runtime.lineage(task.commit.thread_id)}:tools"
-
-    async def _channel(self, task: CallTool) -> str:
-        """The conversation that the call stands in."""
-        return (await self._runtime.definition(task.spec)).spec.nodes[task.node].channel
+    async def _scope(self, call: _Call) -> str:
+        return f"lineage:{await self._runtime.lineage(call.thread_id)}:tools"
 
     async def _earlier(self, task: CallTool) -> ToolDone | None:
         """What another attempt recorded and could not report."""
-        thread_id = task.commit.thread_id
+        runtime, thread_id = self._runtime, task.commit.thread_id
         if not task.alone:
-            found = await self._runtime.store.receipts(thread_id, [task.key])
+            found = await runtime.store.receipts(thread_id, [task.key])
             return _done(Record.read(found[task.key])) if found else None
-        done = await self._runtime.store.checkpoint(thread_id, task.commit.checkpoint_id)
-        if done is None:
+        if (done := await runtime.earlier(task.commit)) is None:
             return None
-        position = await self._runtime.checkpointer.load(thread_id, done.id)
-        message = self._runtime.opened(task.agent, position).values[await self._channel(task)][-1]
-        record = Record(ok=message.get("note") != "error", content=message.get("content", ""))
-        return _done(record, committed(position, done.delta))
+        spec = (await runtime.definition(task.spec)).spec
+        channel = spec.nodes[task.node].channel
+        position = await runtime.checkpointer.load(thread_id, done.head.id)
+        message = runtime.opened(spec.name, position).values[channel][-1]
+        common = await runtime.common(
+            task.commit, spec, task.node, channel=channel, call_id=message["tool_call_id"]
+        )  # fmt: skip
+        return _done(Record(ok=message.get("note") != "error", content=message.get("content", "")), done, common)
 
-    async def _claim(self, task: CallTool, tool: Tool, arguments: BaseModel) -> Record | None:
+    async def _claim(self, call: _Call) -> Record | None:
         """Enter the attempt in the ledger. The record, if the effect is done already; an error, if it may not be."""
-        entry, stored = self._entry(task, tool, arguments), tool.canonical_arguments(arguments)
+        entry, tool = _entry(call), call.tool
         row = EffectRow(
-            thread_id=task.commit.thread_id, entry=entry, arguments=stored, arguments_digest=task.digest,
-            tokens=(
-                *tokens(arguments, tool.one_time),
-                *authority(self._runtime, task.commit.thread_id, tool.name, task.approval),
+            thread_id=call.thread_id, entry=entry, arguments=tool.canonical_arguments(call.arguments),
+            arguments_digest=call.digest, tokens=(
+                *tokens(call.arguments, tool.one_time),
+                *authority(self._runtime, call.thread_id, tool.name, call.task.approval),
             ),
         )  # fmt: skip
-        before = await self._runtime.store.claim(row, head=_head(task).id)
+        before = await self._runtime.store.claim(row, head=call.head.id)
         if before is None or (before.entry.status in ("attempted", "failed") and tool.spec.effect != "irreversible"):
             return None
         if before.entry.status == "done" and before.receipt is not None:
@@ -231,49 +270,36 @@ class ToolActivities:
             raise InDoubt(f"{entry.label()} was attempted before and its outcome is unknown.")
         raise Conflict(f"{entry.label()} is {before.entry.status} under this key and is not attempted again.")
 
-    def _entry(self, task: CallTool, tool: Tool, arguments: BaseModel) -> Effect:
-        head, spec = _head(task), tool.spec
-        return Effect(
-            key=task.key, tool=tool.name, effect=spec.effect, turn=task.commit.turn, index=task.index,
-            step=head.step, checkpoint_id=head.id, branch=task.branch, compensation=spec.compensation,
-            reconcile=spec.reconcile, saga=spec.saga,
-            summary=call_summary(tool.name, arguments.model_dump(mode="json")),
-        )  # fmt: skip
-
-    def _context(self, task: CallTool, opened: Opened) -> ToolContext:
+    def _context(self, call: _Call) -> ToolContext:
+        task = call.task
         return ToolContext(
-            thread_id=task.commit.thread_id, turn=task.commit.turn, step=_head(task).step, idempotency_key=task.key,
+            thread_id=call.thread_id, turn=task.commit.turn, step=call.head.step, idempotency_key=call.key,
             attempt=activity.info().attempt, approved_by=task.approval.approved_by if task.approval else (),
-            dry_run=task.dry_run, state=opened.state,
+            dry_run=task.dry_run, state=call.opened.state,
         )  # fmt: skip
 
-    async def _refused(self, task: CallTool, tool: Tool, opened: Opened, error: ToolError) -> ToolDone:
+    async def _refused(self, call: _Call, error: ToolError) -> ToolDone:
         """A clear failure: nothing happened outside. The model reads it, unless the tool ends the turn."""
-        if tool.spec.effect != "read":
-            await self._runtime.store.fail(task.commit.thread_id, task.key, bounded(error.message))
-        if tool.spec.on_error == "rollback":
+        if call.is_effect:
+            await self._runtime.store.fail(call.thread_id, call.key, bounded(error.message))
+        if call.tool.spec.on_error == "rollback":
             raise error
-        return await self._finish(task, opened, Record(ok=False, content=await self._bounded(f"Error: {error}")))
+        return await self._finish(call, Record(ok=False, content=await self._bounded(f"Error: {error}")))
 
-    async def _record(
-        self, task: CallTool, tool: Tool, opened: Opened, context: ToolContext, returned: Any, *, done: bool = True
-    ) -> Record:
+    async def _record(self, call: _Call, context: ToolContext, returned: Any, *, done: bool = True) -> Record:
         """The result, bounded for the model. If it or its updates are invalid an effect is still recorded as done."""
         try:
-            dumped = json.loads(tool.dump(returned))
-            updates = opened.recorded(context.updates)
-            opened.merge(
-                await self._updates(task, Record(ok=True, content="", updates=updates)), step=_head(task).step + 1
-            )
+            dumped = json.loads(call.tool.dump(returned))
+            updates = call.opened.recorded(context.updates) if context.updates else {}
+            if updates:
+                call.opened.merge(_updates(call, Record(ok=True, content="", updates=updates)), step=call.head.step + 1)
         except InvalidInput as error:
-            if tool.spec.effect != "read" and done:
-                receipt = Receipt(key=task.key, result=Record(ok=True, content="", invalid=error.message).dump())
-                await self._runtime.store.finish(task.commit.thread_id, receipt, head=_head(task).id)
+            if call.is_effect and done:
+                receipt = Receipt(key=call.key, result=Record(ok=True, content="", invalid=error.message).dump())
+                await self._runtime.store.finish(call.thread_id, receipt, head=call.head.id)
             raise
-        content = _told(task, await self._bounded(text_of(dumped)))
-        return Record(
-            ok=True, content=content, updates=updates, returned=None if tool.spec.effect == "read" else dumped
-        )
+        content = _told(call.task, await self._bounded(text_of(dumped)))
+        return Record(ok=True, content=content, updates=updates, returned=dumped if call.is_effect else None)
 
     async def _bounded(self, text: str) -> str:
         if len(text) <= MAX_OUTPUT:
@@ -282,59 +308,54 @@ class ToolActivities:
         left_out = f"{len(text) - MAX_OUTPUT} of {len(text)} characters left out"
         return f"{text[:MAX_OUTPUT]}\n[{left_out}; whole result: blob {name}]"
 
-    async def _finish(
-        self, task: CallTool, opened: Opened, record: Record, *, facts: dict[str, Json] | None = None
-    ) -> ToolDone:
+    async def _finish(self, call: _Call, record: Record, *, facts: dict[str, Json] | None = None) -> ToolDone:
         """Commit the step with its receipt, or leave the receipt for the merge."""
-        receipt = Receipt(key=task.key, result=record.dump())
+        receipt = Receipt(key=call.key, result=record.dump())
         try:
-            return await self._keep(task, opened, record, receipt, facts or {})
+            return await self._keep(call, record, receipt, facts or {})
         except ConcurrentModification:
-            if record.ok and not task.dry_run:
-                await self._effects.finish_late(task.commit.thread_id, receipt)
+            if record.ok and not call.task.dry_run:
+                await self._effects.finish_late(call.thread_id, receipt)
             raise
 
-    async def _keep(
-        self, task: CallTool, opened: Opened, record: Record, receipt: Receipt, facts: dict[str, Json]
-    ) -> ToolDone:
+    async def _keep(self, call: _Call, record: Record, receipt: Receipt, facts: dict[str, Json]) -> ToolDone:
+        task = call.task
         if not task.alone:
-            await self._runtime.store.put_receipt(task.commit.thread_id, receipt, head=_head(task).id)
+            await self._runtime.store.put_receipt(call.thread_id, receipt, head=call.head.id)
             if record.ok and not task.dry_run:  # while other calls go on, this one may have been taken for not done
-                await self._effects.finish_late(task.commit.thread_id, receipt)
+                await self._effects.finish_late(call.thread_id, receipt)
             return _done(record)
         merged = await commit_step(
-            self._runtime, task.agent, task.spec, task.commit, opened, await self._updates(task, record),
+            self._runtime, call.spec, task.commit, call.opened, _updates(call, record),
             ended=(Ended(node=task.node, outcome="done"),), asked={},
-            extra=Extra(receipt=receipt if record.ok else None, facts=facts),
+            extra=Extra(receipt=receipt if record.ok and call.is_effect else None, facts=facts),
         )  # fmt: skip
-        return _done(record, merged.told())
-
-    async def _updates(self, task: CallTool, record: Record) -> dict[str, dict[str, Json]]:
-        """What the call writes: its own updates, and its answer in the conversation."""
-        answer = {await self._channel(task): [tool_message(task.call_id, record)]}
-        return {task.tool: record.updates, "the conversation": answer}
+        return _done(record, merged.told(), call.common())
 
 
-def _head(task: CallTool) -> Ref:
-    assert task.commit.head is not None, "a tool is called on a head"
-    return task.commit.head
-
-
-def _find_call(opened: Opened, channel: str, call_id: str) -> ToolCall:
+def _asked(opened: Opened, channel: str) -> list[ToolCall]:
+    """The calls of the latest answer that asked for any."""
     for message in reversed(opened.values.get(channel, [])):
-        for call in message.get("tool_calls", ()):
-            if call["id"] == call_id:
-                return ToolCall.model_validate(call)
-    raise InvalidInput(f"The state has no tool call {call_id!r}.")
+        if calls := message.get("tool_calls"):
+            return [ToolCall.model_validate(call) for call in calls]
+    raise InvalidInput("The state has no tool call.")
 
 
-def _calls_before(opened: Opened, channel: str, call_id: str) -> list[ToolCall]:
-    """The calls that were asked for in the same answer before this one."""
-    for message in reversed(opened.values.get(channel, [])):
-        calls = [ToolCall.model_validate(call) for call in message.get("tool_calls", ())]
-        if call_id in (ids := [call.id for call in calls]):
-            return calls[: ids.index(call_id)]
-    return []
+def _entry(call: _Call) -> Effect:
+    """The call as the ledger has it."""
+    spec = call.tool.spec
+    return Effect(
+        key=call.key, tool=call.tool.name, effect=spec.effect, turn=call.task.commit.turn, index=call.task.index,
+        step=call.head.step, checkpoint_id=call.head.id, branch=call.task.branch, compensation=spec.compensation,
+        reconcile=spec.reconcile, saga=spec.saga,
+        summary=call_summary(call.tool.name, call.arguments.model_dump(mode="json")),
+    )  # fmt: skip
+
+
+def _updates(call: _Call, record: Record) -> dict[str, dict[str, Json]]:
+    """What the call writes: its own updates, and its answer in the conversation."""
+    answer = {call.channel: [tool_message(call.asked.id, record)]}
+    return {call.tool.name: record.updates, "the conversation": answer}
 
 
 def _told(task: CallTool, content: str) -> str:
@@ -346,6 +367,6 @@ def _told(task: CallTool, content: str) -> str:
     return content if content.endswith(note) else content + note
 
 
-def _done(record: Record, done: Committed | None = None) -> ToolDone:
-    told = ToolDone(ok=True) if record.ok else ToolDone(ok=False, error=record.content[:500])
-    return told.model_copy(update={"committed": done}) if done else told
+def _done(record: Record, done: Committed | None = None, common: Common | None = None) -> ToolDone:
+    told = ToolDone() if record.ok else ToolDone(ok=False, error=record.content[:500])
+    return told.model_copy(update={"committed": brief(done, common)}) if done and common else told

@@ -58,9 +58,9 @@ class TravelActivities:
         there = await store.thread(commit.thread_id)
         if there is None:
             await self._fork(task, row)
-        elif await store.checkpoint(commit.thread_id, commit.checkpoint_id) is None:
+        elif await store.checkpoint(commit.thread_id, commit.id) is None:
             raise Conflict(f"There is a thread {commit.thread_id} already.", hint="Choose another id.")
-        return await self._found(commit.thread_id, commit.checkpoint_id)
+        return await self._found(commit.thread_id, commit.id)
 
     async def _fork(self, task: ForkThread, row: ThreadRow) -> None:
         commit, origin = task.commit, task.origin
@@ -68,7 +68,7 @@ class TravelActivities:
         opened = self._runtime.opened(row.agent, parent)
         updates = opened.given({"The fork": {name: Overwrite(value) for name, value in origin.state.items()}})
         change = Change(
-            thread_id=commit.thread_id, checkpoint_id=commit.checkpoint_id, source="fork", turn=parent.turn,
+            thread_id=commit.thread_id, checkpoint_id=commit.id, source="fork", turn=parent.turn,
             schema_version=opened.schema_version, next=parent.next, metadata=origin.metadata,
             facts=origin.facts(), delta=opened.merge(updates, step=parent.ref.step + 1),
         )  # fmt: skip
@@ -128,17 +128,17 @@ class TravelActivities:
         """
         runtime, commit, rewind = self._runtime, task.commit, task.rewind
         assert commit.head is not None, "a thread that is rewound has a head"
-        if await runtime.store.checkpoint(commit.thread_id, commit.checkpoint_id) is None:
+        if await runtime.store.checkpoint(commit.thread_id, commit.id) is None:
             target = await runtime.checkpointer.load(commit.thread_id, rewind.to)
             opened = runtime.opened(task.agent, target)
             change = Change(
-                thread_id=commit.thread_id, checkpoint_id=commit.checkpoint_id, source="rewind", turn=target.turn,
+                thread_id=commit.thread_id, checkpoint_id=commit.id, source="rewind", turn=target.turn,
                 schema_version=opened.schema_version, next=target.next, metadata=rewind.metadata,
                 facts={"from": commit.head.id, **_said(rewind.by, rewind.reason)},
                 delta=opened.merge({}, step=target.ref.step + 1),
             )  # fmt: skip
             await runtime.checkpointer.commit(target, change, replaces=commit.head.id, branch=task.branch)
-        return await self._found(commit.thread_id, commit.checkpoint_id)
+        return await self._found(commit.thread_id, commit.id)
 
     async def _found(self, thread_id: str, checkpoint_id: str) -> Found:
         """The thread as it is after its head was committed here."""

@@ -1,10 +1,9 @@
 """Perdure: durable AI agents on Temporal. This is the public door; names are imported when first used."""
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
-
-# Not lazy: the first import of the submodule `perdure.tool` would put the module in the decorator's place.
-from perdure.tool import tool
 
 if TYPE_CHECKING:
     from perdure.agent import Agent
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
         union,
         upcast,
     )
-    from perdure.tool import Tool
+    from perdure.tool import Tool, tool
 
 __version__ = "0.1.0"
 
@@ -65,7 +64,7 @@ _HOMES = {
         "Ephemeral", "Overwrite", "Sensitive", "State", "add", "append", "maximum", "merge", "messages", "minimum",
         "overwrite", "union", "upcast",
     ),
-    "perdure.tool": ("Tool",),
+    "perdure.tool": ("Tool", "tool"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -82,3 +81,14 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'perdure' has no attribute {name!r}")
     return getattr(import_module(_HOME_OF[name]), name)
+
+
+class _Door(ModuleType):
+    """This module. Python sets a submodule that was imported as an attribute of its package, so the first import of
+    ``perdure.tool`` would hide the decorator of that name: the decorator takes its place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value.tool if name == "tool" and isinstance(value, ModuleType) else value)
+
+
+sys.modules[__name__].__class__ = _Door

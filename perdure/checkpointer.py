@@ -64,7 +64,7 @@ class Checkpointer:
         self._bytes = 0
 
     async def load(self, thread_id: str, checkpoint_id: str, *, expect: str = "") -> Position:
-        """The state at a checkpoint; ``expect`` is the digest the caller knows it by.
+        """The state at a checkpoint; ``expect`` is the digest the caller knows it by, or its beginning.
 
         Raises CheckpointNotFound, or IntegrityError if what is stored doesn't match its digests.
         """
@@ -77,7 +77,7 @@ class Checkpointer:
             self._remember(thread_id, position)
         else:
             self._cached.move_to_end((thread_id, checkpoint_id))
-        if expect and position.ref.digest != expect:
+        if not position.ref.digest.startswith(expect):
             raise IntegrityError(
                 f"Checkpoint {checkpoint_id} of {thread_id} has digest {position.ref.digest[:12]}…, "
                 f"the thread knows it as {expect[:12]}….",

@@ -5,9 +5,9 @@ Classes (DESIGN §7): ``read`` and ``idempotent`` have nothing to undo, ``compen
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from perdure.canonical import digest
+from perdure.canonical import canonical, digest
 from perdure.values import Value
 
 EffectClass = Literal["read", "idempotent", "compensable", "irreversible"]
@@ -81,6 +81,13 @@ def undo_key(key: str) -> str:
 def arguments_digest(tool: str, arguments: bytes) -> str:
     """What an approval binds to: exactly this tool with exactly these (canonical) arguments."""
     return digest(tool, arguments)
+
+
+def call_summary(name: str, arguments: Mapping[str, Any], limit: int = 120) -> str:
+    """A call on one line, for people: ``charge_card(amount=250.0, card="…")``."""
+    inner = ", ".join(f"{key}={canonical(value).decode()}" for key, value in arguments.items())
+    text = f"{name}({inner})"
+    return text if len(text) <= limit else text[: limit - 2] + "…)"
 
 
 def to_undo(effects: Iterable[Effect]) -> list[Effect]:

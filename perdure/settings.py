@@ -1,10 +1,10 @@
 """Settings of a process, from ``PERDURE_*`` environment variables. Read when asked for, never at import."""
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr, model_validator
 
 from perdure.contracts import TASK_QUEUE, Limits
 from perdure.errors import InvalidInput, UsageError
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from perdure.security.webhook import Webhook
 
 
-class Settings(BaseSettings):
-    """One field a variable: ``store`` is ``PERDURE_STORE``. Temporal's own ``TEMPORAL_*`` variables and profiles
-    are read by Temporal's client library."""
+PREFIX = "PERDURE_"  # of the variables
 
-    model_config = SettingsConfigDict(env_prefix="PERDURE_", extra="ignore")
+
+class Settings(BaseModel):
+    """One field a variable: ``store`` is ``PERDURE_STORE``, unless it is given. Temporal's own ``TEMPORAL_*`` variables
+    and profiles are read by Temporal's client library."""
 
     app: str = ""
     store: str = ""
@@ -43,6 +44,15 @@ class Settings(BaseSettings):
     max_cached_workflows: int = 1_000
     max_concurrent_activities: int = 100
     shutdown: float = 20.0  # seconds that activities get to finish when the worker is told to stop
+
+    # In place of a library for it, which costs each command more time than all our own modules.
+    @model_validator(mode="before")
+    @classmethod
+    def _from_environment(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        variables = {name: os.environ.get(f"{PREFIX}{name.upper()}") for name in cls.model_fields}
+        return {name: value for name, value in variables.items() if value is not None} | given
 
     def store_url(self) -> str:
         """The store: as set, else a SQLite file in the home folder."""

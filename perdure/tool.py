@@ -268,10 +268,3 @@ def _fields(
 
 def _description(documented: docstring_parser.Docstring) -> str:
     return "\n\n".join(part for part in (documented.short_description, documented.long_description) if part)
-
-
-def call_summary(name: str, arguments: Mapping[str, Any], limit: int = 120) -> str:
-    """A call on one line, for people: ``charge_card(amount=250.0, card="…")``."""
-    inner = ", ".join(f"{key}={canonical(value).decode()}" for key, value in arguments.items())
-    text = f"{name}({inner})"
-    return text if len(text) <= limit else text[: limit - 2] + "…)"

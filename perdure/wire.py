@@ -4,30 +4,55 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from pydantic import BaseModel
 from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
-from temporalio.converter import DataConverter
+from temporalio.converter import DataConverter, PayloadConverter
+
+from perdure.contracts.base import Lean
+
+_JSON = {"encoding": b"json/plain"}
 
 
-class _Converter(PydanticPayloadConverter):
-    """Pydantic JSON with one difference: where no type is asked for, a payload that can't be read stays a RawValue.
+class _Converter(PayloadConverter):
+    """Pydantic JSON with two differences. What is ``Lean`` is written so. And where no type is asked for, a payload
+    that can't be read stays a RawValue: the SDK drops a signal whose payload doesn't decode, with a log line; we want
+    its handler to see it, refuse it and keep the refusal where people look.
 
-    The SDK drops a signal whose payload doesn't decode, with a log line; we want its handler to see it, refuse it
-    and keep the refusal where people look.
+    It holds nothing, because the SDK makes a new one for every workflow task and every activity: what pydantic's own
+    converter prepares is prepared once for all of them.
     """
 
-    def from_payloads(self, payloads: Sequence[Payload], type_hints: list[type] | None = None) -> list[Any]:
+    def to_payloads(self, values: Sequence[Any]) -> list[Payload]:
         """See base class."""
-        if type_hints is not None:
-            return super().from_payloads(payloads, type_hints)
-        return [self._read(payload) for payload in payloads]
+        return [self._write(value) for value in values]
 
-    def _read(self, payload: Payload) -> Any:
-        try:
-            return super().from_payloads([payload])[0]
-        except Exception:  # whatever a converter makes of foreign bytes
-            return RawValue(payload)
+    def from_payloads(self, payloads: Sequence[Payload], type_hints: list[Any] | None = None) -> list[Any]:
+        """See base class."""
+        if type_hints is None:
+            return [_read(payload) for payload in payloads]
+        return [_typed(payload, hint) for payload, hint in zip(payloads, type_hints, strict=False)]
+
+    def _write(self, value: Any) -> Payload:
+        if isinstance(value, Lean):
+            return Payload(metadata=_JSON, data=value.json())
+        return _PLAIN.to_payloads([value])[0]
 
 
+def _typed(payload: Payload, hint: Any) -> Any:
+    is_json = payload.metadata.get("encoding") == _JSON["encoding"]
+    if is_json and isinstance(hint, type) and issubclass(hint, BaseModel):
+        return hint.__pydantic_validator__.validate_json(payload.data)
+    return _PLAIN.from_payloads([payload], [hint])[0]
+
+
+def _read(payload: Payload) -> Any:
+    try:
+        return _PLAIN.from_payloads([payload])[0]
+    except Exception:  # whatever a converter makes of foreign bytes
+        return RawValue(payload)
+
+
+_PLAIN = PydanticPayloadConverter()
 data_converter: DataConverter = replace(pydantic_data_converter, payload_converter_class=_Converter)

@@ -227,11 +227,11 @@ class Retelling:
 
     def _commit(self) -> Commit:
         head: Ref | None = self.head.ref if self.head else None
-        return Commit(thread_id=self.thread_id, checkpoint_id=threads.checkpoint_id(), head=head, turn=self.turn)
+        return Commit(thread_id=self.thread_id, id=threads.checkpoint_id(), head=head, turn=self.turn)
 
     def _change(self, commit: Commit, delta: Delta, **more: Any) -> Change:
         fields: dict[str, Any] = {"source": "step", "turn": commit.turn, **more}
-        return Change(thread_id=self.thread_id, checkpoint_id=commit.checkpoint_id, delta=delta, **fields)
+        return Change(thread_id=self.thread_id, checkpoint_id=commit.id, delta=delta, **fields)
 
     async def _done(self, commit: Commit, delta: Delta, **more: Any) -> tuple[Committed, Position]:
         position = await self.checkpointer.commit(

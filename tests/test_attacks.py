@@ -164,7 +164,7 @@ async def queue(world: World, thread: str, request: ApprovalRequest, said: Count
     head = (await at.checkpointer.load(thread, row.head_id)).ref
     why = Evidence(request_id=request.id, digest=request.digest, quorum=1, decisions=(said,))
     task = CallTool(
-        commit=Commit(thread_id=thread, checkpoint_id="x", head=head, turn=1), agent="desk", spec="", node="tools",
+        commit=Commit(thread_id=thread, id="x", head=head, turn=1), agent="desk", spec="", node="tools",
         call_id="c", tool="pay", index=0, key=key, digest=request.digest, alone=False, approval=why,
         arguments=request.arguments,
     )  # fmt: skip

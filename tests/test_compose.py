@@ -28,7 +28,7 @@ from typer.main import get_command
 from perdure.care.verify import verify
 from perdure.contracts import SEARCH_ATTRIBUTES
 from perdure.errors import StoreUnreachable
-from perdure.settings import Settings
+from perdure.settings import PREFIX, Settings
 from perdure.starters.cli import app
 from perdure.stores import open_store
 from tests import postgres
@@ -126,8 +126,7 @@ def test_image_carries_our_version() -> None:
 @pytest.mark.parametrize("service", ["migrate", "worker"])
 def test_settings_exist(service: str) -> None:
     """A misspelt PERDURE_ variable would be ignored without a word."""
-    prefix = Settings.model_config["env_prefix"]
-    known = {f"{prefix}{field}".upper() for field in Settings.model_fields}
+    known = {f"{PREFIX}{field.upper()}" for field in Settings.model_fields}
     dockerfile = set(re.findall(r"\bPERDURE_[A-Z_]+(?==)", (ROOT / "Dockerfile").read_text()))
     used = {name for name in SERVICES[service]["environment"] if name.startswith("PERDURE_")}
 

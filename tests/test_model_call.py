@@ -272,7 +272,7 @@ class Desk:
 
     def task(self, thread: str, head: Ref, **more: Any) -> CallModel:
         """A call of the model on this head."""
-        commit = Commit(thread_id=thread, checkpoint_id=checkpoint_id(), head=head, turn=1)
+        commit = Commit(thread_id=thread, id=checkpoint_id(), head=head, turn=1)
         return CallModel(commit=commit, agent="clerk", spec=self.spec, node="model", **more)
 
     async def answer(self, content: str) -> ModelDone:

@@ -397,7 +397,7 @@ async def test_a_task_that_somebody_made_up_runs_nothing(make_world: MakeWorld, 
             row = await world.store.thread(thread)
             assert row is not None
             head = (await at.checkpointer.load(thread, row.head_id)).ref
-            commit = Commit(thread_id=thread, checkpoint_id="x", head=head, turn=1)
+            commit = Commit(thread_id=thread, id="x", head=head, turn=1)
             task = CallTool(
                 commit=commit, agent="clerk", spec="", node="tools", call_id="c", tool="pay", index=0, key=key,
                 digest=request.digest, alone=False, approval=why, arguments=PAY,

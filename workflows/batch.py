@@ -13,9 +13,11 @@ from perdure.contracts import (
     INSPECT_EFFECT,
     NOT_EXECUTED,
     SETTLE_EFFECT,
+    Brief,
     CallTool,
     Commit,
     Committed,
+    Common,
     Ended,
     InspectEffect,
     Known,
@@ -25,9 +27,10 @@ from perdure.contracts import (
     ToolPlan,
     ToolSpec,
     tool_stub,
+    whole,
 )
 from perdure.effects import Effect, EffectStatus
-from perdure.failures import describe, root
+from perdure.failures import bounded, describe, root
 from perdure.workflows.calls import error_type, give_up, start_tool, store_call
 from perdure.workflows.display import Display
 from perdure.workflows.gate import Gate, Passed
@@ -43,6 +46,7 @@ _BROKEN = {
     "ConcurrentModification",
     "IntegrityError",
 }  # the step can't be committed
+_SUMMARY = 60  # characters of a call in the timeline of Temporal's UI, in every history for ever
 _FINAL = (*_BROKEN, "ToolGone", "ApprovalVoid")  # the same again would end the same
 
 
@@ -80,8 +84,19 @@ class Batch:
         done = await asyncio.gather(*(self._call(plan) for plan in self._plans))
         if not all(ended and ended.ok for ended in done):
             self._turn.plan = None  # of a dry run: what it took for granted has not happened, so the model is asked
-        self.committed = done[0].committed if self._alone and done[0] else None
+        self.committed = self._whole(done[0].committed) if done and done[0] and done[0].committed else None
         return None if self._record.stop else Ended(node=self.node, outcome="done")
+
+    def _whole(self, told: Brief) -> Committed:
+        """The step, which its one call has committed."""
+        commit, (plan,) = self._commit, self._plans
+        assert commit.head is not None, "a tool is called on a head"
+        return whole(
+            told, Common(
+                head=commit.head, id=commit.id, node=self.node, turn=commit.turn, channel=plan.channel,
+                routes=self._turn.spec.nodes[self.node].routes, call_id=plan.call_id,
+            ),
+        )  # fmt: skip
 
     def unmergeable(self, why: str) -> None:
         """The step can't be committed: what was done is told apart from what was not."""
@@ -127,13 +142,12 @@ class Batch:
     def _start(self, passed: Passed, spec: ToolSpec) -> ActivityHandle[ToolDone]:
         plan = passed.plan
         task = CallTool(
-            commit=self._commit, agent=self._record.agent, spec=self._turn.spec.digest, node=self.node,
-            call_id=plan.call_id, tool=plan.tool, index=plan.index, key=plan.key, digest=plan.digest,
-            alone=self._alone, branch=self._record.branch, approval=passed.evidence, arguments=passed.arguments,
-            dry_run=self._record.dry_run,
+            commit=self._commit, spec=self._turn.spec.digest, node=self.node, index=plan.index, key=plan.key,
+            digest=plan.digest, alone=self._alone, branch=self._record.branch, approval=passed.evidence,
+            arguments=passed.arguments, dry_run=self._record.dry_run,
         )  # fmt: skip
         limits = self._turn.spec.limits
-        return start_tool(tool_stub(plan.tool), task, spec, summary=plan.summary, limits=limits)
+        return start_tool(tool_stub(plan.tool), task, spec, summary=bounded(plan.summary, _SUMMARY), limits=limits)
 
     async def _wait(self, handle: ActivityHandle[ToolDone], spec: ToolSpec) -> ToolDone:
         """A read is given up when the turn stops; an effect under way is waited for: its outcome must be known."""

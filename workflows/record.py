@@ -140,7 +140,7 @@ class Record:
             )  # fmt: skip
         return record
 
-    def carry(self) -> dict[str, Any]:
+    def carry(self) -> Any:
         """As the input of the next run. Only called between steps: nothing is pending then."""
         turn = self.turn
         running = turn and RunningTurn(
@@ -192,9 +192,8 @@ class Record:
 
     def commit(self) -> Commit:
         """Where the next checkpoint goes. Its id is made here, so that every attempt uses the same one."""
-        checkpoint_id = new_id(workflow.time_ns() // 1_000_000, workflow.random())
-        number = self.turn.number if self.turn else self.turn_number
-        return Commit(thread_id=self.thread_id, checkpoint_id=checkpoint_id, head=self.head, turn=number)
+        id = new_id(workflow.time_ns() // 1_000_000, workflow.random())
+        return Commit(id=id, head=self.head, turn=self.turn.number if self.turn else self.turn_number)
 
     def advance(self, done: Committed) -> None:
         """A checkpoint was committed."""

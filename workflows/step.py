@@ -40,7 +40,7 @@ class Step:
         self._turn = turn
         self._display = display
         self._commit = record.commit()
-        self.checkpoint_id = self._commit.checkpoint_id
+        self.checkpoint_id = self._commit.id
         alone = len(record.next) == 1
         self._tasks: list[_Task] = [self._task(number, node, alone) for number, node in enumerate(record.next)]
         self._merged = False

@@ -13,9 +13,11 @@ from perdure.contracts import (
     CALL_MODEL,
     TAKE_ANSWER,
     Answer,
+    Answered,
     CallModel,
     Commit,
     Committed,
+    Common,
     Ended,
     ModelDone,
     NodeDone,
@@ -26,6 +28,8 @@ from perdure.contracts import (
     TakeAnswer,
     ToolPlan,
     node_stub,
+    whole,
+    whole_answer,
 )
 from perdure.failures import describe, root
 from perdure.questions import Question
@@ -102,6 +106,14 @@ class NodeTask:
             alone=self.alone, branch=self.record.branch, dry_run=self.record.dry_run,
         )  # fmt: skip
 
+    def common(self, channel: str = "") -> Common:
+        """What the activity knows too of the step that it commits."""
+        assert self.commit.head is not None, "a task runs on a head"
+        commit, head = self.commit, self.commit.head
+        return Common(
+            head=head, id=commit.id, node=self.node, turn=commit.turn, routes=self.spec.routes, channel=channel
+        )
+
     def summary(self, what: str) -> str:
         """One line for the timeline in Temporal's UI."""
         return f"turn {self.turn.number}, step {self.turn.steps + 1}: {what}"
@@ -116,13 +128,14 @@ class ModelTask(NodeTask):
         """The model's answer, or its calls."""
         turn, record = self.turn, self.record
         task = CallModel(
-            commit=self.commit, agent=record.agent, spec=turn.spec.digest, node=self.node, task=self.number,
-            alone=self.alone, branch=record.branch, recorded=self._planned(),
+            commit=self.commit, spec=turn.spec.digest, node=self.node, task=self.number, alone=self.alone,
+            branch=record.branch, recorded=self._planned(),
         )  # fmt: skip
         handle = start_node(
             CALL_MODEL, task, self.spec, summary=self.summary(f"ask {self.spec.model}"), limits=turn.spec.limits
         )
-        done: ModelDone = await self.unless_stopped(handle)
+        told: ModelDone = await self.unless_stopped(handle)
+        done = whole_answer(told, self.common(self.spec.channel))
         self.committed, self.key = done.committed, done.key
         turn.usage = turn.usage.plus(done.usage)
         self.calls = done.calls
@@ -141,7 +154,7 @@ class ModelTask(NodeTask):
         plan = self.turn.plan
         return Recorded(thread_id=plan.fork, checkpoint_id=plan.answers[0]) if plan and plan.answers else None
 
-    def _follow(self, done: ModelDone) -> None:
+    def _follow(self, done: Answered) -> None:
         """One answer of the plan was taken. Where a model was asked (and a call was used for that) the plan is over."""
         if plan := self.turn.plan:
             rest = plan.answers[1:]
@@ -160,7 +173,7 @@ class FunctionTask(NodeTask):
             stub, self.run_node(), self.spec, summary=self.summary(self.node), limits=self.turn.spec.limits
         )
         done: NodeDone = await self.unless_stopped(handle)
-        self.committed, self.key = done.committed, done.key
+        self.committed, self.key = whole(done.committed, self.common()) if done.committed else None, done.key
         self.record.note(f"{self.node}{' (cached)' if done.cached else ''}: done")
         return "done"
 

@@ -33,6 +33,7 @@ from perdure.contracts import (
     CallTool,
     Commit,
     Committed,
+    Common,
     Ended,
     ForkThread,
     Found,
@@ -49,7 +50,10 @@ from perdure.contracts import (
     TakeAnswer,
     ThreadInput,
     ToolDone,
+    ToolPlan,
     WriteState,
+    whole,
+    whole_answer,
 )
 from perdure.delta import Delta
 from perdure.values import Value
@@ -146,6 +150,7 @@ class _Teller:
         self._turn = 0
         self._spec: AgentSpec | None = None
         self._ended: dict[str, dict[int, Ended]] = {}  # by checkpoint of the step: how its tasks ended
+        self._planned: dict[str, tuple[ToolPlan, ...]] = {}  # by conversation: the calls that were asked for last
         self._usage: dict[str, Usage] = {}  # by checkpoint of the step: what its models used
         self._tellers: dict[str, Callable[[Call], None]] = {
             LOOK_UP.name: self._looked_up, OPEN_TURN.name: self._opened, RESUME_TURN.name: self._resumed,
@@ -190,7 +195,8 @@ class _Teller:
 
     def _resumed(self, call: Call) -> None:
         if not call.error:
-            self._spec = ResumedTurn.model_validate(call.result).spec
+            resumed = ResumedTurn.model_validate(call.result)
+            self._spec, self._planned = resumed.spec, dict(resumed.calls)
 
     def _was_closed(self, call: Call) -> None:
         self.closed = self.closed or not call.error
@@ -218,15 +224,17 @@ class _Teller:
         if call.error:
             self._failed(call, task.commit, task.task, task.node)
             return
-        done = ModelDone.model_validate(call.result)
+        channel = self._channel(task.node)
+        common = self._common(task.commit, task.node, channel)
+        done = whole_answer(ModelDone.model_validate(call.result), common)
+        self._planned |= {channel: done.calls} if done.calls else {}
         outcome = "tool_calls" if done.calls else "answer"
         self._end(task.commit, task.task, Ended(node=task.node, outcome=outcome))
         if done.committed is None:
-            used = self._usage.get(task.commit.checkpoint_id, Usage())
-            self._usage[task.commit.checkpoint_id] = used.plus(done.usage)
+            used = self._usage.get(task.commit.id, Usage())
+            self._usage[task.commit.id] = used.plus(done.usage)
             return
         facts: dict[str, Json] = {"usage": done.usage.model_dump(exclude_defaults=True)}
-        channel = self._spec.nodes[task.node].channel if self._spec and task.node in self._spec.nodes else "messages"
         if channel != "messages":
             facts["channel"] = channel
         self._wrote(call, task.commit, done.committed, source="step", facts=facts)
@@ -236,8 +244,11 @@ class _Teller:
             return
         task, done = CallTool.model_validate(call.task), ToolDone.model_validate(call.result)
         if done.committed is not None:
+            channel = self._channel(task.node)
+            asked = next((plan.call_id for plan in self._planned.get(channel, ()) if plan.index == task.index), "")
+            common = self._common(task.commit, task.node, channel, asked)
             self._end(task.commit, 0, Ended(node=task.node, outcome="done"))
-            self._wrote(call, task.commit, done.committed, source="step")
+            self._wrote(call, task.commit, whole(done.committed, common), source="step")
 
     def _ran(self, call: Call) -> None:
         task = RunNode.model_validate(call.task)
@@ -248,7 +259,8 @@ class _Teller:
         self._end(task.commit, task.task, Ended(node=task.node, outcome="done"))
         if done.committed is not None:
             facts: dict[str, Json] = {"cached": True} if done.cached else {}
-            self._wrote(call, task.commit, done.committed, source="step", facts=facts)
+            committed = whole(done.committed, self._common(task.commit, task.node))
+            self._wrote(call, task.commit, committed, source="step", facts=facts)
 
     def _answered(self, call: Call) -> None:
         if not call.error:
@@ -260,18 +272,29 @@ class _Teller:
         if call.error:
             return
         done = Committed.model_validate(call.result)
-        commit = Commit(
-            thread_id=self._thread_id, checkpoint_id=done.head.id, head=self._head, turn=self._turn
-        )  # fmt: skip
+        commit = Commit(id=done.head.id, head=self._head, turn=self._turn)
         source: Source = "step"
         if call.task is not None:
             task = MergeStep.model_validate(call.task)
             commit, source = task.commit, task.source
             for number, end in enumerate(task.ended):
                 self._end(commit, number, end)
-        usage = self._usage.get(commit.checkpoint_id, Usage()) if source == "step" else Usage()
+        usage = self._usage.get(commit.id, Usage()) if source == "step" else Usage()
         facts: dict[str, Json] = {"usage": usage.model_dump(exclude_defaults=True)} if usage != Usage() else {}
         self._wrote(call, commit, done, source=source, facts=facts)
+
+    def _channel(self, node: str) -> str:
+        """The conversation of a model, or of the calls that it asks for."""
+        return self._spec.nodes[node].channel if self._spec and node in self._spec.nodes else "messages"
+
+    def _common(self, commit: Commit, node: str, channel: str = "", call_id: str = "") -> Common:
+        """What workflow and activity both knew of a step; the task names only the beginning of its head's digest."""
+        assert commit.head is not None, "a task runs on a head"
+        head = self.refs.get(commit.head.id, commit.head)
+        routes = self._spec.nodes[node].routes if self._spec and node in self._spec.nodes else {}
+        return Common(
+            head=head, id=commit.id, node=node, turn=commit.turn, routes=routes, channel=channel, call_id=call_id
+        )
 
     def _failed(self, call: Call, commit: Commit, number: int, node: str) -> None:
         self._end(
@@ -279,7 +302,7 @@ class _Teller:
         )  # fmt: skip
 
     def _end(self, commit: Commit, number: int, ended: Ended) -> None:
-        self._ended.setdefault(commit.checkpoint_id, {})[number] = ended
+        self._ended.setdefault(commit.id, {})[number] = ended
 
     # ── between turns ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -307,7 +330,7 @@ class _Teller:
         if call.error:
             return
         task, done = PromoteFork.model_validate(call.task), Promotion.model_validate(call.result)
-        self._spec, self._turn = done.spec, done.turn
+        self._spec, self._turn, self._planned = done.spec, done.turn, dict(done.calls)
         commit = task.commit.model_copy(update={"turn": done.turn})
         source: Source = "input" if done.begins else "update"
         facts: dict[str, Json] = {"promoted": task.promote.fork, **_said(task.promote.by, task.promote.reason)}
@@ -337,12 +360,11 @@ class _Teller:
 
     def _wrote(self, call: Call, commit: Commit, done: Committed, *, source: Source, **more: Any) -> None:
         """A commit on the head; ``parent_id`` is told where the head was another."""
-        self._know(commit.head)
         self._know(done.head)
         written = Written(
             ref=done.head, parent=done.parent_id or (commit.head.id if commit.head else None), source=source,
             turn=commit.turn, schema_version=done.schema_version, next=done.next, delta=done.delta,
-            ended=self._ended.pop(commit.checkpoint_id, {}), spec=self._spec, at=call.at, **more,
+            ended=self._ended.pop(commit.id, {}), spec=self._spec, at=call.at, **more,
         )  # fmt: skip
         self._add(written)
         self._head = done.head

@@ -5,6 +5,8 @@ What goes to activities and comes back is written ``lean``: an optional field co
 """
 
 from perdure.contracts.base import *  # noqa: F403 - one door to all of them
+from perdure.contracts.brief import *  # noqa: F403 - one door to all of them
+from perdure.contracts.short import SHORT as SHORT
 from perdure.contracts.spec import *  # noqa: F403 - one door to all of them
 from perdure.contracts.stubs import *  # noqa: F403 - one door to all of them
 from perdure.contracts.tasks import *  # noqa: F403 - one door to all of them

@@ -85,5 +85,7 @@ class AgentSpec(Wire):
 
 
 START = "start"
+MODEL_NODE = "model"  # the two nodes of an agent
+TOOLS_NODE = "tools"
 END = "end"
 NOT_EXECUTED = "Not executed: the turn was stopped."

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from perdure.approvals import ApprovalPolicy, ApprovalRequest, Edited, Evidence, Verdict
 from perdure.audit import AuditEntry, AuditHead
-from perdure.budget import Usage
 from perdure.checkpoint import Ref, Source
 from perdure.contracts.base import Wire
-from perdure.contracts.spec import AgentSpec, ToolSpec
+from perdure.contracts.short import ShortDigest, ShortRef, ShortUsage
+from perdure.contracts.spec import MODEL_NODE, TOOLS_NODE, AgentSpec, ToolSpec
 from perdure.contracts.thread import Answer, Origin, Promote, Rewind, Send, UpdateState
 from perdure.delta import Delta
 from perdure.effects import Effect, EffectStatus
@@ -19,11 +19,15 @@ from perdure.view import StateView
 
 
 class Commit(Wire):
-    """Where a new checkpoint goes: the id it gets and the head it extends. None as head: the thread is new."""
+    """Where a new checkpoint goes: the id it gets and the head it extends. None as head: the thread is new.
 
-    thread_id: str
-    checkpoint_id: str
-    head: Ref | None = None
+    Written short, since each activity has one: ``thread_id`` is left out where it is the workflow's own, and of the
+    head's digest goes as much as tells a wrong head from the right one.
+    """
+
+    thread_id: str = ""
+    id: str
+    head: ShortRef | None = None
     turn: int
 
 
@@ -39,7 +43,21 @@ class Committed(Wire):
     next: tuple[str, ...] = ()
     schema_version: int = 1
     delta: Delta | None = None
-    size: int
+
+
+class Brief(Wire):
+    """A step that one task has committed, without what follows from the task: see ``perdure.contracts.brief``.
+
+    ``put`` is the one message that it put into its conversation, without id and role; ``delta`` what it changed where
+    that is more than a message. Without either the delta was longer than ``INLINE``. ``next`` and ``digest``: where
+    they are others than follow from these.
+    """
+
+    put: dict[str, Any] | None = None
+    delta: Delta | None = None
+    next: tuple[str, ...] | None = None
+    schema_version: int = 1
+    digest: str = ""
 
 
 INLINE = 24_576  # bytes of a delta that travel in history, where they also serve `db repair`: the longest tool result
@@ -147,13 +165,12 @@ class CallModel(Wire):
     """Call the model of a node on the state at the head. A reference, not the messages.
 
     ``task`` is the number of the node's task in the step. With ``alone`` the call commits the step itself.
-    ``recorded``: the answer is known, from a plan that is being followed, and nobody is asked.
+    ``recorded``: the answer is known, from a plan that is being followed, and nobody is asked. ``node``: an agent's.
     """
 
     commit: Commit
-    agent: str
-    spec: str
-    node: str
+    spec: ShortDigest
+    node: str = MODEL_NODE
     task: int = 0
     alone: bool = True
     branch: int = 0
@@ -186,13 +203,14 @@ class ResumedTurn(Wire):
 class ModelDone(Wire):
     """The model's answer is in the checkpoint, or recorded under ``key`` for the merge of its step.
 
-    ``note``: length, refusal, content_filter, or empty.
+    ``calls``, ``answer`` and ``note`` (length, refusal, content_filter) tell what doesn't follow from the message that
+    is committed: of each plan the fields that are others.
     """
 
-    committed: Committed | None = None
+    committed: Brief | None = None
     key: str = ""
-    calls: tuple[ToolPlan, ...] = ()
-    usage: Usage
+    calls: tuple[dict[str, Any], ...] = ()
+    usage: ShortUsage
     answer: str = ""
     note: str = ""
 
@@ -200,20 +218,20 @@ class ModelDone(Wire):
 class CallTool(Wire):
     """Run one planned call. With ``alone`` it commits the step itself, in one transaction with the receipt.
 
-    ``arguments`` are given where a person changed them: else they stand in the conversation. ``dry_run``: answer it
-    from what is recorded, or simulate it.
+    ``index`` is its place in the model's latest answer. ``key`` and ``digest`` are those that were planned, and bind
+    the call to them; a call that only reads and stands alone has neither. ``arguments``: where a person changed
+    them; else they stand in the conversation. ``dry_run``: answer it from what is recorded, or simulate it.
+    ``tool``: the activity's type names it.
     """
 
     commit: Commit
-    agent: str
-    spec: str
-    node: str
-    call_id: str
-    tool: str
-    index: int
-    key: str
-    digest: str
-    alone: bool
+    spec: ShortDigest
+    node: str = TOOLS_NODE
+    tool: str = ""
+    index: int = 0
+    key: str = ""
+    digest: str = ""
+    alone: bool = True
     branch: int = 0
     approval: Evidence | None = None
     arguments: dict[str, Any] | None = None
@@ -223,9 +241,9 @@ class CallTool(Wire):
 class ToolDone(Wire):
     """A call ended clearly: ``ok``, or an error that is the model's to read."""
 
-    ok: bool
+    ok: bool = True
     error: str = ""
-    committed: Committed | None = None
+    committed: Brief | None = None
 
 
 class RunNode(Wire):
@@ -236,7 +254,7 @@ class RunNode(Wire):
 
     commit: Commit
     agent: str
-    spec: str
+    spec: ShortDigest
     node: str
     task: int = 0
     alone: bool = True
@@ -247,7 +265,7 @@ class RunNode(Wire):
 class NodeDone(Wire):
     """A node's function has returned: its step is committed, or what it returned is recorded under ``key``."""
 
-    committed: Committed | None = None
+    committed: Brief | None = None
     key: str = ""
     cached: bool = False
 
@@ -257,7 +275,7 @@ class TakeAnswer(Wire):
 
     commit: Commit
     agent: str
-    spec: str
+    spec: ShortDigest
     node: str
     task: int = 0
     branch: int = 0

@@ -10,29 +10,13 @@ import typer
 
 import perdure
 from perdure.errors import PerdureError
-from perdure.starters.cli import (
-    agents,
-    approvals,
-    audit,
-    checkpoints,
-    database,
-    decisions,
-    demo,
-    effects,
-    keys,
-    leases,
-    messages,
-    questions,
-    servers,
-    threads,
-    travel,
-)
-from perdure.starters.cli.output import line
+from perdure.starters.cli.index import Index
 
 __all__ = ["app", "main", "run"]
 
 app = typer.Typer(
     name="perdure",
+    cls=Index,
     help="AI agents that outlive crashes, deploys, rate limits and slow humans.",
     no_args_is_help=True,
     add_completion=False,
@@ -55,13 +39,6 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-for noun in (
-    demo, servers, messages, threads, leases, checkpoints, travel, approvals, decisions, questions, audit,
-    effects, keys, agents, database,
-):  # fmt: skip
-    noun.register(app)
 
 
 def main() -> NoReturn:
@@ -98,6 +75,8 @@ def _where(error: typer.TyperException) -> str:
 
 
 def _tell(error: BaseException, message: str, code: int) -> int:
+    from perdure.starters.cli.output import line  # Rich takes long to import; `--help` has nothing to tell
+
     if os.environ.get("PERDURE_DEBUG") == "1":
         traceback.print_exception(error)
     typer.echo(f"perdure: {line(message)}", err=True)

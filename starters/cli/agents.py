@@ -39,11 +39,6 @@ class Drawing(Value):
     mermaid: str
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(graph)
-
-
 @command
 async def graph(session: Session, name: GraphName, form: As = None) -> None:
     """Draw the graph of an agent."""

@@ -11,9 +11,9 @@ from rich.text import Text
 
 from perdure.duration import seconds
 from perdure.errors import TemporalUnreachable, UsageError
-from perdure.starters.cli import render
 from perdure.starters.cli.command import Session, command
 from perdure.starters.cli.output import Format, line
+from perdure.starters.cli.render import approvals as render
 from perdure.starters.cli.values import AgentFilter, TenantFilter
 from perdure.starters.inbox import Inbox, Look, Wanted
 
@@ -28,11 +28,6 @@ Older = Annotated[
     str, typer.Option("--older", metavar="TIME", help="Only what has waited for so long, as 2h.", show_default=False)
 ]  # fmt: skip
 Every = Annotated[str, typer.Option("--every", metavar="TIME", help="How often --watch looks.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(rich_help_panel="Approvals")(approvals)
 
 
 @command

@@ -6,8 +6,8 @@ import typer
 
 from perdure.audit import AuditRow
 from perdure.errors import IntegrityError
-from perdure.starters.cli import render
 from perdure.starters.cli.command import Session, Thread, command
+from perdure.starters.cli.render import audit as render
 
 Expect = Annotated[
     str,
@@ -16,11 +16,6 @@ Expect = Annotated[
         help="A digest noted down earlier: fails where no line has it, since lines were cut off or rewritten then.",
     ),
 ]  # fmt: skip
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(rich_help_panel="Approvals")(audit)
 
 
 @command

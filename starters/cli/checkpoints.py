@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import typer
 
 from perdure.errors import InvalidInput, UsageError
-from perdure.starters.cli import render
 from perdure.starters.cli.command import Session, Thread, command
+from perdure.starters.cli.render import checkpoints as render
 from perdure.starters.cli.values import entries
 from perdure.values import Value
 
@@ -57,12 +57,6 @@ class Blob(Value):
 
     digest: str
     content: str
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for function in (state, history, tree, find, diff):
-        app.command(rich_help_panel="Checkpoints")(function)
 
 
 @command

@@ -5,7 +5,7 @@ A command is an async function of a ``Session`` and its own parameters::
     @command
     async def status(session: Session, thread: Thread) -> None: ...
 
-    app.command()(status)
+``index`` lists it under its name.
 """
 
 import asyncio

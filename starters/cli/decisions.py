@@ -10,8 +10,8 @@ from perdure.approvals import ApprovalRequest, Verdict
 from perdure.canonical import Json
 from perdure.contracts import ApprovalsAnswer
 from perdure.errors import DecisionRefused, Refused
-from perdure.starters.cli import render
 from perdure.starters.cli.command import Session, Thread, command
+from perdure.starters.cli.render import approvals as render
 from perdure.starters.cli.values import Editing, channels
 from perdure.starters.inbox import may_approve
 
@@ -72,12 +72,6 @@ class Decider:
         """How the request stands now."""
         after = _named(answer, name)
         self.session.out.show(after, f"Request {after.id} of {self.thread}: {render.standing(after)}.")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for function in (approve, reject):
-        app.command(rich_help_panel="Approvals")(function)
 
 
 @command

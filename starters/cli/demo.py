@@ -6,11 +6,6 @@ from typing import Annotated
 import typer
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(demo)
-
-
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Keep the demo's folder, to look at it afterwards.")] = False,
     home: Annotated[

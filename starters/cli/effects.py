@@ -6,8 +6,8 @@ import typer
 
 from perdure.effects import OPEN, Residue
 from perdure.errors import Failed, UsageError
-from perdure.starters.cli import render
 from perdure.starters.cli.command import Reason, Session, Thread, Who, command
+from perdure.starters.cli.render import effects as render
 from perdure.starters.cli.values import AgentFilter, TenantFilter
 
 SomeThread = Annotated[
@@ -30,12 +30,6 @@ Done = Annotated[
 ]  # fmt: skip
 Ask = Annotated[bool, typer.Option("--ask", help="Ask the tool's own hook how it ended.")]
 Settler = Annotated[str, typer.Option("--as", metavar="WHO", help="Who found out.", show_default=False)]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for function in (effects, compensate, resolve):
-        app.command(rich_help_panel="Effects")(function)
 
 
 @command

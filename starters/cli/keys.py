@@ -34,14 +34,10 @@ class ApproverKey(Value):
     fingerprint: str
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands, as a group of their own."""
-    keys = typer.Typer(help="Keys with which approvers sign.")
-    keys.command("new")(new)
-    keys.command("list")(list_)
-    app.add_typer(keys, name="keys", rich_help_panel="Approvals")
+keys = typer.Typer(help="Keys with which approvers sign.")
 
 
+@keys.command()
 @command
 async def new(session: Session, name: Name, out: Out = Path()) -> None:
     """Make the pair of keys of an approver: NAME.key to sign with, NAME.pub to be known by."""
@@ -59,6 +55,7 @@ async def new(session: Session, name: Name, out: Out = Path()) -> None:
     )
 
 
+@keys.command("list")
 @command
 async def list_(session: Session) -> None:
     """Show whose signatures count, by PERDURE_APPROVER_KEYS."""

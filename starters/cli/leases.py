@@ -32,11 +32,6 @@ class Released(Value):
     released: bool
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(rich_help_panel="Threads")(lease)
-
-
 @command
 async def lease(
     session: Session, thread: Thread, what: What, who: Holder = "", seconds: Seconds = 60.0, token: Token = ""

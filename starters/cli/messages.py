@@ -37,12 +37,6 @@ class Sent(Value):
     status: StatusAnswer | None = None
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command(rich_help_panel="Threads")(start)
-    app.command(rich_help_panel="Threads")(send)
-
-
 @command
 async def start(
     session: Session, agent: AgentName, message: Message = None, given: Input = None, thread: ThreadId = "",

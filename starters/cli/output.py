@@ -8,13 +8,13 @@ those that will run.
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import IO, Any
+from functools import cached_property
+from typing import IO, TYPE_CHECKING, Any
 
-from pydantic_core import to_jsonable_python
-from rich.console import Console, RenderableType
-from rich.panel import Panel
+if TYPE_CHECKING:  # each of these is imported where it is used: documents need no Rich, texts no Pydantic
+    from rich.console import Console, RenderableType
 
 _WIDE = 100_000  # columns where nobody looks: nothing is wrapped or cut, so that ids can be cut out by programs
 # C0 but for tab and newline, DEL, C1, and what reorders text; JSON itself escapes the first of these.
@@ -35,17 +35,26 @@ class Output:
     def __init__(self, form: Format) -> None:
         self.form = form
         self.is_text = form is Format.text
-        self.console = _console(sys.stdout)
-        self.err = _console(sys.stderr)
 
-    def show(self, document: Any, text: RenderableType) -> None:
-        """The one document of a command, or what a person reads instead."""
+    @cached_property
+    def console(self) -> "Console":
+        """Standard output for people."""
+        return _console(sys.stdout)
+
+    @cached_property
+    def err(self) -> "Console":
+        """Standard error for people."""
+        return _console(sys.stderr)
+
+    def show(self, document: Any, text: "RenderableType | Callable[[], RenderableType]") -> None:
+        """The one document of a command, or what a person reads instead; as a function it is only made where it is
+        read."""
         if self.is_text:
-            _print(self.console, text)
+            _print(self.console, text() if callable(text) else text)
         else:
             self._write(document)
 
-    def show_all(self, documents: Sequence[Any], text: RenderableType) -> None:
+    def show_all(self, documents: Sequence[Any], text: "RenderableType") -> None:
         """A list: one JSON array, or one document a line."""
         if self.form is Format.jsonl:
             for document in documents:
@@ -53,7 +62,7 @@ class Output:
         else:
             self.show(documents, text)
 
-    def say(self, text: RenderableType) -> None:
+    def say(self, text: "RenderableType") -> None:
         """Tell a person something on standard error; where a program reads, only errors are told."""
         if self.is_text:
             _print(self.err, text)
@@ -67,6 +76,8 @@ class Output:
         sys.stdout.buffer.flush()
 
     def _write(self, document: Any) -> None:
+        from pydantic_core import to_jsonable_python
+
         indent = 2 if self.form is Format.json else None
         text = json.dumps(to_jsonable_python(document), ensure_ascii=False, indent=indent)
         sys.stdout.write(_CONTROLS.sub(_escaped, text) + "\n")
@@ -87,7 +98,9 @@ def _escaped(match: re.Match[str]) -> str:
     return f"\\u{ord(match[0]):04x}"
 
 
-def _print(console: Console, text: RenderableType) -> None:
+def _print(console: "Console", text: "RenderableType") -> None:
+    from rich.panel import Panel
+
     if console.is_terminal:
         console.print(text, soft_wrap=isinstance(text, str))
         return
@@ -97,7 +110,9 @@ def _print(console: Console, text: RenderableType) -> None:
     console.file.flush()
 
 
-def _console(stream: IO[str]) -> Console:
+def _console(stream: IO[str]) -> "Console":
+    from rich.console import Console
+
     seen = stream.isatty()  # and not what FORCE_COLOR says: it is set where programs read
     width = None if seen else _WIDE
     return Console(file=stream, width=width, force_terminal=seen, markup=False, highlight=False, emoji=False)

@@ -6,8 +6,8 @@ import typer
 
 from perdure.canonical import Json
 from perdure.errors import UsageError
-from perdure.starters.cli import render
 from perdure.starters.cli.command import Session, Thread, command
+from perdure.starters.cli.render import approvals as render
 from perdure.starters.cli.values import parsed
 
 QuestionId = Annotated[
@@ -21,11 +21,6 @@ Text = Annotated[
 Input = Annotated[
     str | None, typer.Option("--input", metavar="JSON", help="The answer, as JSON.", show_default=False)
 ]  # fmt: skip
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(rich_help_panel="Approvals")(answer)
 
 
 @command

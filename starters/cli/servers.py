@@ -27,13 +27,6 @@ _Store = Annotated[str, typer.Option(metavar="URL", help="The checkpoint store (
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "red")}
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the app."""
-    app.command()(dev)
-    app.command()(worker)
-    app.command()(doctor)
-
-
 def dev(app: _App = "", store: _Store = "", port: _Port = None, ui_port: _UiPort = None) -> None:
     """Run Temporal with its UI, a store and a worker, all in this process.
 

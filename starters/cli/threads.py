@@ -11,9 +11,10 @@ from rich.text import Text
 from perdure.contracts import LogEntry, Status, StatusAnswer
 from perdure.effects import OPEN
 from perdure.errors import Refused, UsageError
-from perdure.starters.cli import render
 from perdure.starters.cli.command import Reason, Session, Thread, Who, command
 from perdure.starters.cli.output import Format, Output, line
+from perdure.starters.cli.render import threads as render
+from perdure.starters.cli.render.tables import moment, state_of, table
 from perdure.starters.cli.values import AgentFilter, TenantFilter
 from perdure.values import Value
 
@@ -48,13 +49,6 @@ class Closed(Value):
     closed: bool = True
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("list", rich_help_panel="Threads")(list_threads)
-    for function in (status, watch, cancel, extend, close):
-        app.command(rich_help_panel="Threads")(function)
-
-
 @command
 async def list_threads(
     session: Session, agent: AgentFilter = "", status: StatusFilter = "", tenant: TenantFilter = "", limit: Limit = 50
@@ -64,14 +58,14 @@ async def list_threads(
         raise UsageError(f"{status!r} is no status.", hint=f"There are: {', '.join(_STATUSES)}.")
     found = await (await session.client()).threads(agent=agent, status=status, tenant=tenant, limit=limit)
     columns = ("thread", "agent", "status", "step", "pending", "started (UTC)")
-    session.out.show_all(found, render.table(columns, map(_row, found), empty="No threads."))
+    session.out.show_all(found, table(columns, map(_row, found), empty="No threads."))
     if any(thread.status in OPEN for thread in found):
         session.out.say("Something is not settled; `perdure effects --all --open` shows what, and the commands.")
 
 
 def _row(thread: "ThreadSummary") -> tuple[object, ...]:
-    started = render.moment(thread.started_at)
-    status = render.state_of(thread.status).append(" (dry run)" if thread.dry_run else "", style="dim")
+    started = moment(thread.started_at)
+    status = state_of(thread.status).append(" (dry run)" if thread.dry_run else "", style="dim")
     return thread.thread_id, thread.agent, status, thread.step, thread.pending, started
 
 
@@ -79,7 +73,7 @@ def _row(thread: "ThreadSummary") -> tuple[object, ...]:
 async def status(session: Session, thread: Thread) -> None:
     """Show what a thread does, what it waits for, how to answer, and what happened lately."""
     answer = await (await session.client()).status(thread)
-    session.out.show(answer, render.status(answer, session.ui_link(thread)))
+    session.out.show(answer, lambda: render.status(answer, session.ui_link(thread)))
 
 
 @command
@@ -118,7 +112,7 @@ class _Journal:
         log = answer.log
         start = log.index(self._last) + 1 if self._last in log else 0
         for entry in log[start:]:
-            self._out.show(None, Text(f"{render.moment(entry.at)} {line(entry.text)}"))
+            self._out.show(None, Text(f"{moment(entry.at)} {line(entry.text)}"))
         self._last = log[-1] if log else None
         needs = render.needs(answer)
         for need in needs:

@@ -6,10 +6,10 @@ import typer
 
 from perdure.contracts import RewindPlan, Rewound, StatusAnswer, TurnResult
 from perdure.errors import Irrevocable, Refused, UsageError
-from perdure.starters.cli import render
 from perdure.starters.cli.checks import check_for_thread, check_state
 from perdure.starters.cli.command import Reason, Session, Thread, Token, Wait, Who, command
 from perdure.starters.cli.messages import ThreadId
+from perdure.starters.cli.render import effects as render
 from perdure.starters.cli.values import Adding, Meta, Setting, channels, entries
 from perdure.starters.cli.waiting import tell_end
 from perdure.values import Value
@@ -75,12 +75,6 @@ class Promoted(Value):
     fork: str
     result: TurnResult | None = None
     status: StatusAnswer | None = None
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for function in (fork, promote, rewind, restore, update, resume):
-        app.command(rich_help_panel="Time travel")(function)
 
 
 @command

@@ -6,9 +6,9 @@ from rich.console import Group
 
 from perdure.contracts import StatusAnswer, TurnResult
 from perdure.errors import Refused, TurnFailed
-from perdure.starters.cli import render
 from perdure.starters.cli.command import Session
 from perdure.starters.cli.output import safe
+from perdure.starters.cli.render import effects, threads
 from perdure.values import Value
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ async def tell_end(
     """
     ended = await client.wait(thread_id, message_id)
     if isinstance(ended, StatusAnswer):
-        shown = render.status(ended, session.ui_link(thread_id))
+        shown = threads.status(ended, session.ui_link(thread_id))
         session.out.show(document.model_copy(update={"status": ended}), shown)
         return
     session.out.show(document.model_copy(update={"result": ended}), safe(ended.answer) if ended.answer else Group())
-    for text in (f"note: {ended.note}" if ended.note else "", *render.residue_lines(ended.residue)):
+    for text in (f"note: {ended.note}" if ended.note else "", *effects.residue_lines(ended.residue)):
         if text:
             session.out.say(text)
     _raise_unless_answered(thread_id, ended)

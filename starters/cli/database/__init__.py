@@ -44,17 +44,6 @@ class NewKey(Value):
     key: str
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands, as a group of their own."""
-    db = typer.Typer(help="The checkpoint store.")
-    for function in (migrate, verify, repair, upgrade, prune, delete, size, import_langgraph):
-        db.command()(function)
-    keys = typer.Typer(help="Keys for what is sensitive.")
-    keys.command()(new)
-    db.add_typer(keys, name="keys")
-    app.add_typer(db, name="db")
-
-
 @command
 async def migrate(session: Session, partitions: Partitions = 0) -> None:
     """Bring the store's schema up to date; a store that isn't there is made."""
@@ -88,3 +77,11 @@ def _table(sizes: Sizes) -> "Table":
         table.add_row(name, f"{rows:,}")
     table.add_row("bytes", f"{sizes.bytes:,}")
     return table
+
+
+db = typer.Typer(help="The checkpoint store.")
+for each in (migrate, verify, repair, upgrade, prune, delete, size, import_langgraph):
+    db.command()(each)
+keys = typer.Typer(help="Keys for what is sensitive.")
+keys.command()(new)
+db.add_typer(keys, name="keys")

@@ -1,0 +1,1 @@
+"""The experiments: each module has some in its ``EXPERIMENTS``, in the order of the report."""

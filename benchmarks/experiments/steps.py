@@ -1,0 +1,69 @@
+"""Time of a step, against the workflow written by hand."""
+
+from collections.abc import Mapping
+from functools import partial
+
+from benchmarks.bench import Bench
+from benchmarks.experiment import Curve, Experiment, Outcome
+from benchmarks.measure import Contest, Spread, compete
+from benchmarks.process import SubjectProcess
+
+_ROUNDS = {10: 20, 50: 20, 200: 6, 1000: 2}  # by steps
+_QUICK = {5: 2, 20: 3}
+_TARGET_AT = 50
+
+
+async def run_steps(bench: Bench) -> Outcome:
+    """Both on one tuned server, each in its own process, in turns."""
+    outcome, server = Outcome(), await bench.tuned()
+    subjects = {name: bench.subject(name, server) for name in ("handwritten", "perdure")}
+    points: dict[str, dict[int, float]] = {name: {} for name in subjects}
+    for steps, rounds in bench.pick(_ROUNDS, _QUICK).items():
+        contest = await loops(subjects, rounds, steps=steps)
+        outcome.keep(f"{steps} steps", contest)
+        ratio = contest.ratio("perdure", "handwritten", "step_seconds")
+        outcome.found(f"Perdure against handwritten, {steps} steps", ratio, limit=1.15 if steps == _TARGET_AT else None)
+        for name in subjects:
+            measured = contest.spread(name, "step_seconds").scaled(1e3)
+            outcome.found(f"{name}, {steps} steps", measured, unit="ms")
+            if isinstance(measured, Spread):
+                points[name][steps] = measured.median
+    outcome.curves += [Curve(subject=name, figure="step_ms", points=points[name]) for name in subjects]
+    return outcome
+
+
+async def run_throughput(bench: Bench) -> Outcome:
+    """Many agents at once."""
+    outcome, server = Outcome(), await bench.tuned()
+    subjects = {name: bench.subject(name, server) for name in ("handwritten", "perdure")}
+    agents, steps = bench.pick((50, 20), (10, 5))
+    contest = await loops(subjects, bench.pick(5, 2), steps=steps, agents=agents)
+    outcome.keep("throughput", contest)
+    outcome.found(
+        f"Perdure against handwritten, {agents} agents × {steps} steps, steps a second",
+        contest.ratio("handwritten", "perdure", "span_seconds"), limit=0.9, at_least=True,
+    )  # fmt: skip
+    for name in subjects:
+        rate = contest.spread(name, "span_seconds").inverse(agents * steps)
+        outcome.found(name, rate, unit="steps/s")
+    return outcome
+
+
+async def loops(subjects: Mapping[str, SubjectProcess], rounds: int, **given: int) -> Contest:
+    """Let subjects loop in turns."""
+    return await compete({name: partial(one.ask, "loop", **given) for name, one in subjects.items()}, rounds=rounds)
+
+
+EXPERIMENTS = (
+    Experiment(
+        name="steps", title="Time of a step", run=run_steps,
+        about="One agent alone. Perdure and the workflow written by hand run on one server, tuned as `perdure dev` "
+        "starts it, in turns. Measured by the server's own time stamps, from the first model call being scheduled to "
+        "the end of the workflow task that takes the last answer.",
+    ),
+    Experiment(
+        name="throughput", title="Many agents at once", run=run_throughput,
+        about="All start at the same moment; steps a second from the first model call of any to the last answer of "
+        "any, by the server's time stamps. One worker each, in one process.",
+    ),
+)  # fmt: skip

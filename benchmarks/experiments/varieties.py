@@ -1,0 +1,97 @@
+"""The same loop with one thing changed: where the tool runs, how the server is set up, whether there is a sandbox."""
+
+from benchmarks.bench import Bench
+from benchmarks.experiment import Experiment, Outcome
+from benchmarks.experiments.steps import loops
+from perdure.workers.embedded import PRAGMAS, TUNING
+
+_STEPS = (50, 10)  # full, quick
+_ROUNDS = (10, 2)
+
+
+async def run_beside(bench: Bench) -> Outcome:
+    """The tool as a local activity."""
+    outcome, server = Outcome(), await bench.tuned()
+    subjects = {
+        "handwritten": bench.subject("handwritten", server),
+        "beside": bench.subject("perdure", server, name="beside", beside=True),
+    }
+    steps = bench.pick(*_STEPS)
+    contest = await loops(subjects, bench.pick(*_ROUNDS), steps=steps)
+    outcome.keep("beside", contest)
+    ratio = contest.ratio("beside", "handwritten", "step_seconds")
+    outcome.found(f"Perdure, its tool beside the workflow, against handwritten, {steps} steps", ratio, limit=0.75)
+    for name in subjects:
+        outcome.found(name, contest.spread(name, "step_seconds").scaled(1e3), unit="ms")
+    return outcome
+
+
+async def run_embedded(bench: Bench) -> Outcome:
+    """Each on the server that its user would start."""
+    outcome = Outcome()
+    subjects = {
+        "handwritten": bench.subject("handwritten", await bench.documented()),
+        "perdure": bench.subject("perdure", await bench.tuned()),
+    }
+    steps = bench.pick(*_STEPS)
+    contest = await loops(subjects, bench.pick(*_ROUNDS), steps=steps)
+    outcome.keep("embedded", contest)
+    ratio = contest.ratio("perdure", "handwritten", "step_seconds")
+    outcome.found(f"Perdure on its embedded server against handwritten on start-dev, {steps} steps", ratio, limit=0.25)
+    for name in subjects:
+        outcome.found(name, contest.spread(name, "step_seconds").scaled(1e3), unit="ms")
+    return outcome
+
+
+async def run_server(bench: Bench) -> Outcome:
+    """The tuned server against others with one setting left at its default."""
+    outcome = Outcome()
+    servers = {
+        "tuned": await bench.tuned(),
+        **{f"without {key}": await bench.varied(tuning=_without(TUNING, key)) for key in _singly()},
+        "without one partition": await bench.varied(tuning=_without(TUNING, *_PARTITIONS)),
+        "without WAL": await bench.varied(pragmas={}),
+        "with synchronous=full": await bench.varied(pragmas=PRAGMAS | {"synchronous": "full"}),
+        "in memory": await bench.varied(file=False),
+        "as documented": await bench.documented(),
+    }
+    subjects = {name: bench.subject("handwritten", server, name=name) for name, server in servers.items()}
+    subjects["in the sandbox"] = bench.subject("handwritten", servers["tuned"], name="sandbox", sandbox=True)
+    contest = await loops(subjects, bench.pick(6, 1), steps=bench.pick(*_STEPS))
+    outcome.keep("server", contest)
+    for name in subjects:
+        outcome.found(f"{name}, against tuned", contest.ratio(name, "tuned", "step_seconds"))
+        outcome.found(name, contest.spread(name, "step_seconds").scaled(1e3), unit="ms")
+    return outcome
+
+
+_PARTITIONS = ("matching.numTaskqueueReadPartitions", "matching.numTaskqueueWritePartitions")
+
+
+def _singly() -> list[str]:
+    """Settings that make sense each by itself."""
+    return [key for key in TUNING if key not in _PARTITIONS]
+
+
+def _without(settings: dict[str, str], *keys: str) -> dict[str, str]:
+    return {key: value for key, value in settings.items() if key not in keys}
+
+
+EXPERIMENTS = (
+    Experiment(
+        name="beside", title="A tool beside the workflow", run=run_beside,
+        about="The tool is declared `@tool(beside=True)`: a short read that runs as a local activity, in the worker "
+        "that has the workflow. The workflow written by hand calls its tool as an activity, as ever.",
+    ),
+    Experiment(
+        name="embedded", title="The embedded server", run=run_embedded,
+        about="Perdure on the server that `perdure dev` starts; the workflow written by hand on "
+        "`temporal server start-dev --db-filename FILE`, as Temporal documents it.",
+    ),
+    Experiment(
+        name="server", title="What the settings of the server are worth", run=run_server,
+        about="The workflow written by hand on the tuned server, and on the same server with one setting left at its "
+        "default. The sandbox is that of the SDK, in which workflows run by default; Perdure's holds no foreign code "
+        "and runs outside.",
+    ),
+)  # fmt: skip

@@ -1,0 +1,132 @@
+"""LangGraph: a graph of a model and a tool node, with a checkpoint after each of them.
+
+https://docs.langchain.com/oss/python/langgraph/quickstart ("Use the Graph API"): ``StateGraph`` with ``messages`` under
+``add_messages``, a node that asks the model, one that runs the tools, a conditional edge. Durability is ``sync``
+(".../langgraph/durable-execution"): a checkpoint is in the database before the next node begins. Savers are made by
+``from_conn_string``, as their READMEs show, and keep their own settings.
+
+Options: ``saver``, "sqlite" or "postgres", is where checkpoints go: to a file in the folder, or to the place's store.
+``delta``: messages under a ``DeltaChannel`` (beta since LangGraph 1.2), with the reducer that its documentation gives
+for messages, and its default frequency of snapshots.
+"""
+
+import asyncio
+import json
+import time
+from contextlib import AsyncExitStack
+from typing import Annotated, Any, Literal, TypedDict
+from uuid import uuid4
+
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.channels.delta import DeltaChannel
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.message import _messages_delta_reducer, add_messages
+
+from benchmarks import workload
+from benchmarks.peer import asked, versions, wanted
+from benchmarks.sizes import store_bytes
+from benchmarks.subject import Place, serve
+
+
+class State(TypedDict):
+    """Messages kept whole in each checkpoint."""
+
+    messages: Annotated[list[AnyMessage], add_messages]
+
+
+class DeltaState(TypedDict):
+    """Messages of which a checkpoint keeps what is new."""
+
+    messages: Annotated[list[AnyMessage], DeltaChannel(_messages_delta_reducer)]
+
+
+async def model(state: dict[str, list[AnyMessage]]) -> dict[str, list[AIMessage]]:
+    """The model: answers at once."""
+    messages = state["messages"]
+    step = len(messages) // 2
+    if step == wanted(str(messages[0].content)):
+        return {"messages": [AIMessage(workload.ANSWER)]}
+    call = {"name": workload.TOOL, "args": json.loads(workload.arguments(step)), "id": workload.call_id(step)}
+    return {"messages": [AIMessage("", tool_calls=[call])]}
+
+
+async def look(state: dict[str, list[AnyMessage]]) -> dict[str, list[ToolMessage]]:
+    """The tools: for each call its result."""
+    last = state["messages"][-1]
+    assert isinstance(last, AIMessage)
+    return {
+        "messages": [
+            ToolMessage(workload.result(call["args"]["step"]), tool_call_id=call["id"]) for call in last.tool_calls
+        ]
+    }
+
+
+def follow(state: dict[str, list[AnyMessage]]) -> Literal["look", "__end__"]:
+    """What follows the model: the tools, if it calls any."""
+    last = state["messages"][-1]
+    assert isinstance(last, AIMessage)
+    return "look" if last.tool_calls else END
+
+
+class LangGraph:
+    """The graph as a subject."""
+
+    def __init__(self) -> None:
+        self._stack = AsyncExitStack()
+
+    async def start(self, place: Place) -> dict[str, str]:
+        """See Subject."""
+        saver = await self._saver(place)
+        graph = StateGraph(DeltaState if place.options.get("delta") else State)
+        graph.add_node("model", model)
+        graph.add_node("look", look)
+        graph.add_edge(START, "model")
+        graph.add_conditional_edges("model", follow)
+        graph.add_edge("look", "model")
+        self._graph = graph.compile(checkpointer=saver)
+        return versions("langgraph", "langgraph-checkpoint", f"langgraph-checkpoint-{place.options['saver']}")
+
+    async def do(self, verb: str, **given: Any) -> dict[str, Any]:
+        """See Subject: ``loop``."""
+        return await {"loop": self._loop}[verb](**given)
+
+    async def stop(self) -> None:
+        """See Subject."""
+        await self._stack.aclose()
+
+    async def _saver(self, place: Place) -> BaseCheckpointSaver[str]:
+        if place.options["saver"] == "postgres":
+            self._store = place.store
+            opened = AsyncPostgresSaver.from_conn_string(place.store)
+            saver = await self._stack.enter_async_context(opened)
+            await saver.setup()
+            return saver
+        file = place.folder / "langgraph.db"
+        self._store = f"sqlite:///{file}"
+        return await self._stack.enter_async_context(AsyncSqliteSaver.from_conn_string(str(file)))
+
+    async def _loop(self, steps: int, agents: int = 1) -> dict[str, Any]:
+        before = store_bytes(self._store)
+        begun = time.perf_counter()
+        answers = await asyncio.gather(*(self._run(steps) for _ in range(agents)))
+        seconds = time.perf_counter() - begun
+        assert answers == [workload.ANSWER] * agents
+        return {
+            "seconds": seconds, "span_seconds": seconds, "step_seconds": seconds / steps,
+            "store_bytes": store_bytes(self._store) - before,
+        }  # fmt: skip
+
+    async def _run(self, steps: int) -> str:
+        limit = 2 * steps + 2  # nodes run; LangGraph ends a graph that would run more
+        config = RunnableConfig(configurable={"thread_id": uuid4().hex}, recursion_limit=limit)
+        message = HumanMessage(asked(steps))
+        state = await self._graph.ainvoke({"messages": [message]}, config, durability="sync")
+        return str(state["messages"][-1].content)
+
+
+if __name__ == "__main__":
+    serve(LangGraph())

@@ -1,0 +1,97 @@
+"""The reference for threads that wait for a person: the least workflow that asks a model, waits for a signal, runs the
+tool and asks again. It doesn't look at who approved what, and keeps no record of it."""
+
+import time
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from importlib.metadata import version
+from typing import Any
+
+from temporalio import activity, workflow
+from temporalio.client import Client
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from benchmarks.subject import Place, serve
+from benchmarks.subjects.handwritten import Ask, Call, ask, look
+from benchmarks.waiting import CACHED, SIGNAL, Waiting, resident, spread
+
+QUEUE = "waiting-handwritten"
+_MINUTE = timedelta(minutes=1)
+
+
+@workflow.defn
+class Gated:
+    """One step with a gate."""
+
+    def __init__(self) -> None:
+        self._approved = False
+
+    @workflow.run
+    async def run(self) -> str:
+        """To the model's answer."""
+        call: Call = await workflow.execute_activity(ask, Ask(0, 1), start_to_close_timeout=_MINUTE)
+        await workflow.wait_condition(lambda: self._approved)
+        await workflow.execute_activity("look", call, result_type=str, start_to_close_timeout=_MINUTE)
+        last: Call = await workflow.execute_activity(ask, Ask(1, 1), start_to_close_timeout=_MINUTE)
+        return last.answer
+
+    @workflow.signal(name=SIGNAL)
+    def approve(self, _said: dict[str, Any]) -> None:
+        """Let the call run."""
+        self._approved = True
+
+
+class WaitingHandwritten:
+    """The workflow as a subject."""
+
+    def __init__(self) -> None:
+        self._stack = AsyncExitStack()
+
+    async def start(self, place: Place) -> dict[str, str]:
+        """See Subject."""
+        client = await Client.connect(place.address)
+        self._waiting = Waiting(client, "hand")
+        worker = Worker(
+            client, task_queue=QUEUE, workflows=[Gated], activities=[ask, self.look],
+            workflow_runner=UnsandboxedWorkflowRunner(), max_cached_workflows=CACHED,
+        )  # fmt: skip
+        await self._stack.enter_async_context(worker)
+        return {"temporalio": version("temporalio")}
+
+    @activity.defn
+    async def look(self, call: Call) -> str:
+        """The tool."""
+        self._waiting.runs[activity.info().workflow_id] += 1
+        return await look(call)
+
+    async def do(self, verb: str, **given: Any) -> dict[str, Any]:
+        """See Subject: ``suspend``, ``finish``."""
+        return await {"suspend": self._suspend, "finish": self._finish}[verb](**given)
+
+    async def stop(self) -> None:
+        """See Subject."""
+        await self._stack.aclose()
+
+    async def _suspend(self, threads: int) -> dict[str, Any]:
+        new, begun = self._waiting.more(threads), time.perf_counter()
+        await spread(self._begin, new)
+        await spread(self._waiting.waits, new)
+        return {"seconds": time.perf_counter() - begun, "resident_bytes": resident()}
+
+    async def _begin(self, thread: str) -> None:
+        await self._waiting.client.start_workflow(Gated.run, id=thread, task_queue=QUEUE)
+
+    async def _finish(self) -> dict[str, Any]:
+        waiting, begun = self._waiting, time.perf_counter()
+        await waiting.approve({"approver": "ann"})
+        await waiting.until(f"TaskQueue = '{QUEUE}' AND ExecutionStatus = 'Completed'")
+        return {"seconds": time.perf_counter() - begun, **await waiting.told(self._answer)}
+
+    async def _answer(self, thread: str) -> str:
+        return str(await self._waiting.client.get_workflow_handle(thread).result())
+
+
+if __name__ == "__main__":
+    from benchmarks.subjects.waiting_handwritten import WaitingHandwritten as Imported  # not one of __main__
+
+    serve(Imported())
