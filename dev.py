@@ -5,7 +5,8 @@
     python3 dev.py test [ARG]...      check, then pytest with the arguments
     python3 dev.py check              lint, format, types, layers
     python3 dev.py run NAME [ARG]...  any program of the environment: perdure, pytest, temporal
-    python3 dev.py lock               resolve requirements.lock anew from pyproject.toml
+    python3 dev.py run bench [ARG]... the benchmarks, which bring what they compare with
+    python3 dev.py lock               resolve both locks anew from pyproject.toml
 
 Only the standard library, and only `venv`: a fresh Debian has neither make nor uv, and forbids a bare pip.
 """
@@ -29,16 +30,18 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 BIN = VENV / "bin"
 LOCK = ROOT / "requirements.lock"
+BENCH_LOCK = ROOT / "requirements-bench.lock"  # what the benchmarks need besides; never another version of anything
 # Most tests wait: for a server, a process, a clock. A file's tests stay together, since many share what they set up.
 SIDE_BY_SIDE = ("-n", str(min(2 * (os.cpu_count() or 1), 8)), "--dist", "loadfile")
 STAMP = VENV / "perdure-dev.stamp"
+BENCH_STAMP = VENV / "perdure-bench.stamp"
 
 CHECKS = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
     # Two runs, so that each file has one module name: the package by its links, then what stands beside it.
     ("mypy", "-p", "perdure"),
-    ("mypy", "tests", "dev.py", "deploy/healthcheck.py"),
+    ("mypy", "tests", "benchmarks", "dev.py", "deploy/healthcheck.py"),
     ("lint-imports",),
 )
 
@@ -89,6 +92,9 @@ def run(args: list[str]) -> int:
         print("dev.py: run what? For example: python3 dev.py run perdure --help", file=sys.stderr)
         return 2
     ensure_environment()
+    if args[0] == "bench":
+        ensure_bench()
+        return _become([str(BIN / "python"), "-m", "benchmarks", *args[1:]])
     program = BIN / args[0]
     if "/" in args[0] or not os.access(program, os.X_OK):
         print(f"dev.py: no program {args[0]!r} in {BIN}.", file=sys.stderr)
@@ -97,7 +103,8 @@ def run(args: list[str]) -> int:
 
 
 def lock(args: list[str]) -> int:
-    """Resolves every dependency, for every supported platform and Python, into requirements.lock.
+    """Resolves every dependency, for every supported platform and Python, into requirements.lock; then, with that as
+    its constraint, what the benchmarks need besides into requirements-bench.lock.
 
     `--upgrade` lets go of the versions that are locked now. The resolver lives in a throw-away environment:
     it is a tool of this one command, and asking for it must not need the lock.
@@ -111,23 +118,29 @@ def lock(args: list[str]) -> int:
         _make_venv(tools)
         _pip(tools / "bin" / "python", "install", "uv")
         _say("resolving")
-        return subprocess.run(
-            [
-                *(tools / "bin" / "uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes"),
-                *("--no-header", "--no-annotate", "--no-config", "--extra", "dev"),
-                *("--output-file", LOCK.name, *args, "pyproject.toml"),
-            ],
-            cwd=ROOT,
-            env=_resolver_environment(tools / "bin" / "python"),
-            stdout=subprocess.DEVNULL,
-            check=False,
-        ).returncode
+        failed = _resolve(tools, "dev", LOCK, *args)
+        return failed or _resolve(tools, "bench", BENCH_LOCK, "--constraint", LOCK.name, *args)
+
+
+def _resolve(tools: Path, extra: str, lock: Path, *args: str) -> int:
+    """The exit code of the resolver, which writes a lock for the project with an extra."""
+    return subprocess.run(
+        [
+            *(tools / "bin" / "uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes"),
+            *("--no-header", "--no-annotate", "--no-config", "--extra", extra),
+            *("--output-file", lock.name, *args, "pyproject.toml"),
+        ],
+        cwd=ROOT,
+        env=_resolver_environment(tools / "bin" / "python"),
+        stdout=subprocess.DEVNULL,
+        check=False,
+    ).returncode
 
 
 def ensure_environment() -> None:
     """Makes `.venv`, or brings it up to date; does nothing where its stamp says that nothing has changed."""
     _ensure_venv()
-    wanted = f"{ROOT}\n{_digest()}\n"
+    wanted = f"{ROOT}\n{_digest(LOCK)}\n"
     if STAMP.is_file() and STAMP.read_text() == wanted:
         return
     python = BIN / "python"
@@ -135,6 +148,16 @@ def ensure_environment() -> None:
     _pip(python, "install", "--require-hashes", "-r", str(LOCK))
     _pip(python, "install", "--no-deps", "--no-build-isolation", "-e", str(ROOT))
     STAMP.write_text(wanted)
+
+
+def ensure_bench() -> None:
+    """Adds to `.venv` what the benchmarks compare with, or brings it up to date."""
+    wanted = f"{_digest(LOCK, BENCH_LOCK)}\n"
+    if BENCH_STAMP.is_file() and BENCH_STAMP.read_text() == wanted:
+        return
+    _say("installing what the benchmarks compare with")
+    _pip(BIN / "python", "install", "--require-hashes", "-r", str(BENCH_LOCK))
+    BENCH_STAMP.write_text(wanted)
 
 
 def _ensure_venv() -> None:
@@ -171,9 +194,9 @@ def _make_venv(folder: Path) -> None:
         sys.exit("dev.py: this Python cannot make environments with pip; on Debian: apt install python3-venv")
 
 
-def _digest() -> str:
+def _digest(*locks: Path) -> str:
     """What the environment was made from."""
-    parts = (LOCK.read_bytes(), (ROOT / "pyproject.toml").read_bytes())
+    parts = [file.read_bytes() for file in (*locks, ROOT / "pyproject.toml")]
     return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 

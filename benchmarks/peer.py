@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from temporalio.client import Client, Plugin, WorkflowFailureError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from benchmarks import workload
 from benchmarks.histories import figures, span
@@ -54,10 +55,10 @@ class TemporalPeer:
     async def start(self, place: Place) -> dict[str, str]:
         """See Subject."""
         self._client = await Client.connect(place.address, plugins=self._plugins)
-        outside = {} if self._sandboxed else {"workflow_runner": UnsandboxedWorkflowRunner()}
         worker = Worker(
-            self._client, task_queue=self._queue, workflows=[self._workflow], activities=self._activities, **outside
-        )
+            self._client, task_queue=self._queue, workflows=[self._workflow], activities=self._activities,
+            workflow_runner=SandboxedWorkflowRunner() if self._sandboxed else UnsandboxedWorkflowRunner(),
+        )  # fmt: skip
         await self._stack.enter_async_context(worker)
         return versions("temporalio", *self._packages)
 

@@ -7,13 +7,15 @@ the model answers.
 import asyncio
 import gc
 import os
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from itertools import count
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
+from temporalio import activity
 from temporalio.client import Client
 
 from benchmarks import workload
@@ -26,6 +28,76 @@ _POLL = 0.1  # seconds
 Item = TypeVar("Item")
 
 
+class Waiting:
+    """Threads of one subject, the oldest first."""
+
+    def __init__(self, client: Client, name: str, *, begin: Callable[[str], Awaitable[None]], finished: str) -> None:
+        """``begin`` starts a thread of an id; ``finished`` is the visibility query for threads that have."""
+        self._client = client
+        self._runs: Counter[str] = Counter()  # by thread: how often its tool has run
+        self._answers: Counter[str] = Counter()  # how many threads came to it
+        self._begin = begin
+        self._finished = finished
+        self._prefix = f"{name}-{uuid4().hex[:8]}"
+        self._numbers = count(1)
+        self._open: list[str] = []
+        self._done = 0
+
+    @property
+    def oldest(self) -> str:
+        """The thread that has waited longest."""
+        return self._open[0]
+
+    def ran(self) -> None:
+        """The tool of a thread has run: called in its activity."""
+        self._runs[str(activity.info().workflow_id)] += 1
+
+    async def suspend(self, threads: int) -> dict[str, Any]:
+        """Start threads until so many wait: none of them has an activity or a workflow task under way then."""
+        new = [f"{self._prefix}-{next(self._numbers)}" for _ in range(threads - len(self._open))]
+        self._open += new
+        begun = time.perf_counter()
+        await spread(self._begin, new)
+        await spread(self._waits, new)
+        return {"seconds": time.perf_counter() - begun, "resident_bytes": resident()}
+
+    async def finish(
+        self, threads: int, said: Mapping[str, str], answer: Callable[[str], Awaitable[str]]
+    ) -> dict[str, Any]:
+        """Send the same signal to the oldest so many, and wait until all have finished; then look at what came of each.
+
+        ``finished``: how many have so far. ``answered``: how many of all those came to the model's answer; ``once``: of
+        how many the tool ran exactly once.
+        """
+        these, self._open = self._open[:threads], self._open[threads:]
+        begun = time.perf_counter()
+        await spread(lambda thread: self._client.get_workflow_handle(thread).signal(SIGNAL, said), these)
+        await self._until(self._done + len(these))
+        seconds = time.perf_counter() - begun
+        self._done += len(these)
+
+        async def look(thread: str) -> None:
+            self._answers[await answer(thread)] += 1
+
+        await spread(look, these)
+        once = sum(runs == 1 for runs in self._runs.values())
+        return {"seconds": seconds, "finished": self._done, "answered": self._answers[workload.ANSWER], "once": once}
+
+    async def _waits(self, thread: str) -> None:
+        while True:
+            told = (await self._client.get_workflow_handle(thread).describe()).raw_description
+            if not told.pending_activities and not told.HasField("pending_workflow_task"):
+                return
+            await asyncio.sleep(_POLL)
+
+    async def _until(self, wanted: int) -> None:
+        """Until so many have finished. Visibility isn't asked before all of their tools have run."""
+        asked = False
+        while not asked or (await self._client.count_workflows(self._finished)).count < wanted:
+            asked = self._runs.total() >= wanted
+            await asyncio.sleep(_POLL)
+
+
 async def spread(work: Callable[[Item], Awaitable[None]], items: Iterable[Item]) -> None:
     """Do something with each item, a bounded number at a time."""
     rest = iter(items)
@@ -35,58 +107,6 @@ async def spread(work: Callable[[Item], Awaitable[None]], items: Iterable[Item])
             await work(item)
 
     await asyncio.gather(*(one_after_another() for _ in range(_AT_ONCE)))
-
-
-class Waiting:
-    """Threads of one subject. ``prefix`` begins the ids of their workflows, which are numbered from 1.
-
-    ``runs`` counts, by thread, how often its tool has run.
-    """
-
-    def __init__(self, client: Client, prefix: str) -> None:
-        self.client = client
-        self.runs: Counter[str] = Counter()
-        self.ids: list[str] = []
-        self._prefix = f"{prefix}-{uuid4().hex[:8]}"
-        self._numbers = count(1)
-
-    def more(self, until: int) -> list[str]:
-        """Ids for as many more threads as bring their number up to ``until``."""
-        new = [f"{self._prefix}-{next(self._numbers)}" for _ in range(until - len(self.ids))]
-        self.ids += new
-        return new
-
-    async def waits(self, thread: str) -> None:
-        """Until nothing of a thread is under way: it has no activity and no workflow task, and so waits for a signal."""
-        while True:
-            told = (await self.client.get_workflow_handle(thread).describe()).raw_description
-            if not told.pending_activities and not told.HasField("pending_workflow_task"):
-                return
-            await asyncio.sleep(_POLL)
-
-    async def approve(self, said: Mapping[str, str]) -> None:
-        """Send the same signal to all of them."""
-        await spread(lambda thread: self.client.get_workflow_handle(thread).signal(SIGNAL, said), self.ids)
-
-    async def until(self, query: str) -> None:
-        """Until all of them are as a visibility query says. It is not asked before all tools have run."""
-        while self.runs.total() < len(self.ids):
-            await asyncio.sleep(_POLL)
-        while (await self.client.count_workflows(query)).count < len(self.ids):
-            await asyncio.sleep(_POLL)
-
-    async def told(self, answer: Callable[[str], Awaitable[str]]) -> dict[str, int]:
-        """What came of them, looked at one by one: how many there are, how many have the model's answer, and how many
-        tools ran exactly once."""
-        answered: list[str] = []
-
-        async def look(thread: str) -> None:
-            if await answer(thread) == workload.ANSWER:
-                answered.append(thread)
-
-        await spread(look, self.ids)
-        once = sum(self.runs[thread] == 1 for thread in self.ids)
-        return {"threads": len(self.ids), "answered": len(answered), "once": once, "runs": self.runs.total()}
 
 
 def resident() -> int:

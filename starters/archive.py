@@ -1,6 +1,5 @@
 """Threads as the store has them: what can be known of a thread without Temporal, or when Temporal has forgotten it."""
 
-import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -9,14 +8,15 @@ from perdure.audit import AuditHead, AuditRow, check_end, follow
 from perdure.canonical import Json
 from perdure.canonical import digest as canonical_digest
 from perdure.checkpoint import Checkpoint
-from perdure.contracts import THREAD_ID, RewindPlan, Status, StatusAnswer
+from perdure.contracts import RewindPlan, Status, StatusAnswer
 from perdure.delta import Values, same
 from perdure.effects import OPEN, Effect, together
-from perdure.errors import CheckpointNotFound, IntegrityError, InvalidInput, ThreadNotFound
+from perdure.errors import CheckpointNotFound, IntegrityError, ThreadNotFound
 from perdure.settings import Settings
 from perdure.starters.branches import Branches, Tree
 from perdure.starters.compare import Comparison, compare
 from perdure.starters.entries import Difference, HistoryEntry, Place, difference, entry
+from perdure.starters.ids import checked_id
 from perdure.starters.unsettled import OpenEffect, unsettled
 from perdure.travel import PAGE, check_target, line, named, rewind_plan, still_held, way_back
 
@@ -255,16 +255,6 @@ class Archive:
 
             self._opened = Checkpointer(open_existing(self._settings.store_url()))
         return self._opened
-
-
-def checked_id(thread_id: str) -> str:
-    """The thread id. Raises InvalidInput if it can't be one."""
-    if not re.fullmatch(THREAD_ID, thread_id):
-        raise InvalidInput(
-            f"{thread_id!r} is no thread id.",
-            hint="Letters, digits and . _ : - are allowed, up to 200, beginning with a letter or digit.",
-        )
-    return thread_id
 
 
 def _status(row: "ThreadRow", unsettled: list[Effect]) -> Status:

@@ -5,14 +5,12 @@ await client.start("orders", "Buy two laptops", thread="orders-17")
 result = await client.wait("orders-17")
 """
 
-from perdure.settings import Settings
 from perdure.starters.checkpoints import Checkpoints
 from perdure.starters.decisions import Decisions
 from perdure.starters.leases import Leases
 from perdure.starters.operations import Operations
 from perdure.starters.threads import Threads
 from perdure.starters.travel import TimeTravel
-from perdure.workers.connect import connect
 
 
 class Client(TimeTravel, Threads, Checkpoints, Decisions, Operations, Leases):
@@ -20,10 +18,3 @@ class Client(TimeTravel, Threads, Checkpoints, Decisions, Operations, Leases):
 
     One door to all nouns: each is a class of its own, in the module of its name.
     """
-
-    @classmethod
-    async def connect(
-        cls, *, address: str = "", namespace: str = "", profile: str = "", settings: Settings | None = None
-    ) -> "Client":
-        """Connect to Temporal. Raises TemporalUnreachable."""
-        return cls(await connect(address=address, namespace=namespace, profile=profile), settings)

@@ -1,7 +1,8 @@
 """What every part of the client stands on: the ways to a thread through Temporal, and the store beside it."""
 
 from datetime import timedelta
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import temporalio.client
 from temporalio.client import WithStartWorkflowOperation, WorkflowExecutionStatus, WorkflowHandle
@@ -11,9 +12,13 @@ from temporalio.service import RPCError, RPCStatusCode
 from perdure.contracts import WORKFLOW, ThreadInput, lean
 from perdure.errors import Conflict, ThreadClosed, ThreadNotFound
 from perdure.settings import Settings
-from perdure.starters.archive import Archive, checked_id
 from perdure.starters.connect import ask, insist, rpc_error, whole
+from perdure.starters.ids import checked_id
 from perdure.starters.service import Service
+from perdure.workers.connect import connect
+
+if TYPE_CHECKING:
+    from perdure.starters.archive import Archive
 
 Answer = TypeVar("Answer")
 
@@ -30,12 +35,25 @@ class Connection:
         self.temporal = temporal
         self._settings = settings or Settings()
         self._service = Service(temporal)
-        self._archive = Archive(self._settings)
         self._tokens: dict[str, str] = {}  # of the leases that this client holds, by thread
+
+    @classmethod
+    async def connect(
+        cls, *, address: str = "", namespace: str = "", profile: str = "", settings: Settings | None = None
+    ) -> Self:
+        """Connect to Temporal. Raises TemporalUnreachable."""
+        return cls(await connect(address=address, namespace=namespace, profile=profile), settings)
 
     async def close(self) -> None:
         """Let go of the store's connections."""
-        await self._archive.close()
+        if "_archive" in vars(self):
+            await self._archive.close()
+
+    @cached_property
+    def _archive(self) -> "Archive":
+        from perdure.starters.archive import Archive  # many questions don't need it
+
+        return Archive(self._settings)
 
     def _token(self, thread_id: str, given: str) -> str:
         """The token that a write carries: the one that was given, else that of the lease that this client holds."""

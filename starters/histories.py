@@ -21,8 +21,8 @@ from perdure.care.chronicle import Call, Run
 from perdure.contracts import WORKFLOW, ThreadInput
 from perdure.errors import Failed
 from perdure.failures import describe, root
-from perdure.starters.archive import checked_id
 from perdure.starters.connect import rpc_error
+from perdure.starters.ids import checked_id
 
 _LOCAL_ACTIVITY = "core_local_activity"  # the marker in which the SDK keeps the result of a local activity
 

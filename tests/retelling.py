@@ -1,5 +1,6 @@
 """A thread that is committed as the engine does it, and a history of it as Temporal keeps it: all without Temporal."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,10 +18,12 @@ from perdure.contracts import (
     REWIND_HEAD,
     WRITE_STATE,
     AgentSpec,
+    Answered,
     CallModel,
     CallTool,
     Commit,
     Committed,
+    Common,
     Ended,
     ForkThread,
     Found,
@@ -42,6 +45,8 @@ from perdure.contracts import (
     UpdateState,
     Wire,
     WriteState,
+    brief,
+    brief_answer,
     lean,
     node_stub,
     tool_stub,
@@ -75,6 +80,15 @@ def says(text: str, role: str = "assistant") -> Delta:
 def to(*nodes: str) -> Frontier:
     """What follows: these nodes."""
     return Frontier(tasks=tuple(Task(node=node) for node in nodes))
+
+
+def _common(commit: Commit, node: str, *, channel: str = "messages", call_id: str = "") -> Common:
+    """What workflow and activity know of a step."""
+    assert commit.head is not None
+    return Common(
+        head=commit.head, id=commit.id, node=node, turn=commit.turn, routes=SPEC.nodes[node].routes, channel=channel,
+        call_id=call_id,
+    )  # fmt: skip
 
 
 class Retelling:
@@ -126,19 +140,18 @@ class Retelling:
             facts={"usage": used.model_dump(exclude_defaults=True)},
         )  # fmt: skip
         plans = tuple(ToolPlan(call_id=f"c{n}", tool="look", index=n, summary="look(…)") for n in range(calls))
-        task = CallModel(commit=commit, agent="desk", spec=SPEC.digest, node="model")
-        self._ended(CALL_MODEL.name, task, ModelDone(committed=done, calls=plans, usage=used, answer=text))
+        task = CallModel(commit=commit, spec=SPEC.digest, node="model")
+        answered = Answered(done, plans, used, answer=text)
+        self._ended(CALL_MODEL.name, task, brief_answer(answered, _common(commit, "model")))
         return position
 
     async def calls_tool(self, text: str = "seen") -> Position:
         """The only call of a step."""
         commit = self._commit()
         done, position = await self._done(commit, says(text, "tool"), nodes=("tools",), next=to("model"))
-        task = CallTool(
-            commit=commit, agent="desk", spec=SPEC.digest, node="tools", call_id="c0", tool="look", index=0, key="k",
-            digest="d", alone=True,
-        )  # fmt: skip
-        self._ended(tool_stub("look").name, task, ToolDone(ok=True, committed=done))
+        task = CallTool(commit=commit, spec=SPEC.digest, tool="look", key="k", digest="d")
+        told = brief(done, _common(commit, "tools", call_id="c0"))
+        self._ended(tool_stub("look").name, task, ToolDone(committed=told))
         return position
 
     async def runs(self, node: str, *, next: Frontier) -> Position:
@@ -146,7 +159,8 @@ class Retelling:
         commit = self._commit()
         done, position = await self._done(commit, says(node), nodes=(node,), next=next, facts={"cached": True})
         task = RunNode(commit=commit, agent="desk", spec=SPEC.digest, node=node)
-        self._ended(node_stub(node).name, task, NodeDone(committed=done, cached=True))
+        told = brief(done, _common(commit, node, channel=""))
+        self._ended(node_stub(node).name, task, NodeDone(committed=told, cached=True))
         return position
 
     async def merges(
@@ -171,7 +185,7 @@ class Retelling:
             failed = {"error": end.error, "error_type": end.error_type} if end.outcome == "error" else {}
             self._ended(node_stub(end.node).name, task, None if failed else NodeDone(key="k"), **failed)
         elif SPEC.nodes[end.node].kind == "model":
-            ask = CallModel(commit=commit, agent="desk", spec=SPEC.digest, node=end.node, task=number, alone=False)
+            ask = CallModel(commit=commit, spec=SPEC.digest, node=end.node, task=number, alone=False)
             self._ended(CALL_MODEL.name, ask, ModelDone(key="k", usage=Usage(calls=1, prompt=used)))
 
     async def notes(self, text: str = "rolled back") -> Position:
@@ -227,7 +241,7 @@ class Retelling:
 
     def _commit(self) -> Commit:
         head: Ref | None = self.head.ref if self.head else None
-        return Commit(thread_id=self.thread_id, id=threads.checkpoint_id(), head=head, turn=self.turn)
+        return Commit(id=threads.checkpoint_id(), head=head, turn=self.turn)
 
     def _change(self, commit: Commit, delta: Delta, **more: Any) -> Change:
         fields: dict[str, Any] = {"source": "step", "turn": commit.turn, **more}
@@ -238,10 +252,9 @@ class Retelling:
             self.head, self._change(commit, delta, **more), agent="desk", tenant=self.given.tenant
         )
         self.positions.append(position)
-        size = len(canonical(delta))
         committed = Committed(
-            head=position.ref, next=position.next.nodes, schema_version=position.schema_version, size=size,
-            delta=delta if size <= INLINE else None,
+            head=position.ref, next=position.next.nodes, schema_version=position.schema_version,
+            delta=delta if len(canonical(delta)) <= INLINE else None,
         )  # fmt: skip
         return committed, position
 
@@ -252,5 +265,5 @@ class Retelling:
         )  # fmt: skip
 
     def _ended(self, activity: str, task: Wire | None, result: Wire | None, **more: str) -> None:
-        given, back = lean(task) if task else None, lean(result) if result else None
+        given, back = (json.loads(lean(one).json()) if one else None for one in (task, result))
         self.calls.append(Call(activity=activity, at=AT, task=given, result=back, **more))

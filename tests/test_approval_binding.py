@@ -124,8 +124,8 @@ class Forger:
         self._world, self._request, self._queue = world, request, queue
         spec = APP.graph("payer").definition(APP.tools, world.settings.limits()).spec.digest
         self._task = CallTool(
-            commit=Commit(thread_id=thread, id="made-up", head=head, turn=1), agent="payer", spec=spec,
-            node="tools", call_id=request.call_id, tool="pay", index=0, key=request.key, digest=request.digest,
+            commit=Commit(thread_id=thread, id="made-up", head=head, turn=1), spec=spec,
+            node="tools", tool="pay", index=0, key=request.key, digest=request.digest,
             alone=False,
         )  # fmt: skip
 

@@ -163,9 +163,10 @@ async def queue(world: World, thread: str, request: ApprovalRequest, said: Count
     assert row is not None
     head = (await at.checkpointer.load(thread, row.head_id)).ref
     why = Evidence(request_id=request.id, digest=request.digest, quorum=1, decisions=(said,))
+    spec = (await at.publish("desk")).spec.digest
     task = CallTool(
-        commit=Commit(thread_id=thread, id="x", head=head, turn=1), agent="desk", spec="", node="tools",
-        call_id="c", tool="pay", index=0, key=key, digest=request.digest, alone=False, approval=why,
+        commit=Commit(thread_id=thread, id="x", head=head, turn=1), spec=spec, tool="pay", key=key,
+        digest=request.digest, alone=False, approval=why,
         arguments=request.arguments,
     )  # fmt: skip
     await ActivityEnvironment().run(ToolActivities(at, EffectActivities(at), NodeActivities(at)).call, task)

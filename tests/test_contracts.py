@@ -1,5 +1,6 @@
 """Contracts: each activity is what the workflow takes it for, and what crosses Temporal arrives whole and lean."""
 
+import json
 import types
 import typing
 from datetime import UTC
@@ -15,7 +16,20 @@ from temporalio.testing import WorkflowEnvironment
 from perdure import Agent, App, contracts, tool
 from perdure.activities.effects import EffectActivities
 from perdure.activities.tools import ToolActivities
-from perdure.contracts import Stub, Wire, lean, tool_stub, undo_stub
+from perdure.checkpoint import Ref
+from perdure.contracts import (
+    SHORT,
+    CallModel,
+    CallTool,
+    Commit,
+    RunNode,
+    Stub,
+    TakeAnswer,
+    Wire,
+    lean,
+    tool_stub,
+    undo_stub,
+)  # fmt: skip
 from perdure.settings import Settings
 from perdure.stores import open_store
 from perdure.wire import data_converter
@@ -64,6 +78,8 @@ async def test_each_stub_is_one_activity(environment: WorkflowEnvironment, tmp_p
 def typed(annotation: Any) -> st.SearchStrategy[Any]:
     """Values of a field's type."""
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return typed(parts[0])
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return st.deferred(lambda: built(annotation))
     if origin in (typing.Union, types.UnionType):
@@ -101,12 +117,23 @@ def _fits(kind: type[BaseModel], given: dict[str, Any]) -> BaseModel | None:
 @given(st.sampled_from(WIRES).flatmap(built))
 async def test_a_lean_payload_arrives_whole(value: BaseModel) -> None:
     """For every type and any value: what equals its default is not in the payload, and is there again on arrival."""
-    written, kind = lean(value), type(value)
+    kind = type(value)
     said = {name for name, field in kind.model_fields.items() if field.is_required() or _differs(value, name)}
-    assert written.keys() == said
-    (payload,) = await data_converter.encode([written])
+    (payload,) = await data_converter.encode([lean(value)])
+    assert json.loads(payload.data).keys() == said
     (arrived,) = await data_converter.decode([payload], [kind])
-    assert arrived == value
+    assert _shortened(arrived) == _shortened(value)
+
+
+def _shortened(value: BaseModel) -> Any:
+    """What is left of it: of digests that are only compared or looked up the beginning is enough."""
+    if isinstance(head := getattr(value, "head", None), Ref) and isinstance(value, Commit):
+        return value.model_copy(update={"head": head.model_copy(update={"digest": head.digest[:SHORT]})})
+    if isinstance(commit := getattr(value, "commit", None), Commit):
+        value = value.model_copy(update={"commit": _shortened(commit)})
+    if isinstance(value, CallModel | CallTool | RunNode | TakeAnswer):
+        value = value.model_copy(update={"spec": value.spec[:SHORT]})
+    return value
 
 
 def _differs(value: BaseModel, name: str) -> bool:

@@ -30,7 +30,7 @@ from perdure.budget import Usage
 from perdure.canonical import canonical
 from perdure.checkpoint import Ref
 from perdure.checkpointer import Change
-from perdure.contracts import CallModel, Commit, Committed, Limits, ModelDone, OpenTurn, Send
+from perdure.contracts import Answered, CallModel, Commit, Committed, Common, Limits, OpenTurn, Send, whole_answer
 from perdure.state import State, reduce_updates
 from perdure.testing import Call, LocalServer, ModelFault, ModelServer, Reply, Rule, Script, call, refuse, say, together
 from tests.properties import brief, texts, values, words
@@ -55,7 +55,7 @@ def connect(base_url: str) -> AsyncOpenAI:
     )
 
 
-def committed(done: ModelDone) -> Committed:
+def committed(done: Answered) -> Committed:
     """The checkpoint that a call has committed by itself."""
     assert done.committed is not None
     return done.committed
@@ -264,7 +264,7 @@ class Desk:
 
     async def say(self, content: str, thread: str = "") -> tuple[str, Ref]:
         """A new thread with one message: its id and its head."""
-        commit = Commit(thread_id=thread or name(), checkpoint_id=checkpoint_id(), turn=1)
+        commit = Commit(thread_id=thread or name(), id=checkpoint_id(), turn=1)
         message = Send(id="1", content=content)
         opened = await self.turns.open_turn(OpenTurn(commit=commit, agent="clerk", message=message))
         self.spec = opened.spec.digest
@@ -273,13 +273,22 @@ class Desk:
     def task(self, thread: str, head: Ref, **more: Any) -> CallModel:
         """A call of the model on this head."""
         commit = Commit(thread_id=thread, id=checkpoint_id(), head=head, turn=1)
-        return CallModel(commit=commit, agent="clerk", spec=self.spec, node="model", **more)
+        return CallModel(commit=commit, spec=self.spec, node="model", **more)
 
-    async def answer(self, content: str) -> ModelDone:
+    async def ask(self, task: CallModel) -> Answered:
+        """What a call comes to, as the workflow understands it."""
+        head, spec = task.commit.head, (await self.runtime.definition(self.spec)).spec
+        assert head is not None
+        common = Common(
+            head=head, id=task.commit.id, node="model", turn=1, channel="messages", routes=spec.nodes["model"].routes
+        )
+        return whole_answer(await self.models.call_model(task), common)
+
+    async def answer(self, content: str) -> Answered:
         """The answer to a message in a new thread."""
-        return await self.models.call_model(self.task(*await self.say(content)))
+        return await self.ask(self.task(*await self.say(content)))
 
-    async def again(self, thread: str, done: ModelDone, content: str) -> Ref:
+    async def again(self, thread: str, done: Answered, content: str) -> Ref:
         """The thread goes back to where only this message has been said."""
         checkpointer = self.runtime.checkpointer
         head = await checkpointer.load(thread, committed(done).head.id)
@@ -303,7 +312,7 @@ async def test_the_answer_is_committed_with_what_it_used(server: ModelServer, tm
     """The message in the state, the usage among the facts of the checkpoint, and both in what the workflow is told."""
     async with desk(tmp_path, server, instructions="Be brief.") as worker:
         thread, head = await worker.say("hello")
-        done = await worker.models.call_model(worker.task(thread, head))
+        done = await worker.ask(worker.task(thread, head))
         assert (done.answer, done.calls, done.note) == ("Hi.", (), "")
         assert done.usage.calls == 1 and done.usage.prompt > 0 and done.usage.completion > 0
         stored = await worker.runtime.store.checkpoint(thread, committed(done).head.id)
@@ -321,7 +330,7 @@ async def test_what_the_model_asks_for_becomes_a_plan(server: ModelServer, tmp_p
     server.script = Script(fallback=asked)
     async with desk(tmp_path, server) as worker:
         task = worker.task(*await worker.say("do it"))
-        done = await worker.models.call_model(task)
+        done = await worker.ask(task)
         assert done.answer == ""
         assert [plan.index for plan in done.calls] == list(range(7))
         ok, gated, failed = done.calls[:2], done.calls[2], done.calls[3:]
@@ -338,7 +347,7 @@ async def test_what_the_model_asks_for_becomes_a_plan(server: ModelServer, tmp_p
         whys = ["amount: Field required", "no tool 'nothing'. Tools: look, pay", "Invalid JSON", "where: Extra inputs"]
         assert [why for why, plan in zip(whys, failed, strict=True) if why not in plan.error] == []
         assert {(plan.key, plan.digest) for plan in failed} == {("", "")}
-        other = await worker.models.call_model(task.model_copy(update={"branch": 1}))
+        other = await worker.ask(task.model_copy(update={"branch": 1}))
         assert [p.digest for p in other.calls] == [p.digest for p in done.calls]
         assert {p.key for p in other.calls if p.key}.isdisjoint(p.key for p in done.calls)
 
@@ -347,10 +356,11 @@ async def test_a_repeated_attempt_asks_nobody(server: ModelServer, tmp_path: Pat
     """An attempt that committed and could not report it: the next one, on any worker, reports the same."""
     async with desk(tmp_path, server) as worker:
         task = worker.task(*await worker.say("hello"))
-        done = await worker.models.call_model(task)
-        assert await worker.models.call_model(task) == done
+        done = await worker.ask(task)
+        assert await worker.ask(task) == done
         fresh = Runtime(app=worker.runtime.app, store=worker.runtime.store, limits=Limits(), model=worker.runtime.model)
-        assert await ModelActivities(fresh).call_model(task) == done
+        worker.models = ModelActivities(fresh)
+        assert await worker.ask(task) == done
         assert len(server.log) == 1
 
 
@@ -362,10 +372,10 @@ async def test_a_failed_call_leaves_nothing(server: ModelServer, tmp_path: Path,
         thread, head = await worker.say("hello")
         task = worker.task(thread, head)
         with pytest.raises(ApplicationError):
-            await worker.models.call_model(task)
+            await worker.ask(task)
         row = await worker.runtime.store.thread(thread)
         assert row is not None and row.head_id == head.id
-        assert (await worker.models.call_model(task)).usage.cached == 0
+        assert (await worker.ask(task)).usage.cached == 0
         keys = {entry.idempotency_key for entry in server.log}
         assert (len(server.log), len(keys)) == (2, 1)
 
@@ -377,11 +387,11 @@ async def usages(worker: Desk, server: ModelServer) -> list[tuple[int, int]]:
     """A thread asks, asks the same again, another thread asks it too: (cached, calls of the model so far) of each."""
     seen = []
     thread, head = await worker.say("hello")
-    done = await worker.models.call_model(worker.task(thread, head))
+    done = await worker.ask(worker.task(thread, head))
     seen.append((done.usage.cached, len(server.log)))
     paid = done.usage.tokens
     for where, at in ((thread, await worker.again(thread, done, "hello")), await worker.say("hello")):
-        repeated = await worker.models.call_model(worker.task(where, at))
+        repeated = await worker.ask(worker.task(where, at))
         assert (repeated.answer, repeated.usage.calls) == (done.answer, 1)
         spent = (repeated.usage.tokens, repeated.usage.saved)
         assert spent == ((0, paid) if repeated.usage.cached else (paid, 0))

@@ -392,6 +392,7 @@ async def test_a_task_that_somebody_made_up_runs_nothing(make_world: MakeWorld, 
         at = runtime(world.store, "ann", "eve")
         effects = EffectActivities(at)
         tools = ToolActivities(at, effects, NodeActivities(at))
+        spec = (await at.publish("clerk")).spec.digest
 
         async def forged(why: Evidence | None, key: str = "k") -> None:
             row = await world.store.thread(thread)
@@ -399,7 +400,7 @@ async def test_a_task_that_somebody_made_up_runs_nothing(make_world: MakeWorld, 
             head = (await at.checkpointer.load(thread, row.head_id)).ref
             commit = Commit(thread_id=thread, id="x", head=head, turn=1)
             task = CallTool(
-                commit=commit, agent="clerk", spec="", node="tools", call_id="c", tool="pay", index=0, key=key,
+                commit=commit, spec=spec, node="tools", tool="pay", index=0, key=key,
                 digest=request.digest, alone=False, approval=why, arguments=PAY,
             )  # fmt: skip
             await ActivityEnvironment().run(tools.call, task)

@@ -14,7 +14,7 @@ import asyncio
 import json
 import time
 from contextlib import AsyncExitStack
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, TypedDict
 from uuid import uuid4
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
@@ -44,7 +44,7 @@ class DeltaState(TypedDict):
     messages: Annotated[list[AnyMessage], DeltaChannel(_messages_delta_reducer)]
 
 
-async def model(state: dict[str, list[AnyMessage]]) -> dict[str, list[AIMessage]]:
+async def model(state: State) -> dict[str, list[AIMessage]]:
     """The model: answers at once."""
     messages = state["messages"]
     step = len(messages) // 2
@@ -54,7 +54,7 @@ async def model(state: dict[str, list[AnyMessage]]) -> dict[str, list[AIMessage]
     return {"messages": [AIMessage("", tool_calls=[call])]}
 
 
-async def look(state: dict[str, list[AnyMessage]]) -> dict[str, list[ToolMessage]]:
+async def look(state: State) -> dict[str, list[ToolMessage]]:
     """The tools: for each call its result."""
     last = state["messages"][-1]
     assert isinstance(last, AIMessage)
@@ -65,11 +65,11 @@ async def look(state: dict[str, list[AnyMessage]]) -> dict[str, list[ToolMessage
     }
 
 
-def follow(state: dict[str, list[AnyMessage]]) -> Literal["look", "__end__"]:
-    """What follows the model: the tools, if it calls any."""
+def calls(state: dict[str, list[AnyMessage]]) -> bool:  # named State, it would be one more schema of the graph
+    """Whether the model calls any tools; else it has answered."""
     last = state["messages"][-1]
     assert isinstance(last, AIMessage)
-    return "look" if last.tool_calls else END
+    return bool(last.tool_calls)
 
 
 class LangGraph:
@@ -81,11 +81,12 @@ class LangGraph:
     async def start(self, place: Place) -> dict[str, str]:
         """See Subject."""
         saver = await self._saver(place)
-        graph = StateGraph(DeltaState if place.options.get("delta") else State)
-        graph.add_node("model", model)
-        graph.add_node("look", look)
+        schema: type[Any] = DeltaState if place.options.get("delta") else State
+        graph = StateGraph(schema)
+        graph.add_node("model", model, input_schema=schema)
+        graph.add_node("look", look, input_schema=schema)
         graph.add_edge(START, "model")
-        graph.add_conditional_edges("model", follow)
+        graph.add_conditional_edges("model", calls, {True: "look", False: END})
         graph.add_edge("look", "model")
         self._graph = graph.compile(checkpointer=saver)
         return versions("langgraph", "langgraph-checkpoint", f"langgraph-checkpoint-{place.options['saver']}")

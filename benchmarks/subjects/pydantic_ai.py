@@ -51,7 +51,7 @@ class PydanticAILoop(PydanticAIWorkflow):
     async def run(self, message: str) -> str:
         """To the model's answer."""
         result = await agent.run(message, usage_limits=UsageLimits(request_limit=None))
-        return result.output
+        return str(result.output)
 
 
 class PydanticAI(TemporalPeer):

@@ -1,7 +1,6 @@
 """The reference for threads that wait for a person: the least workflow that asks a model, waits for a signal, runs the
 tool and asks again. It doesn't look at who approved what, and keeps no record of it."""
 
-import time
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from importlib.metadata import version
@@ -13,7 +12,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from benchmarks.subject import Place, serve
 from benchmarks.subjects.handwritten import Ask, Call, ask, look
-from benchmarks.waiting import CACHED, SIGNAL, Waiting, resident, spread
+from benchmarks.waiting import CACHED, SIGNAL, Waiting
 
 QUEUE = "waiting-handwritten"
 _MINUTE = timedelta(minutes=1)
@@ -49,8 +48,9 @@ class WaitingHandwritten:
 
     async def start(self, place: Place) -> dict[str, str]:
         """See Subject."""
-        client = await Client.connect(place.address)
-        self._waiting = Waiting(client, "hand")
+        self._client = client = await Client.connect(place.address)
+        finished = f"TaskQueue = '{QUEUE}' AND ExecutionStatus = 'Completed'"
+        self._waiting = Waiting(client, "hand", begin=self._begin, finished=finished)
         worker = Worker(
             client, task_queue=QUEUE, workflows=[Gated], activities=[ask, self.look],
             workflow_runner=UnsandboxedWorkflowRunner(), max_cached_workflows=CACHED,
@@ -61,34 +61,24 @@ class WaitingHandwritten:
     @activity.defn
     async def look(self, call: Call) -> str:
         """The tool."""
-        self._waiting.runs[activity.info().workflow_id] += 1
+        self._waiting.ran()
         return await look(call)
 
     async def do(self, verb: str, **given: Any) -> dict[str, Any]:
         """See Subject: ``suspend``, ``finish``."""
-        return await {"suspend": self._suspend, "finish": self._finish}[verb](**given)
+        if verb == "suspend":
+            return await self._waiting.suspend(**given)
+        return await self._waiting.finish(**given, said={"approver": "ann"}, answer=self._answer)
 
     async def stop(self) -> None:
         """See Subject."""
         await self._stack.aclose()
 
-    async def _suspend(self, threads: int) -> dict[str, Any]:
-        new, begun = self._waiting.more(threads), time.perf_counter()
-        await spread(self._begin, new)
-        await spread(self._waiting.waits, new)
-        return {"seconds": time.perf_counter() - begun, "resident_bytes": resident()}
-
     async def _begin(self, thread: str) -> None:
-        await self._waiting.client.start_workflow(Gated.run, id=thread, task_queue=QUEUE)
-
-    async def _finish(self) -> dict[str, Any]:
-        waiting, begun = self._waiting, time.perf_counter()
-        await waiting.approve({"approver": "ann"})
-        await waiting.until(f"TaskQueue = '{QUEUE}' AND ExecutionStatus = 'Completed'")
-        return {"seconds": time.perf_counter() - begun, **await waiting.told(self._answer)}
+        await self._client.start_workflow(Gated.run, id=thread, task_queue=QUEUE)
 
     async def _answer(self, thread: str) -> str:
-        return str(await self._waiting.client.get_workflow_handle(thread).result())
+        return str(await self._client.get_workflow_handle(thread).result())
 
 
 if __name__ == "__main__":

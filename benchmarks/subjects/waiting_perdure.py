@@ -1,16 +1,14 @@
 """Perdure's threads that wait for a person, as a user would make them: a tool with ``approval=Approval()``."""
 
-import time
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 from typing import Any
 
-from temporalio import activity
 
 from benchmarks import workload
 from benchmarks.stand_in import InstantModel
 from benchmarks.subject import Place, serve
-from benchmarks.waiting import CACHED, Waiting, resident, spread
+from benchmarks.waiting import CACHED, Waiting
 from perdure import Agent, App, Approval, tool
 from perdure.settings import Settings
 from perdure.starters.client import Client
@@ -34,7 +32,8 @@ class WaitingPerdure:
             store=place.store, home=place.folder, task_queue=QUEUE, max_cached_workflows=CACHED, log_level="WARNING"
         )
         temporal = await connect(address=place.address)
-        self._waiting = Waiting(temporal, "perdure")
+        finished = f"TaskQueue = '{QUEUE}' AND PerdureStatus = 'idle'"
+        self._waiting = Waiting(temporal, "perdure", begin=self._begin, finished=finished)
         self._client = Client(temporal, settings)
         self._store = open_store(settings.store_url())
         await self._store.migrate()
@@ -48,41 +47,30 @@ class WaitingPerdure:
         return {"perdure": version("perdure"), "temporalio": version("temporalio")}
 
     def _tool(self) -> Any:
-        runs = self._waiting.runs
+        ran = self._waiting.ran
 
         @tool(name=workload.TOOL, approval=Approval())
         async def look(step: int, query: str) -> str:
             """Look further."""
-            runs[activity.info().workflow_id] += 1
+            ran()
             return workload.result(step)
 
         return look
 
     async def do(self, verb: str, **given: Any) -> dict[str, Any]:
         """See Subject: ``suspend``, ``finish``."""
-        return await {"suspend": self._suspend, "finish": self._finish}[verb](**given)
+        if verb == "suspend":
+            return await self._waiting.suspend(**given)
+        (request,) = (await self._client.approvals(self._waiting.oldest)).open  # all of them ask for the same
+        said = {"request_id": request.id, "approver": "ann", "digest": request.digest}
+        return await self._waiting.finish(**given, said=said, answer=self._answer)
 
     async def stop(self) -> None:
         """See Subject."""
         await self._stack.aclose()
 
-    async def _suspend(self, threads: int) -> dict[str, Any]:
-        new, begun = self._waiting.more(threads), time.perf_counter()
-        await spread(self._begin, new)
-        await spread(self._waiting.waits, new)
-        return {"seconds": time.perf_counter() - begun, "resident_bytes": resident()}
-
     async def _begin(self, thread: str) -> None:
         await self._client.start(AGENT, workload.ASKED, thread=thread)
-
-    async def _finish(self) -> dict[str, Any]:
-        waiting = self._waiting
-        request = (await self._client.approvals(waiting.ids[0])).open[0]
-        said = {"request_id": request.id, "approver": "ann", "digest": request.digest}  # the same for all of them
-        begun = time.perf_counter()
-        await waiting.approve(said)
-        await waiting.until(f"TaskQueue = '{QUEUE}' AND PerdureStatus = 'idle'")
-        return {"seconds": time.perf_counter() - begun, **await waiting.told(self._answer)}
 
     async def _answer(self, thread: str) -> str:
         """What its state ends with, as the store has it."""

@@ -32,7 +32,7 @@ OnBusy = Literal["enqueue", "reject", "interrupt", "rollback"]
 class Wire(BaseModel):
     """Base of the wire types."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)  # most of them no process ever uses
 
 
 class Lean:

@@ -11,6 +11,7 @@ import typer
 import perdure
 from perdure.errors import PerdureError
 from perdure.starters.cli.index import Index
+from perdure.starters.cli.output import line
 
 __all__ = ["app", "main", "run"]
 
@@ -75,8 +76,6 @@ def _where(error: typer.TyperException) -> str:
 
 
 def _tell(error: BaseException, message: str, code: int) -> int:
-    from perdure.starters.cli.output import line  # Rich takes long to import; `--help` has nothing to tell
-
     if os.environ.get("PERDURE_DEBUG") == "1":
         traceback.print_exception(error)
     typer.echo(f"perdure: {line(message)}", err=True)

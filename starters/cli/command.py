@@ -16,7 +16,7 @@ import typing
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, fields
 from functools import cached_property, wraps
-from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 import typer
 
@@ -28,9 +28,11 @@ if TYPE_CHECKING:  # each of these costs time that `perdure --help` must not pay
     from perdure.starters.archive import Archive
     from perdure.starters.cli.defaults import Place
     from perdure.starters.client import Client
+    from perdure.starters.connection import Connection
     from perdure.stores import Store
 
 P = ParamSpec("P")
+Noun = TypeVar("Noun", bound="Connection")
 _PANEL = "Common options"
 
 Thread = Annotated[str, typer.Argument(metavar="THREAD", help="The thread's id.", show_default=False)]
@@ -78,7 +80,7 @@ class Session:
         self.options = options
         self.out = Output(options.output)
         self._closing = contextlib.AsyncExitStack()
-        self._client: Client | None = None
+        self._client: Connection | None = None
 
     @cached_property
     def place(self) -> "Place":
@@ -92,13 +94,20 @@ class Session:
         """A connected client. Raises TemporalUnreachable."""
         from perdure.starters.client import Client
 
+        return await self.connect(Client)
+
+    async def connect(self, noun: type[Noun]) -> Noun:
+        """The client, or the one noun of it that a command needs: all of them take a while to import. Raises
+        TemporalUnreachable."""
         place = self.place
-        if self._client is None:
-            self._client = await Client.connect(
-                address=place.address, namespace=place.namespace, profile=place.profile, settings=place.settings
-            )
-            self._closing.push_async_callback(self._client.close)
-        return self._client
+        if isinstance(self._client, noun):
+            return self._client
+        client = await noun.connect(
+            address=place.address, namespace=place.namespace, profile=place.profile, settings=place.settings
+        )
+        self._client = client
+        self._closing.push_async_callback(client.close)
+        return client
 
     def archive(self) -> "Archive":
         """The threads as the store has them, for what needs no Temporal."""

@@ -1,4 +1,4 @@
-"""perdure list, status, watch, cancel, extend, close."""
+"""perdure list, watch, cancel, extend, close."""
 
 import asyncio
 import contextlib
@@ -67,13 +67,6 @@ def _row(thread: "ThreadSummary") -> tuple[object, ...]:
     started = moment(thread.started_at)
     status = state_of(thread.status).append(" (dry run)" if thread.dry_run else "", style="dim")
     return thread.thread_id, thread.agent, status, thread.step, thread.pending, started
-
-
-@command
-async def status(session: Session, thread: Thread) -> None:
-    """Show what a thread does, what it waits for, how to answer, and what happened lately."""
-    answer = await (await session.client()).status(thread)
-    session.out.show(answer, lambda: render.status(answer, session.ui_link(thread)))
 
 
 @command

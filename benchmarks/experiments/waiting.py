@@ -1,0 +1,74 @@
+"""Threads that wait for people: what they cost while they wait, and how fast they finish once they may."""
+
+from functools import partial
+
+from benchmarks.bench import Bench
+from benchmarks.experiment import Experiment, Outcome, exact
+from benchmarks.measure import compete
+from benchmarks.process import SubjectProcess
+from benchmarks.waiting import CACHED
+
+_WAITING = (1_000, 2_500, 5_000, 10_000)
+_QUICK = (100, 300)
+_PATIENCE = 1_800.0  # seconds for one question: thousands of threads are started or finished for it
+
+
+async def run_waiting(bench: Bench) -> Outcome:
+    """Perdure's threads all wait before the first of them is approved; then both finish some, in turns."""
+    outcome, server, sizes = Outcome(), await bench.tuned(), bench.pick(_WAITING, _QUICK)
+    perdure, hand = (bench.subject(f"waiting_{name}", server) for name in ("perdure", "handwritten"))
+    await _memory(outcome, perdure, sizes)
+    rounds, batch = bench.pick((5, 400), (2, 50))
+    await hand.ask("suspend", threads=(rounds + 1) * batch + CACHED, patience=_PATIENCE)
+    ask = {name: partial(one.ask, "finish", threads=batch) for name, one in {"perdure": perdure, "hand": hand}.items()}
+    contest = await compete(ask, rounds=rounds)
+    outcome.keep("finish", contest)
+    outcome.found(
+        "Perdure against handwritten, threads finished a second", contest.ratio("hand", "perdure", "seconds"),
+        limit=0.8, at_least=True,
+    )  # fmt: skip
+    for name, label in (("perdure", "Perdure"), ("hand", "handwritten")):
+        outcome.found(label, contest.spread(name, "seconds").inverse(batch), unit="threads/s")
+    await _all_of_them(outcome, perdure, sizes[-1], (rounds + 1) * batch)
+    return outcome
+
+
+async def _memory(outcome: Outcome, subject: SubjectProcess, sizes: tuple[int, ...]) -> None:
+    """What the worker's process has while more and more threads wait, as a multiple of what it had at first."""
+    told = {size: await subject.ask("suspend", threads=size, patience=_PATIENCE) for size in sizes}
+    outcome.samples["suspend"] = told
+    first = told[sizes[0]]["resident_bytes"]
+    for size in sizes:
+        outcome.found(f"worker, {size:,} threads waiting", exact(told[size]["resident_bytes"] / 2**20), unit="MB")
+    outcome.found(
+        f"memory of the worker, {sizes[-1]:,} threads waiting against {sizes[0]:,}",
+        exact(told[sizes[-1]]["resident_bytes"] / first), limit=1.1,
+    )  # fmt: skip
+
+
+async def _all_of_them(outcome: Outcome, subject: SubjectProcess, threads: int, finished: int) -> None:
+    """Finish the rest, and count: every thread has its answer, every tool ran once."""
+    told = await subject.ask("finish", threads=threads - finished, patience=_PATIENCE)
+    outcome.samples["rest"] = told
+    for what, key in (
+        ("have finished", "finished"),
+        ("have the model's answer", "answered"),
+        ("tool ran exactly once", "once"),
+    ):
+        outcome.found(
+            f"of {threads:,} threads approved: {what}", exact(told[key]), unit="", limit=threads, at_least=True
+        )
+
+
+EXPERIMENTS = (
+    Experiment(
+        name="waiting", title="Threads that wait for an approval", run=run_waiting,
+        about="A thread is one step with a gate: the model asks for a call, it waits for a yes, the tool runs, the "
+        f"model answers. The worker keeps at most {CACHED} workflows in memory, so nearly all that wait are evicted, and "
+        "come back by replay when their signal comes. Then threads are approved and finished, some of Perdure's and some of "
+        "the workflow written by hand in turns, the oldest first, from the first signal sent until the last one has "
+        "ended (of Perdure's: is idle again, as search says). What came of each is looked at afterwards: in the store, "
+        "and in the result of the workflow written by hand, which keeps no audit, checks nobody's right to decide, and "
+        "has no time-out.",
+    ),
+)  # fmt: skip
