@@ -1,5 +1,6 @@
 """What only a worker can see of a decision: whose signature it bears, and whether a tool takes other arguments."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from temporalio import activity
@@ -7,10 +8,19 @@ from temporalio import activity
 from perdure.activities.runtime import Runtime
 from perdure.app import App
 from perdure.approvals import ApprovalPolicy, ApprovalRequest, Decision, Edited, Evidence, Level
+from perdure.audit import AuditEntry, AuditHead
 from perdure.canonical import digest as digest_of
 from perdure.contracts import CHECK_DECISION, CheckDecision, CheckedDecision
 from perdure.effects import call_summary, effect_key
-from perdure.errors import AgentNotFound, ApprovalVoid, DecisionRefused, InvalidInput, PerdureError, ToolGone
+from perdure.errors import (
+    AgentNotFound,
+    ApprovalVoid,
+    AuditUnwritten,
+    DecisionRefused,
+    InvalidInput,
+    PerdureError,
+    ToolGone,
+)
 from perdure.security.signing import ApproverKeys, counted_statement, edit_digest, statement
 from perdure.state import channels
 
@@ -75,6 +85,14 @@ def hides_arguments(app: App, agent: str) -> bool:
 
 
 # ── between yes and act ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def written_first(runtime: Runtime, thread_id: str, lines: Sequence[AuditEntry]) -> AuditHead | None:
+    """Write the lines of the audit from which a call follows; its end, where there are any. Raises AuditUnwritten."""
+    try:
+        return await runtime.store.append_audit(thread_id, lines) if lines else None
+    except PerdureError as error:
+        raise AuditUnwritten(error.message, hint=error.hint) from error
 
 
 def check_evidence(runtime: Runtime, thread_id: str, tool: str, digest: str, evidence: Evidence) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from temporalio import activity
 from temporalio.common import RawValue
 
-from perdure.activities.decisions import authority, check_evidence
+from perdure.activities.decisions import authority, check_evidence, written_first
 from perdure.activities.dry_run import gate, is_made, recorded, simulated, which_of_the_same
 from perdure.activities.effects import EffectActivities
 from perdure.activities.invoke import invoke, to_the_end
@@ -122,8 +122,10 @@ class ToolActivities:
         return await self._nodes.run(task)
 
     async def call(self, task: CallTool) -> ToolDone:
-        """Run one planned call. Never runs again what is already recorded under its key."""
-        return await once(lambda: self._earlier(task), lambda: self._attempt(task), by_key=not task.alone)
+        """Run one planned call, once the audit tells why. Never runs again what is already recorded under its key."""
+        audit = await written_first(self._runtime, task.commit.thread_id, task.lines)
+        done = await once(lambda: self._earlier(task), lambda: self._attempt(task), by_key=not task.alone)
+        return done.model_copy(update={"audit": audit}) if audit else done
 
     async def _attempt(self, task: CallTool) -> ToolDone:
         call = await self._planned(task)
@@ -369,4 +371,9 @@ def _told(task: CallTool, content: str) -> str:
 
 def _done(record: Record, done: Committed | None = None, common: Common | None = None) -> ToolDone:
     told = ToolDone() if record.ok else ToolDone(ok=False, error=record.content[:500])
-    return told.model_copy(update={"committed": brief(done, common)}) if done and common else told
+    if done is None or common is None:
+        return told
+    step = brief(done, common)
+    if activity.info().is_local:  # then the history has nothing of its task
+        step = step.model_copy(update={"id": common.id})
+    return told.model_copy(update={"committed": step})

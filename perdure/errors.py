@@ -41,6 +41,7 @@
         ├── NodeGone               what follows names a node that the graph no longer has
         ├── NotSimulated           a dry run came to a call that it can't answer
         ├── InDoubt                an effect was attempted and nobody knows how it ended
+        ├── AuditUnwritten         the audit can't be written to, so the call that follows was not begun
         ├── Caution                `perdure doctor` found something that threads can do without
         └── TurnFailed             a turn ended without an answer
 
@@ -260,6 +261,10 @@ class NotSimulated(Failed):
 
 class InDoubt(Failed):
     """An effect was attempted and nobody knows how it ended."""
+
+
+class AuditUnwritten(Failed):
+    """The audit could not be written to, so the call that follows from its lines was not begun."""
 
 
 class Caution(Failed):

@@ -24,6 +24,7 @@ from perdure.state import holds_secret
 
 OnError = Literal["return", "rollback"]
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what OpenAI's protocol allows
+_BESIDE = 10.0  # seconds: a workflow task is kept open for it
 MAX_OUTPUT = 16_384  # characters of a result that the model is shown; the rest is kept in the store
 
 
@@ -101,7 +102,7 @@ def tool(
     *, effect: EffectClass = ..., compensate: str = ..., approval: Approval | None = ..., hidden: bool = ...,
     on_error: OnError = ..., timeout: Duration = ..., attempts: int | None = ..., deadline: Duration = ...,
     name: str = ..., cache: Duration | None = ..., reconcile: str = ..., saga: str = ...,
-    undo_after: Sequence[str] | None = ..., simulate: Callable[..., Any] | None = ...,
+    undo_after: Sequence[str] | None = ..., simulate: Callable[..., Any] | None = ..., beside: bool = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...  # fmt: skip
 
 
@@ -110,7 +111,7 @@ def tool(
     approval: Approval | None = None, hidden: bool = False, on_error: OnError = "return", timeout: Duration = "60s",
     attempts: int | None = None, deadline: Duration = "10m", name: str = "", cache: Duration | None = None,
     reconcile: str = "", saga: str = "", undo_after: Sequence[str] | None = None,
-    simulate: Callable[..., Any] | None = None,
+    simulate: Callable[..., Any] | None = None, beside: bool = False,
 ) -> Any:  # fmt: skip
     """Declare a function as a tool.
 
@@ -134,6 +135,8 @@ def tool(
         undo_after: names of tools whose compensations come before this one's; it waits for no others and runs beside
             them. By default compensations run one after the other, in reverse order of completion.
         simulate: answers in a dry run where nothing is recorded: takes what the tool takes, and touches nothing.
+        beside: runs beside the workflow, as a local activity: cheaper, for a read that takes a moment (a time-out of at
+            most 10 seconds) and may be repeated where a worker dies. It takes no turn in a queue of its own.
 
     Raises DefinitionError that names the function.
     """
@@ -146,8 +149,13 @@ def tool(
             spec = ToolSpec(
                 effect=effect, timeout=seconds(timeout), attempts=_attempts(effect, attempts, hidden),
                 deadline=seconds(deadline), on_error=on_error, compensation=compensate, reconcile=reconcile, saga=saga,
-                undo_after=None if undo_after is None else tuple(undo_after),
+                undo_after=None if undo_after is None else tuple(undo_after), beside=beside,
             )  # fmt: skip
+            if beside and (effect != "read" or approval is not None or spec.timeout > _BESIDE):
+                raise DefinitionError(
+                    "`beside` is for tools that only read, that nobody approves, and that end within seconds.",
+                    hint=f"Set a timeout of at most {_BESIDE:g}s.",
+                )
             if (effect == "compensable") != bool(compensate):
                 raise DefinitionError("`compensate` goes with effect='compensable', and only with it.")
             if cache is not None and effect != "read":

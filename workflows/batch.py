@@ -6,9 +6,10 @@ Each stands behind its gate, and in the ledger before it is attempted.
 import asyncio
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import FailureError
 from temporalio.workflow import ActivityHandle
 
+from perdure.audit import AuditEntry
 from perdure.contracts import (
     INSPECT_EFFECT,
     NOT_EXECUTED,
@@ -74,11 +75,6 @@ class Batch:
         """What each call has come to, in their order."""
         return tuple(self._parts.values())
 
-    @property
-    def waits(self) -> bool:
-        """Whether any call has to be waited for; those that can't run are answered at once."""
-        return any(not plan.error for plan in self._plans)
-
     async def run(self) -> Ended | None:
         """Run all calls. None where the turn is told to stop; ``parts`` tell what each call came to all the same."""
         done = await asyncio.gather(*(self._call(plan) for plan in self._plans))
@@ -133,18 +129,26 @@ class Batch:
         self._register(plan, spec)
         for left in reversed(range(_ROUNDS)):
             try:
-                return self._done(plan, await self._wait(self._start(passed, spec), spec))
-            except ActivityError as error:
+                return self._done(plan, await self._made(passed, spec))
+            except FailureError as error:  # one that ran beside the workflow has no ActivityError around its own
                 if not await self._failed(plan, spec, error, last=not left):
                     return None
         return None
 
-    def _start(self, passed: Passed, spec: ToolSpec) -> ActivityHandle[ToolDone]:
+    async def _made(self, passed: Passed, spec: ToolSpec) -> ToolDone:
+        """The end of a call. One that people let pass takes along what the audit must have before it is made."""
+        if passed.evidence is None:
+            return await self._wait(self._start(passed, spec), spec)
+        return await self._record.journal.along(lambda lines: self._wait(self._start(passed, spec, lines), spec))
+
+    def _start(
+        self, passed: Passed, spec: ToolSpec, lines: tuple[AuditEntry, ...] = ()
+    ) -> ActivityHandle[ToolDone]:  # fmt: skip
         plan = passed.plan
         task = CallTool(
             commit=self._commit, spec=self._turn.spec.digest, node=self.node, index=plan.index, key=plan.key,
             digest=plan.digest, alone=self._alone, branch=self._record.branch, approval=passed.evidence,
-            arguments=passed.arguments, dry_run=self._record.dry_run,
+            lines=lines, arguments=passed.arguments, dry_run=self._record.dry_run,
         )  # fmt: skip
         limits = self._turn.spec.limits
         return start_tool(tool_stub(plan.tool), task, spec, summary=bounded(plan.summary, _SUMMARY), limits=limits)
@@ -176,11 +180,13 @@ class Batch:
         self._parts[plan.index] = self._message(plan, "")
         return done
 
-    async def _failed(self, plan: ToolPlan, spec: ToolSpec, error: ActivityError, *, last: bool) -> bool:
+    async def _failed(self, plan: ToolPlan, spec: ToolSpec, error: FailureError, *, last: bool) -> bool:
         """Deal with a call that ended without a result; True if it is scheduled again."""
         kind, why = error_type(error), describe(root(error))
         self._record.note(f"{plan.summary} failed: {why}")
         self._say(plan, f"Error: {why}")
+        if kind == "AuditUnwritten":
+            return True  # it was not begun, and by now the audit has the lines
         if kind in _UNTOUCHED:
             self._mark(plan, "failed", error=why)
         elif spec.effect != "read":

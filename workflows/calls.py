@@ -50,6 +50,13 @@ def start_node(stub: Stub[In, Out], arg: In, spec: NodeSpec, *, summary: str, li
 
 def start_tool(stub: Stub[In, Out], arg: In, spec: ToolSpec, *, summary: str, limits: Limits) -> ActivityHandle[Out]:
     """Run a tool, a compensation or a hook, as its own specification says; an irreversible one has one attempt."""
+    if spec.beside:
+        return workflow.start_local_activity(
+            stub.name, lean(arg), result_type=stub.gives, summary=summary,
+            start_to_close_timeout=timedelta(seconds=spec.timeout + _SURROUND),
+            schedule_to_close_timeout=timedelta(seconds=spec.deadline + _SURROUND),
+            retry_policy=RetryPolicy(maximum_attempts=spec.attempts),
+        )  # fmt: skip
     return start(
         stub, arg, summary=summary, limits=limits, attempt=spec.timeout, deadline=spec.deadline,
         attempts=spec.attempts,

@@ -46,13 +46,14 @@ class Gate:
         if request is None:
             request = await self._decided(self._open(plan, plan.approval))
         self._record.book.trim(request.id)
-        self._record.journal.take()
-        await self._record.journal.written()  # what was decided is written down before anything follows from it
+        journal, approved = self._record.journal, request.outcome == "approved"
+        journal.take()
+        # What was decided is written down before anything follows from it: a call that may be made does that itself.
+        if not approved or not journal.is_light:
+            await journal.written()
         if self._record.stop:
             raise Stopped
-        if request.outcome != "approved":
-            return request.verdict_line()
-        return self._approved(plan, request)
+        return self._approved(plan, request) if approved else request.verdict_line()
 
     def _unfit(self, plan: ToolPlan, policy: ApprovalPolicy) -> str:
         """Why nobody can be asked."""

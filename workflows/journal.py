@@ -1,6 +1,7 @@
 """What a thread writes down for good: the lines of its audit, and news that a webhook is told."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from temporalio.exceptions import ActivityError
 from perdure.approvals import stamp
 from perdure.audit import NOTIFIED, AuditEntry, AuditHead, AuditKind
 from perdure.canonical import Json
-from perdure.contracts import APPEND_AUDIT, NOTIFY, AppendAudit, Notify, lean
+from perdure.contracts import APPEND_AUDIT, NOTIFY, AppendAudit, Notify, ToolDone, lean
 from perdure.effects import Effect
 from perdure.failures import describe, root
 from perdure.workflows.calls import error_type, store_call
@@ -29,7 +30,8 @@ _PATIENT = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=t
 
 
 class Journal:
-    """Lines are written in their order, one call of the store at a time; news goes out beside them.
+    """Lines are written in their order, one call of the store at a time, or by a call of a tool that follows from them;
+    news goes out beside them.
 
     ``head`` is the end of the audit as far as it is known here. ``notices`` are those that the webhook has not taken.
     """
@@ -38,7 +40,8 @@ class Journal:
         self.head = head
         self.notices = {notice.id: notice for notice in notices}
         self._record = record
-        self._lines: list[AuditEntry] = []
+        self._lines: list[AuditEntry] = []  # that the store may not have yet
+        self._due: set[str] = set()  # those which no call of a tool writes
         self._writing: asyncio.Task[None] | None = None
         self._sending: dict[str, asyncio.Task[None]] = {}
 
@@ -51,8 +54,7 @@ class Journal:
         """One line."""
         entry = AuditEntry(id=str(workflow.uuid4()), at=stamp(workflow.now()), kind=kind, body=body)
         self._lines.append(entry)
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write())
+        self._must_write([entry])
         if self._record.limits.notify and kind in NOTIFIED:
             self._tell(entry)
 
@@ -72,6 +74,11 @@ class Journal:
         return not self._lines or self._record.head is None
 
     @property
+    def is_light(self) -> bool:
+        """Whether the lines that are left to write can go along with a call."""
+        return len(self._next(len(self._lines))) == len(self._lines)
+
+    @property
     def is_told(self) -> bool:
         """Whether, besides, nothing is left to tell anybody."""
         return self.is_written and not self.notices
@@ -83,25 +90,57 @@ class Journal:
             last = self._lines[-1]
             await workflow.wait_condition(lambda: last not in self._lines)
 
+    async def along(self, call: Callable[[tuple[AuditEntry, ...]], Awaitable[ToolDone]]) -> ToolDone:
+        """Make a call that is given the lines to write before it does anything else; then nobody else need write them.
+
+        Raises what the call raises, once they are written all the same.
+        """
+        lines = tuple(self._lines)
+        self._due.clear()
+        try:
+            done = await call(lines)
+        except Exception:  # whether it came to write them nobody knows; twice is once
+            self._must_write(line for line in lines if line in self._lines)
+            await self.written()
+            raise
+        self._have(lines, done.audit)
+        return done
+
+    def _must_write(self, lines: Iterable[AuditEntry]) -> None:
+        self._due.update(line.id for line in lines)
+        if self._due and self._writing is None:
+            self._writing = asyncio.create_task(self._write())
+
+    def _have(self, lines: Iterable[AuditEntry], end: AuditHead | None) -> None:
+        """The store has these lines, and with them its audit ends here."""
+        known = {line.id for line in lines}
+        self._lines = [line for line in self._lines if line.id not in known]
+        self._due -= known
+        if end and end.number > self.head.number:
+            self.head = end
+
     async def _write(self) -> None:
         record = self._record
         await workflow.wait_condition(lambda: record.head is not None)  # decisions may come before a thread has begun
-        while self._lines:
-            lines = self._next()
+        await workflow.wait_condition(lambda: True)  # and what follows from a line at this moment may take it along
+        while self._due:
+            lines = self._next(1 + max(place for place, line in enumerate(self._lines) if line.id in self._due))
             task = AppendAudit(thread_id=record.thread_id, entries=lines)
             summary = f"audit: {', '.join(line.kind for line in lines)}"[:200]
+            end = None
             try:
-                self.head = await store_call(APPEND_AUDIT, task, summary=summary, limits=record.limits)
+                end = await store_call(APPEND_AUDIT, task, summary=summary, limits=record.limits)
             except ActivityError as error:
                 record.note(f"the audit can't be written: {describe(root(error))}")
                 if error_type(error) != "ThreadNotFound":  # that was deleted, and its audit with it
                     await workflow.sleep(_PAUSE)
                     continue  # whatever it is, it may end; until then nothing follows from what is not written
-            del self._lines[: len(lines)]
+            self._have(lines, end)
         self._writing = None
 
-    def _next(self) -> tuple[AuditEntry, ...]:
-        lines = self._lines[:_AT_ONCE]
+    def _next(self, count: int) -> tuple[AuditEntry, ...]:
+        """The first of so many lines that one call of the store takes."""
+        lines = self._lines[: min(count, _AT_ONCE)]
         while len(lines) > 1 and sum(len(line.model_dump_json()) for line in lines) > _BYTES:
             del lines[len(lines) // 2 :]
         return tuple(lines)

@@ -9,7 +9,7 @@ from temporalio import workflow
 from perdure.approvals import ApprovalBook, stamp
 from perdure.audit import AuditHead
 from perdure.budget import Budget, Usage
-from perdure.checkpoint import Ref, new_id
+from perdure.checkpoint import Ref, id_after, new_id
 from perdure.contracts import (
     DRY_RUN,
     AgentSpec,
@@ -190,9 +190,16 @@ class Record:
         self.log.append(LogEntry(at=stamp(workflow.now()), text=bounded(text, MAX_NOTE)))
         del self.log[:-KEPT_LOG]
 
-    def commit(self) -> Commit:
-        """Where the next checkpoint goes. Its id is made here, so that every attempt uses the same one."""
-        id = new_id(workflow.time_ns() // 1_000_000, workflow.random())
+    def commit(self, *, beside: bool = False) -> Commit:
+        """Where the next checkpoint goes. Its id is made here, so that every attempt uses the same one.
+
+        ``beside``: it may be committed before this workflow task is recorded, and then the task is lived through again,
+        at another time.
+        """
+        if beside and self.head is not None:
+            id = id_after(self.head.id, workflow.random())
+        else:
+            id = new_id(workflow.time_ns() // 1_000_000, workflow.random())
         return Commit(id=id, head=self.head, turn=self.turn.number if self.turn else self.turn_number)
 
     def advance(self, done: Committed) -> None:

@@ -8,7 +8,7 @@ from temporalio.exceptions import FailureError
 from perdure.contracts import MERGE_STEP, Committed, Ended, MergeStep, Part
 from perdure.failures import describe, root
 from perdure.workflows.batch import Batch
-from perdure.workflows.calls import error_type, local_call, store_call
+from perdure.workflows.calls import error_type, local_call
 from perdure.workflows.display import Display
 from perdure.workflows.record import Record, Stop, Stopped, Turn
 from perdure.workflows.tasks import FunctionTask, HumanTask, ModelTask
@@ -24,9 +24,6 @@ class _Task(Protocol):
     @property
     def parts(self) -> tuple[Part, ...]: ...
 
-    @property
-    def waits(self) -> bool: ...
-
     async def run(self) -> Ended | None: ...
 
     def unmergeable(self, why: str) -> None: ...
@@ -39,7 +36,8 @@ class Step:
         self._record = record
         self._turn = turn
         self._display = display
-        self._commit = record.commit()
+        beside = all(self._is_beside(node) for node in record.next)
+        self._commit = record.commit(beside=beside)
         self.checkpoint_id = self._commit.id
         alone = len(record.next) == 1
         self._tasks: list[_Task] = [self._task(number, node, alone) for number, node in enumerate(record.next)]
@@ -49,6 +47,12 @@ class Step:
     def parts(self) -> tuple[Part, ...]:
         """What the step's calls have come to; nothing once it is committed."""
         return () if self._merged else tuple(part for task in self._tasks for part in task.parts)
+
+    def _is_beside(self, node: str) -> bool:
+        """Whether all that is to be done there is done within this workflow task."""
+        spec = self._turn.spec
+        plans = self._turn.planned.get(spec.nodes[node].channel, ())
+        return spec.nodes[node].kind == "tools" and all(p.error or spec.tools[p.tool].beside for p in plans)
 
     def _task(self, number: int, node: str, alone: bool) -> _Task:
         spec = self._turn.spec.nodes[node]
@@ -100,10 +104,8 @@ class Step:
         )
         summary = f"merge {len(self.parts)} results"
         try:
-            # A local activity is lost with its workflow task, and then done anew under the id that a replay makes:
-            # the same, unless that very task made it. Where nothing was waited for, it did.
-            if not any(task.waits for task in self._tasks):
-                return await store_call(MERGE_STEP, merge, summary=summary, limits=self._record.limits)
+            # A local activity is lost with its workflow task, and then done anew under the same id: that was made by an
+            # earlier task where something was waited for, and else doesn't depend on when it was made.
             return await local_call(MERGE_STEP, merge, summary=summary)
         except FailureError as error:  # a local activity's own, not an ActivityError around it
             why = describe(root(error))

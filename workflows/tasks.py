@@ -60,11 +60,6 @@ class NodeTask:
         """What the task brings to the merge of its step."""
         return (Part(task=self.number, node=self.node, key=self.key),) if self.key else ()
 
-    @property
-    def waits(self) -> bool:
-        """Whether there is anything to wait for."""
-        return True
-
     def unmergeable(self, why: str) -> None:
         """The step can't be committed; nothing of it was done outside."""
 

@@ -29,6 +29,7 @@ from perdure.contracts import (
     WRITE_STATE,
     AgentSpec,
     AppendAudit,
+    Brief,
     CallModel,
     CallTool,
     Commit,
@@ -147,6 +148,7 @@ class _Teller:
         self.refs: dict[str, Ref] = {}
         self._thread_id = thread_id
         self._head: Ref | None = None
+        self._next: tuple[str, ...] = ()
         self._turn = 0
         self._spec: AgentSpec | None = None
         self._ended: dict[str, dict[int, Ended]] = {}  # by checkpoint of the step: how its tasks ended
@@ -166,6 +168,7 @@ class _Teller:
         self.agent, self.tenant = given.agent or self.agent, given.tenant or self.tenant
         if carry is not None:
             self._head, self._turn, self.branch = carry.head, carry.turn, max(self.branch, carry.branch)
+            self._next = carry.next
             self._spec = carry.running.spec if carry.running else None
             self.dry_run = self.dry_run or carry.dry_run
             self._know(carry.head)
@@ -186,7 +189,7 @@ class _Teller:
     def _stand(self, found: Found) -> None:
         self.agent, self.tenant, self.dry_run = found.agent, found.tenant, found.dry_run
         self.branch = max(self.branch, found.branch)
-        self._head, self._turn = found.head, found.turn
+        self._head, self._turn, self._next = found.head, found.turn, found.next
         self._know(found.head)
 
     def _know(self, ref: Ref | None) -> None:
@@ -242,13 +245,24 @@ class _Teller:
     def _called(self, call: Call) -> None:
         if call.error:
             return
-        task, done = CallTool.model_validate(call.task), ToolDone.model_validate(call.result)
+        done = ToolDone.model_validate(call.result)
+        if call.task:
+            self.audit |= {line.id: line for line in CallTool.model_validate(call.task).lines}
         if done.committed is not None:
+            task = CallTool.model_validate(call.task) if call.task else self._beside(done.committed)
             channel = self._channel(task.node)
             asked = next((plan.call_id for plan in self._planned.get(channel, ()) if plan.index == task.index), "")
             common = self._common(task.commit, task.node, channel, asked)
             self._end(task.commit, 0, Ended(node=task.node, outcome="done"))
             self._wrote(call, task.commit, whole(done.committed, common), source="step")
+
+    def _beside(self, done: Brief) -> CallTool:
+        """The task of a call beside the workflow, the only one of its step: the history has only what came of it."""
+        assert self._head is not None and self._spec is not None, "a turn runs"
+        (node,) = self._next
+        index = self._planned[self._channel(node)][0].index
+        commit = Commit(id=done.id, head=self._head, turn=self._turn)
+        return CallTool(commit=commit, spec=self._spec.digest, node=node, index=index)
 
     def _ran(self, call: Call) -> None:
         task = RunNode.model_validate(call.task)
@@ -367,7 +381,7 @@ class _Teller:
             ended=self._ended.pop(commit.id, {}), spec=self._spec, at=call.at, **more,
         )  # fmt: skip
         self._add(written)
-        self._head = done.head
+        self._head, self._next = done.head, done.next
 
     def _add(self, written: Written) -> None:
         """The first to tell of a checkpoint is believed: a run that was reset tells the beginning once more."""

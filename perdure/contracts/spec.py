@@ -43,7 +43,7 @@ class ToolSpec(Wire):
 
     ``compensation`` undoes it, ``reconcile`` tells whether it was done: both are tools. ``saga`` is what it is undone
     with: empty for the turn. ``undo_after``: its compensation waits for those of these tools, and for no others; None:
-    for those of all that were done after it.
+    for those of all that were done after it. ``beside``: it runs beside the workflow, as a local activity.
     """
 
     effect: EffectClass = "read"
@@ -55,6 +55,7 @@ class ToolSpec(Wire):
     reconcile: str = ""
     saga: str = ""
     undo_after: tuple[str, ...] | None = None
+    beside: bool = False
 
 
 class Limits(Wire):

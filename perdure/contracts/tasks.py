@@ -50,9 +50,10 @@ class Brief(Wire):
 
     ``put`` is the one message that it put into its conversation, without id and role; ``delta`` what it changed where
     that is more than a message. Without either the delta was longer than ``INLINE``. ``next`` and ``digest``: where
-    they are others than follow from these.
+    they are others than follow from these. ``id``: of the checkpoint, where the history has no task that tells it.
     """
 
+    id: str = ""
     put: dict[str, Any] | None = None
     delta: Delta | None = None
     next: tuple[str, ...] | None = None
@@ -221,7 +222,7 @@ class CallTool(Wire):
     ``index`` is its place in the model's latest answer. ``key`` and ``digest`` are those that were planned, and bind
     the call to them; a call that only reads and stands alone has neither. ``arguments``: where a person changed
     them; else they stand in the conversation. ``dry_run``: answer it from what is recorded, or simulate it.
-    ``tool``: the activity's type names it.
+    ``tool``: the activity's type names it. ``lines``: what the audit must have before the call is made.
     """
 
     commit: Commit
@@ -234,16 +235,21 @@ class CallTool(Wire):
     alone: bool = True
     branch: int = 0
     approval: Evidence | None = None
+    lines: tuple[AuditEntry, ...] = ()
     arguments: dict[str, Any] | None = None
     dry_run: bool = False
 
 
 class ToolDone(Wire):
-    """A call ended clearly: ``ok``, or an error that is the model's to read."""
+    """A call ended clearly: ``ok``, or an error that is the model's to read.
+
+    ``audit``: where the thread's audit ends, if the call had lines to write.
+    """
 
     ok: bool = True
     error: str = ""
     committed: Brief | None = None
+    audit: AuditHead | None = None
 
 
 class RunNode(Wire):
