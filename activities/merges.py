@@ -6,8 +6,8 @@ from temporalio import activity
 
 from perdure.activities.once import once
 from perdure.activities.records import Record, tool_message
-from perdure.activities.runtime import Runtime, committed
-from perdure.activities.steps import Extra, Merged, commit_step, write
+from perdure.activities.runtime import Merged, Runtime
+from perdure.activities.steps import Extra, commit_step, write
 from perdure.budget import Usage
 from perdure.checkpoint import Frontier, Task
 from perdure.checkpointer import Position
@@ -34,11 +34,8 @@ class MergeActivities:
 
     async def _earlier(self, commit: Commit) -> Committed | None:
         """What another attempt committed and could not report."""
-        earlier = await self._runtime.store.checkpoint(commit.thread_id, commit.id)
-        if earlier is None:
-            return None
-        position = await self._runtime.checkpointer.load(commit.thread_id, earlier.id)
-        return _told(Merged(position=position, delta=earlier.delta), commit)
+        found = await self._runtime.found(commit)
+        return _told(found, commit) if found else None
 
     async def _merge_on_head(self, task: MergeStep) -> Committed:
         runtime, commit = self._runtime, task.commit
@@ -114,9 +111,8 @@ def _rest(
 def _told(merged: Merged, commit: Commit) -> Committed:
     """What the workflow is told; where the head was another than it knew, also that."""
     if commit.head is None or merged.position.parent_id == commit.head.id:
-        return committed(merged.position, merged.delta)
-    told = committed(merged.position, {})
-    return told.model_copy(update={"parent_id": merged.position.parent_id, "delta": None})
+        return merged.told()
+    return merged.told().model_copy(update={"parent_id": merged.position.parent_id, "delta": None})
 
 
 def _record(part: Part, records: dict[str, Record]) -> Record:

@@ -7,8 +7,8 @@ from perdure.activities.locks import KeyedLocks
 from perdure.activities.once import once
 from perdure.activities.planning import Place, as_it_stands, discreet, plan_call
 from perdure.activities.records import Record
-from perdure.activities.runtime import Runtime, committed
-from perdure.activities.steps import Extra, Merged, commit_step
+from perdure.activities.runtime import Merged, Runtime
+from perdure.activities.steps import Extra, commit_step
 from perdure.budget import Usage
 from perdure.canonical import Json
 from perdure.contracts import (
@@ -16,7 +16,6 @@ from perdure.contracts import (
     CALL_MODEL,
     Answered,
     CallModel,
-    Committed,
     Common,
     Ended,
     ModelDone,
@@ -63,7 +62,7 @@ class ModelActivities:
         position = await self._runtime.checkpointer.load(commit.thread_id, earlier.id)
         said = Message.model_validate(self._runtime.opened(definition.spec.name, position).values[model.channel][-1])
         usage = Usage.model_validate(earlier.facts.get("usage", {}))
-        return self._done(task, definition, common, said, usage, committed(position, earlier.delta))
+        return self._done(task, definition, common, said, usage, Merged(position=position, delta=earlier.delta))
 
     async def _common(self, task: CallModel, definition: Definition) -> Common:
         channel = definition.models[task.node].channel
@@ -136,12 +135,12 @@ class ModelActivities:
             facts["channel"] = model.channel
         if result is not None:
             result = result.model_copy(update={"thread_id": commit.thread_id, "checkpoint_id": commit.id})
-        merged: Merged = await commit_step(
+        merged = await commit_step(
             self._runtime, definition.spec, commit, opened, {task.node: {model.channel: [message]}},
             ended=(Ended(node=task.node, outcome=_outcome(message)),), asked={},
             extra=Extra(facts=facts, result=result),
         )  # fmt: skip
-        return self._done(task, definition, common, message, answer.usage, merged.told())
+        return self._done(task, definition, common, message, answer.usage, merged)
 
     async def _record(
         self, task: CallModel, definition: Definition, common: Common, opened: Opened, message: Message, usage: Usage,
@@ -163,8 +162,9 @@ class ModelActivities:
 
     def _done(
         self, task: CallModel, definition: Definition, common: Common, said: Message, usage: Usage,
-        done: Committed | None,
+        done: Merged | None,
     ) -> ModelDone:  # fmt: skip
+        """As briefly as the workflow understands it."""
         runtime, model, commit = self._runtime, definition.models[task.node], task.commit
         # The step is that of the checkpoint in which the answer stands.
         place = Place(thread_id=commit.thread_id, branch=task.branch, turn=commit.turn, step=common.head.step + 1)
@@ -172,10 +172,11 @@ class ModelActivities:
         answer = said.content[:ANSWER]
         if channels(runtime.app.graph(definition.spec.name).state)[model.channel].sensitive:
             plans, answer = discreet(plans), REDACTED if answer else ""  # a history is read by many
-        if done is not None:
-            plans = as_it_stands(definition.spec, plans, done.next)
-        key = "" if done else _key(task)
-        return brief_answer(Answered(done, plans, usage, key=key, answer=answer, note=said.note), common)
+        if done is None:
+            return brief_answer(Answered(None, plans, usage, key=_key(task), answer=answer, note=said.note), common)
+        plans = as_it_stands(definition.spec, plans, done.position.next.nodes)
+        answered = Answered(done.told(), plans, usage, answer=answer, note=said.note)
+        return brief_answer(answered, common, plain=done.position.next.is_plain)
 
 
 def _outcome(said: Message) -> str:

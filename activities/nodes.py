@@ -14,7 +14,7 @@ from perdure.activities.steps import Extra, commit_step
 from perdure.approvals import stamp
 from perdure.canonical import canonical, digest
 from perdure.checkpoint import Ref
-from perdure.contracts import ASK, TAKE_ANSWER, Common, Ended, NodeDone, RunNode, TakeAnswer, brief
+from perdure.contracts import ASK, TAKE_ANSWER, Common, Ended, NodeDone, RunNode, TakeAnswer
 from perdure.effects import task_key
 from perdure.errors import InvalidInput, NodeGone
 from perdure.graphs.nodes import FunctionNode, HumanNode, NodeContext, Returned
@@ -58,8 +58,8 @@ class NodeActivities:
         if not task.alone:
             key = _key(task)
             return NodeDone(key=key) if await self._runtime.store.receipts(thread_id, [key]) else None
-        done = await self._runtime.earlier(task.commit)
-        return NodeDone(committed=brief(done, await self._common(task))) if done else None
+        done = await self._runtime.found(task.commit)
+        return NodeDone(committed=done.brief(await self._common(task))) if done else None
 
     async def _attempt(self, task: RunNode) -> NodeDone:
         opened = await self._runtime.open(task.commit, task.agent)
@@ -73,7 +73,7 @@ class NodeActivities:
             ended=(Ended(node=task.node, outcome="done"),), asked={} if record.goto is None else {0: record.goto},
             extra=Extra(facts={"cached": True} if cached else {}),
         )  # fmt: skip
-        return NodeDone(committed=brief(merged.told(), common), cached=cached)
+        return NodeDone(committed=merged.brief(common), cached=cached)
 
     async def _common(self, task: RunNode) -> Common:
         spec = (await self._runtime.definition(task.spec)).spec

@@ -1,11 +1,13 @@
 """What the activities of a worker share: the app, the store, the model client."""
 
+from dataclasses import dataclass
+
 from openai import AsyncOpenAI
 
 from perdure.app import App
 from perdure.canonical import canonical
-from perdure.checkpointer import Checkpointer, Position
-from perdure.contracts import INLINE, SHORT, AgentSpec, Commit, Committed, Common, Limits
+from perdure.checkpointer import CACHE_STATES, Checkpointer, Position
+from perdure.contracts import INLINE, SHORT, AgentSpec, Brief, Commit, Committed, Common, Limits, brief
 from perdure.delta import Delta
 from perdure.errors import Failed, ThreadNotFound, ToolGone
 from perdure.graphs.definition import Definition
@@ -20,18 +22,18 @@ _DEFINITIONS = "definitions"  # scope of a result: the whole digest of a definit
 
 class Runtime:
     """One a worker. ``limits`` are recorded with each turn; ``keyring`` opens and seals what is sensitive.
-    With ``approver_keys`` only signed decisions count."""
+    With ``approver_keys`` only signed decisions count. ``cached`` is of how many threads the state is kept in memory."""
 
     def __init__(
         self, *, app: App, store: Store, limits: Limits, model: AsyncOpenAI | None = None,
-        keyring: Keyring | None = None, approver_keys: ApproverKeys | None = None,
+        keyring: Keyring | None = None, approver_keys: ApproverKeys | None = None, cached: int = CACHE_STATES,
     ) -> None:  # fmt: skip
         self.app = app
         self.store = store
         self.limits = limits
         self.keyring = keyring
         self.approver_keys = approver_keys
-        self.checkpointer = Checkpointer(store)
+        self.checkpointer = Checkpointer(store, cache_states=cached)
         self._model = model
         self._definitions: dict[str, Definition] = {}
         self._lineages: dict[str, str] = {}
@@ -104,10 +106,16 @@ class Runtime:
 
     async def earlier(self, commit: Commit) -> Committed | None:
         """What another attempt committed and could not report."""
+        found = await self.found(commit)
+        return found.told() if found else None
+
+    async def found(self, commit: Commit) -> "Merged | None":
+        """The step, where another attempt has committed it."""
         found = await self.store.checkpoint(commit.thread_id, commit.id)
         if found is None:
             return None
-        return committed(await self.checkpointer.load(commit.thread_id, found.id), found.delta)
+        position = await self.checkpointer.load(commit.thread_id, found.id)
+        return Merged(position=position, delta=found.delta)
 
     async def open(self, commit: Commit, agent: str) -> Opened:
         """The state that a commit extends, as the agent's own: unsealed, and in the version that the code has."""
@@ -118,10 +126,21 @@ class Runtime:
         return open_position(self.app.graph(agent).state, position, self.keyring)
 
 
-def committed(position: Position, delta: Delta) -> Committed:
-    """What the workflow is told of a commit: the delta itself only while it is small."""
-    small = len(canonical(delta)) <= INLINE
-    return Committed(
-        head=position.ref, next=position.next.nodes, schema_version=position.schema_version,
-        delta=delta if small else None,
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Merged:
+    """A committed step: where the thread stands, and what changed."""
+
+    position: Position
+    delta: Delta
+
+    def told(self) -> Committed:
+        """As the workflow is told: the delta itself only while it is small."""
+        position = self.position
+        return Committed(
+            head=position.ref, next=position.next.nodes, schema_version=position.schema_version,
+            delta=self.delta if len(canonical(self.delta)) <= INLINE else None,
+        )  # fmt: skip
+
+    def brief(self, common: Common) -> Brief:
+        """As it is told where it was committed by its only task."""
+        return brief(self.told(), common, plain=self.position.next.is_plain)

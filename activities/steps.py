@@ -1,43 +1,33 @@
 """Committing a step: what it changes, what follows it, and whatever must become true with it, in one transaction."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from perdure.activities.runtime import Runtime, committed
+from perdure.activities.runtime import Merged, Runtime
 from perdure.canonical import Json
 from perdure.checkpoint import Frontier, Source, Task
-from perdure.checkpointer import Change, Position
-from perdure.contracts import START, AgentSpec, Commit, Committed, Ended
+from perdure.checkpointer import Change
+from perdure.contracts import START, AgentSpec, Commit, Ended
 from perdure.delta import Delta
 from perdure.errors import InvalidInput
 from perdure.graphs.compiled import CompiledGraph
 from perdure.graphs.frontier import CHOOSING, first, following
 from perdure.states.schema import Opened
 from perdure.stores.base import CachedResult, Receipt
-from perdure.values import Value
 
 Updates = Mapping[str, Mapping[str, Any]]
 
 
-class Extra(Value):
+@dataclass(frozen=True, kw_only=True)
+class Extra:
     """What is committed together with a step."""
 
-    facts: dict[str, Json] = {}
-    metadata: dict[str, Json] = {}
+    facts: Mapping[str, Json] = field(default_factory=dict)
+    metadata: Mapping[str, Json] = field(default_factory=dict)
     result: CachedResult | None = None
     receipt: Receipt | None = None
     clears: tuple[str, ...] = ()
-
-
-class Merged(Value):
-    """A committed step: where the thread stands, and what changed."""
-
-    position: Position
-    delta: Delta
-
-    def told(self) -> Committed:
-        """As the workflow is told."""
-        return committed(self.position, self.delta)
 
 
 async def commit_step(

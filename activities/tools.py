@@ -17,7 +17,7 @@ from perdure.activities.invoke import invoke, to_the_end
 from perdure.activities.nodes import NodeActivities
 from perdure.activities.once import once
 from perdure.activities.records import Record, text_of, tool_message
-from perdure.activities.runtime import Runtime
+from perdure.activities.runtime import Merged, Runtime
 from perdure.activities.steps import Extra, commit_step
 from perdure.approvals import stamp
 from perdure.canonical import Json
@@ -26,7 +26,6 @@ from perdure.context import ToolContext
 from perdure.contracts import (
     AgentSpec,
     CallTool,
-    Committed,
     Common,
     Ended,
     Known,
@@ -35,7 +34,6 @@ from perdure.contracts import (
     RunNode,
     ToolDone,
     Undo,
-    brief,
 )
 from perdure.effects import Effect, call_summary, effect_key
 from perdure.errors import (
@@ -148,7 +146,8 @@ class ToolActivities:
         finally:
             if context.joined and call.is_effect:
                 await self._runtime.store.join_saga(call.thread_id, call.key, context.joined)
-        return await to_the_end(self._returned(call, context, returned))
+        ending = self._returned(call, context, returned)
+        return await (to_the_end(ending) if call.is_effect else ending)
 
     async def _planned(self, task: CallTool) -> _Call:
         """The call as it was planned. Raises Refused where it is another by now, ToolGone."""
@@ -239,19 +238,21 @@ class ToolActivities:
     async def _earlier(self, task: CallTool) -> ToolDone | None:
         """What another attempt recorded and could not report."""
         runtime, thread_id = self._runtime, task.commit.thread_id
-        if not task.alone:
-            found = await runtime.store.receipts(thread_id, [task.key])
-            return _done(Record.read(found[task.key])) if found else None
-        if (done := await runtime.earlier(task.commit)) is None:
+        if not task.alone and (found := await runtime.store.receipts(thread_id, [task.key])):
+            return _done(Record.read(found[task.key]))
+        # Of calls beside the workflow even the merge may be done, and its workflow task lost with all of them.
+        if not (task.alone or activity.info().is_local) or (done := await runtime.found(task.commit)) is None:
             return None
         spec = (await runtime.definition(task.spec)).spec
         channel = spec.nodes[task.node].channel
-        position = await runtime.checkpointer.load(thread_id, done.head.id)
-        message = runtime.opened(spec.name, position).values[channel][-1]
-        common = await runtime.common(
-            task.commit, spec, task.node, channel=channel, call_id=message["tool_call_id"]
-        )  # fmt: skip
-        return _done(Record(ok=message.get("note") != "error", content=message.get("content", "")), done, common)
+        opened = runtime.opened(spec.name, done.position)
+        asked = _asked(opened, channel)[task.index]
+        answer = next(m for m in reversed(opened.values[channel]) if m.get("tool_call_id") == asked.id)
+        record = Record(ok=answer.get("note") != "error", content=answer.get("content", ""))
+        if not task.alone:
+            return _done(record)
+        common = await runtime.common(task.commit, spec, task.node, channel=channel, call_id=asked.id)
+        return _done(record, done, common)
 
     async def _claim(self, call: _Call) -> Record | None:
         """Enter the attempt in the ledger. The record, if the effect is done already; an error, if it may not be."""
@@ -332,7 +333,7 @@ class ToolActivities:
             ended=(Ended(node=task.node, outcome="done"),), asked={},
             extra=Extra(receipt=receipt if record.ok and call.is_effect else None, facts=facts),
         )  # fmt: skip
-        return _done(record, merged.told(), call.common())
+        return _done(record, merged, call.common())
 
 
 def _asked(opened: Opened, channel: str) -> list[ToolCall]:
@@ -369,11 +370,11 @@ def _told(task: CallTool, content: str) -> str:
     return content if content.endswith(note) else content + note
 
 
-def _done(record: Record, done: Committed | None = None, common: Common | None = None) -> ToolDone:
+def _done(record: Record, done: Merged | None = None, common: Common | None = None) -> ToolDone:
     told = ToolDone() if record.ok else ToolDone(ok=False, error=record.content[:500])
     if done is None or common is None:
         return told
-    step = brief(done, common)
+    step = done.brief(common)
     if activity.info().is_local:  # then the history has nothing of its task
         step = step.model_copy(update={"id": common.id})
     return told.model_copy(update={"committed": step})

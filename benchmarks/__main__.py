@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import importlib
-import pkgutil
 import sys
 import tempfile
 import time
@@ -12,9 +11,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import benchmarks.experiments
 from benchmarks.bench import Bench
 from benchmarks.experiment import Experiment, Outcome
+from benchmarks.experiments import MODULES
 from benchmarks.plot import draw
 from benchmarks.process import ROOT
 from benchmarks.report import COMMAND, markdown
@@ -44,12 +43,12 @@ def main(argv: Sequence[str]) -> int:
 
 def experiments() -> dict[str, Experiment]:
     """All experiments by name, in the order of the report."""
-    modules = (info.name for info in pkgutil.iter_modules(benchmarks.experiments.__path__, "benchmarks.experiments."))
-    return {one.name: one for module in modules for one in importlib.import_module(module).EXPERIMENTS}
+    modules = (importlib.import_module(f"benchmarks.experiments.{name}") for name in MODULES)
+    return {one.name: one for module in modules for one in module.EXPERIMENTS}
 
 
 async def run(chosen: Sequence[Experiment], out: Path, page: Path, *, quick: bool) -> int:
-    """Run them one after the other. After each, its record and the page are written: a run cut short leaves a report."""
+    """Run them one after the other, and write what there is after each: a run that is stopped leaves a report."""
     records = load(out)
     for experiment in chosen:
         _say(f"{experiment.name}: {experiment.title} …")
@@ -83,8 +82,7 @@ async def measure(experiment: Experiment, *, quick: bool) -> Record:
 def publish(records: dict[str, Record], folder: Path) -> None:
     """Write the page and the plot."""
     folder.mkdir(parents=True, exist_ok=True)
-    known = experiments()
-    ordered = {name: records[name] for name in known if name in records}
+    ordered = {name: records[name] for name in experiments() if name in records}
     plot = "benchmarks.svg" if draw(ordered, folder / "benchmarks.svg") else ""
     (folder / "benchmarks.md").write_text(markdown(ordered, plot=plot), encoding="utf-8")
 

@@ -1,5 +1,6 @@
 """What an experiment has at hand: servers, databases, subjects. Everything that it started ends with it."""
 
+import asyncio
 import itertools
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -23,11 +24,15 @@ class Bench:
         self._numbers = itertools.count(1)
         self._stack = AsyncExitStack()
         self._running: dict[str, Any] = {}
+        self._subjects: list[SubjectProcess] = []
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*(subject.end() for subject in self._subjects))
+        for subject in self._subjects:
+            self.versions.update(subject.versions)
         await self._stack.aclose()
 
     def pick(self, full: T, quick: T) -> T:
@@ -66,12 +71,8 @@ class Bench:
             options=options,
         )  # fmt: skip
         process = SubjectProcess(module, place, name=name)
-        self._stack.push_async_callback(self._end, process)
+        self._subjects.append(process)
         return process
-
-    async def _end(self, process: SubjectProcess) -> None:
-        self.versions.update(process.versions)
-        await process.end()
 
     async def _once(self, name: str, make: Callable[[Path], AbstractAsyncContextManager[T]]) -> T:
         if name not in self._running:

@@ -37,10 +37,6 @@ class Spread:
         """In another unit; the factor is positive."""
         return Spread(self.median * factor, self.low * factor, self.high * factor, self.count)
 
-    def inverse(self, of: float) -> "Spread":
-        """So much per what was measured: of seconds a rate."""
-        return Spread(of / self.median, of / self.high, of / self.low, self.count)
-
 
 @dataclass(frozen=True)
 class Missing:
@@ -50,10 +46,6 @@ class Missing:
 
     def scaled(self, factor: float) -> "Missing":
         """Missing in any unit."""
-        return self
-
-    def inverse(self, of: float) -> "Missing":
-        """Missing the other way round, too."""
         return self
 
 
@@ -78,6 +70,10 @@ class Contest:
     def ratio(self, name: str, other: str, key: str) -> Measure:
         """How many times another's figure a contender's is, round by round."""
         return self._missing(name, other) or Spread.of(ratios(self.values(name, key), self.values(other, key)))
+
+    def rate(self, name: str, key: str, amount: float) -> Measure:
+        """So much a second, where one figure of a contender is the seconds that it took."""
+        return self._missing(name) or Spread.of([amount / value for value in self.values(name, key)])
 
     def _missing(self, *names: str) -> Missing | None:
         failed = [self.failed[name] for name in names if name in self.failed]

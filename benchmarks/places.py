@@ -1,6 +1,8 @@
 """Where subjects run: Temporal servers and databases of our own, which end with the driver, however that ends."""
 
 import asyncio
+import os
+import signal
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -26,7 +28,6 @@ _SAFE = {
     "full_page_writes": "on",
     "autovacuum": "on",
     "shared_buffers": "128MB",
-    "log_min_messages": "fatal",
 }
 
 
@@ -44,7 +45,10 @@ async def tuned(folder: Path) -> AsyncIterator[Server]:
     async with EmbeddedServer(
         home=folder, settings=Settings(home=folder), port=free_port(), ui_port=free_port()
     ) as server:
-        yield Server(server.address, server.pid)
+        try:
+            yield Server(server.address, server.pid)
+        finally:
+            os.kill(server.pid, signal.SIGKILL)  # a graceful end takes seconds, and its data is thrown away
 
 
 @asynccontextmanager
@@ -81,7 +85,7 @@ async def started(folder: Path, *options: str) -> AsyncIterator[Server]:
         await _answers(f"{HOST}:{port}")
         yield Server(f"{HOST}:{port}", process.pid)
     finally:
-        process.terminate()
+        process.kill()
         await process.wait()
         await leash.untie()
 

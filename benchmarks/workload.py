@@ -5,6 +5,7 @@ bytes. After so many steps the model answers, and the turn ends. The conversatio
 """
 
 import json
+from functools import cache
 from random import Random
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -13,6 +14,7 @@ ASKED = "Look until you have seen enough."
 ANSWER = "That is all there was to see."
 
 
+@cache
 def _text(seed: str, size: int) -> str:
     """Characters that don't compress well, and are the same in every run."""
     return "".join(Random(seed).choices(ALPHABET, k=size))

@@ -6,6 +6,9 @@ from typing import Any
 
 from perdure.errors import InvalidInput
 
+# Made once: this runs several times a step, and making one takes as long as writing a message.
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 Json = Any  # None | bool | int | float | str | list[Json] | dict[str, Json]
 
 
@@ -16,17 +19,15 @@ def canonical(value: Json) -> bytes:
     text with lone surrogates.
     """
     try:
-        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        return text.encode()
+        return _ENCODER.encode(value).encode()
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"The value can't be written as JSON: {error}.") from error
 
 
 def digest(*parts: bytes | str) -> str:
     """SHA-256 over length-prefixed parts, as 64 hex digits; the prefixes keep ('ab','c') and ('a','bc') apart."""
-    hasher = hashlib.sha256()
+    framed: list[bytes] = []
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
-        hasher.update(len(data).to_bytes(8, "big"))
-        hasher.update(data)
-    return hasher.hexdigest()
+        framed += (len(data).to_bytes(8, "big"), data)
+    return hashlib.sha256(b"".join(framed)).hexdigest()

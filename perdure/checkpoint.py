@@ -1,7 +1,8 @@
 """A checkpoint: an immutable point of a thread, linked to its parent by digest."""
 
+from json.encoder import encode_basestring
 from random import Random
-from typing import Literal
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from perdure.canonical import Json, canonical, digest
@@ -26,6 +27,11 @@ class Frontier(Value):
 
     tasks: tuple[Task, ...] = ()
     arrived: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing in it but the nodes of its tasks."""
+        return not self.arrived and all(task.arg is None for task in self.tasks)
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -79,6 +85,29 @@ class Checkpoint(Value):
         return canonical(mine) == canonical(theirs)
 
 
+class Layer(NamedTuple):
+    """A checkpoint as a layer of a state: what its digest covers beside its parent's digest, as canonical bytes."""
+
+    id: str
+    step: int
+    header: bytes
+    delta: bytes
+    digest: str
+
+    def is_on(self, parent_digest: str) -> bool:
+        """Whether its digest is that of this very layer on a parent of this digest (empty: on none)."""
+        return self.digest == digest(parent_digest, self.header, self.delta)
+
+
+def layer_of(c: Checkpoint) -> Layer:
+    """A checkpoint as a layer."""
+    written = header(
+        id=c.id, step=c.step, source=c.source, nodes=plain(c.nodes), turn=c.turn, schema_version=c.schema_version,
+        next=plain(c.next.model_dump(mode="json", exclude_defaults=True)),
+    )  # fmt: skip
+    return Layer(id=c.id, step=c.step, header=written, delta=canonical(c.delta), digest=c.digest)
+
+
 def new_id(milliseconds: int, random: Random) -> str:
     """A version 7 UUID (RFC 9562 §5.7), so ids sort by time; deterministic, given a workflow's clock and random."""
     value = (milliseconds & (2**48 - 1)) << 80 | 0x7 << 76 | random.getrandbits(12) << 64
@@ -86,7 +115,7 @@ def new_id(milliseconds: int, random: Random) -> str:
 
 
 def id_after(head: str, random: Random) -> str:
-    """An id right after that of the head. It depends on no clock: whoever lives through a moment again makes the same."""
+    """An id right after the head's. It depends on no clock: whoever lives through a moment again makes the same."""
     return new_id((UUID(head).int >> 80) + 1, random)
 
 
@@ -107,8 +136,24 @@ def chain(
     The header is inside, so that a changed id, step, source, version or frontier is found like a changed delta. The
     thread is not: a fork shares its prefix. Nor are time, metadata and facts: two attempts of one commit must agree.
     """
-    header = {
-        "id": id, "step": step, "source": source, "nodes": list(nodes), "turn": turn, "schema": schema_version,
-        "next": next.model_dump(mode="json"),
-    }  # fmt: skip
-    return digest(parent_digest, canonical(header), canonical(delta))
+    written = header(
+        id=id, step=step, source=source, nodes=plain(nodes), turn=turn, schema_version=schema_version,
+        next=plain(next.model_dump(mode="json", exclude_defaults=True)),
+    )  # fmt: skip
+    return digest(parent_digest, written, canonical(delta))
+
+
+def header(*, id: str, step: int, source: str, nodes: str, turn: int, schema_version: int, next: str) -> bytes:
+    """The canonical header of a checkpoint, whose ``nodes`` and ``next`` (without defaults) are canonical JSON already.
+
+    Put together by hand: whoever loads a long thread needs thousands of them, and has most of their parts as text.
+    """
+    return (
+        f'{{"id":{encode_basestring(id)},"next":{next},"nodes":{nodes},"schema":{schema_version},'
+        f'"source":{encode_basestring(source)},"step":{step},"turn":{turn}}}'
+    ).encode()
+
+
+def plain(value: Json) -> str:
+    """Canonical JSON as text."""
+    return canonical(value).decode()

@@ -5,23 +5,28 @@ It keeps the states it has seen (by checkpoint id) in memory, so that a step on 
 
 import json
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from perdure.approvals import stamp
 from perdure.canonical import Json, canonical, digest
-from perdure.checkpoint import Checkpoint, Frontier, Ref, Source, chain
+from perdure.checkpoint import Checkpoint, Frontier, Layer, Ref, Source, layer_of
 from perdure.delta import Delta, Values, apply, fold, growth
 from perdure.errors import CheckpointNotFound, IntegrityError
 from perdure.stores.base import CachedResult, Line, Receipt, Snapshot, Step, Store
-from perdure.values import Value
 
-CACHE_BYTES = 64 * 2**20
+CACHE_BYTES = 64 * 2**20  # of JSON; twice that in memory, and 2.5 KB a state
+CACHE_STATES = 1_000
 READ_FACTOR = 3  # see _snapshot_pays
 READ_FLOOR = 4096
 
+_NOTHING = Frontier()
 
-class Position(Value):
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
     """A checkpoint with its state as it is stored: sealed, and in the version of the state that wrote it.
 
     The last three fields are what the next commit has to know to decide about a snapshot.
@@ -32,14 +37,15 @@ class Position(Value):
     parent_id: str | None
     turn: int = 0
     schema_version: int = 1
-    next: Frontier = Frontier()
+    next: Frontier = _NOTHING
     values: dict[str, Any]
     base_id: str | None = None
     since_base: int = 0
     state_size: int = 0
 
 
-class Change(Value):
+@dataclass(frozen=True, kw_only=True)
+class Change:
     """What a step wants to commit."""
 
     thread_id: str
@@ -48,18 +54,22 @@ class Change(Value):
     nodes: tuple[str, ...] = ()
     turn: int
     schema_version: int = 1
-    next: Frontier = Frontier()
-    metadata: dict[str, Json] = {}
-    facts: dict[str, Json] = {}
+    next: Frontier = _NOTHING
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    facts: Mapping[str, Json] = field(default_factory=dict)
     delta: Delta
 
 
 class Checkpointer:
-    """Loads states and commits steps. Safe for concurrent use by the activities of one process."""
+    """Loads states and commits steps. Safe for concurrent use by the activities of one process.
 
-    def __init__(self, store: Store, *, cache_bytes: int = CACHE_BYTES) -> None:
+    It keeps the latest ``cache_states`` states of as many threads, while they have at most ``cache_bytes``.
+    """
+
+    def __init__(self, store: Store, *, cache_bytes: int = CACHE_BYTES, cache_states: int = CACHE_STATES) -> None:
         self.store = store
         self._limit = cache_bytes
+        self._states = cache_states
         self._cached: OrderedDict[tuple[str, str], Position] = OrderedDict()
         self._bytes = 0
 
@@ -132,7 +142,7 @@ class Checkpointer:
         self._forget((thread_id, position.ref.id))
         self._cached[(thread_id, position.ref.id)] = position
         self._bytes += position.state_size
-        while self._bytes > self._limit and len(self._cached) > 1:
+        while (self._bytes > self._limit or len(self._cached) > self._states) and len(self._cached) > 1:
             self._forget(next(iter(self._cached)))
 
     def _forget(self, key: tuple[str, str]) -> None:
@@ -140,19 +150,19 @@ class Checkpointer:
             self._bytes -= position.state_size
 
 
-def verify_line(thread_id: str, parent: tuple[str, int] | None, checkpoints: tuple[Checkpoint, ...]) -> None:
+def verify_line(thread_id: str, parent: tuple[str, int] | None, layers: Iterable[Layer]) -> None:
     """Recompute the chain of consecutive checkpoints from (parent digest, parent step).
 
     Raises IntegrityError that names the first bad row.
     """
     before, step = parent or ("", -1)
-    for checkpoint in checkpoints:
-        if checkpoint.step != step + 1 or checkpoint.digest != digest_of(before, checkpoint):
+    for layer in layers:
+        if layer.step != step + 1 or not layer.is_on(before):
             raise IntegrityError(
-                f"Thread {thread_id}: checkpoint {checkpoint.id} (step {checkpoint.step}) doesn't match its digest.",
-                table="checkpoints", row=checkpoint.id,
+                f"Thread {thread_id}: checkpoint {layer.id} (step {layer.step}) doesn't match its digest.",
+                table="checkpoints", row=layer.id,
             )  # fmt: skip
-        before, step = checkpoint.digest, checkpoint.step
+        before, step = layer.digest, layer.step
 
 
 def snapshot_digest(checkpoint_digest: str, state: bytes) -> str:
@@ -162,30 +172,32 @@ def snapshot_digest(checkpoint_digest: str, state: bytes) -> str:
 
 def _materialised(thread_id: str, line: Line) -> Position:
     """Fold a line into a state, checking every digest on the way."""
-    checkpoints = line.checkpoints
-    values: Values = {}
-    parent: tuple[str, int] | None = None
-    if line.base_id is not None and line.snapshot is None:
-        raise IntegrityError(
-            f"Thread {thread_id}: the snapshot at {line.base_id} is missing.", table="snapshots", row=line.base_id
-        )
-    if line.snapshot is not None:
-        base, *rest = checkpoints
-        if line.snapshot.digest != snapshot_digest(base.digest, line.snapshot.state):
-            raise IntegrityError(
-                f"Thread {thread_id}: the snapshot at {base.id} doesn't match its digest.",
-                table="snapshots",
-                row=base.id,
-            )
-        values, checkpoints, parent = json.loads(line.snapshot.state), tuple(rest), (base.digest, base.step)
-    verify_line(thread_id, parent, checkpoints)
-    values = fold(values, (checkpoint.delta for checkpoint in checkpoints))
-    last = line.checkpoints[-1]
+    layers, values, parent = line.layers, Values(), None
+    if line.base_id is not None:
+        base, *rest = layers
+        layers, values, parent = tuple(rest), _snapshot_state(thread_id, base, line.snapshot), (base.digest, base.step)
+    verify_line(thread_id, parent, layers)
+    # Parsed at once: each is canonical JSON, now that its digest is known to be right.
+    deltas = json.loads(b"[" + b",".join(layer.delta for layer in layers) + b"]")
+    last = line.last
     return Position(
         thread_id=thread_id, ref=last.ref, parent_id=last.parent_id, turn=last.turn,
-        schema_version=last.schema_version, next=last.next, values=values, base_id=line.base_id,
+        schema_version=last.schema_version, next=last.next, values=fold(values, deltas), base_id=line.base_id,
         since_base=line.since_base, state_size=line.state_size,
     )  # fmt: skip
+
+
+def _snapshot_state(thread_id: str, base: Layer, snapshot: Snapshot | None) -> Values:
+    """The state at the checkpoint that a line begins with. Raises IntegrityError."""
+    why = ""
+    if snapshot is None:
+        why = "is missing"
+    elif snapshot.digest != snapshot_digest(base.digest, snapshot.state):
+        why = "doesn't match its digest"
+    else:
+        state: Values = json.loads(snapshot.state)
+        return state
+    raise IntegrityError(f"Thread {thread_id}: the snapshot at {base.id} {why}.", table="snapshots", row=base.id)
 
 
 def _checkpoint(parent: Position | None, change: Change) -> Checkpoint:
@@ -194,7 +206,7 @@ def _checkpoint(parent: Position | None, change: Change) -> Checkpoint:
         thread_id=change.thread_id, id=change.checkpoint_id, parent_id=parent.ref.id if parent else None,
         parent_thread=parent.thread_id if parent and elsewhere else "", step=parent.ref.step + 1 if parent else 0,
         source=change.source, nodes=change.nodes, turn=change.turn, schema_version=change.schema_version,
-        next=change.next, metadata=change.metadata, facts=change.facts, delta=change.delta,
+        next=change.next, metadata=dict(change.metadata), facts=dict(change.facts), delta=change.delta,
         created_at=stamp(datetime.now(UTC)), size=len(canonical(change.delta)), digest="",
     )  # fmt: skip
     return draft.model_copy(update={"digest": digest_of(parent.ref.digest if parent else "", draft)})
@@ -202,17 +214,8 @@ def _checkpoint(parent: Position | None, change: Change) -> Checkpoint:
 
 def digest_of(parent: str, c: Checkpoint) -> str:
     """The digest that a checkpoint must have on a parent of this digest (empty: it has none)."""
-    return chain(
-        parent,
-        id=c.id,
-        step=c.step,
-        source=c.source,
-        nodes=c.nodes,
-        turn=c.turn,
-        schema_version=c.schema_version,
-        next=c.next,
-        delta=c.delta,
-    )
+    layer = layer_of(c)
+    return digest(parent, layer.header, layer.delta)
 
 
 def step_of(head: Position | None, checkpoint: Checkpoint, values: Values) -> Step:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
-POLL = 0.25  # seconds between two looks at a thread that works
 _AGENT = SearchAttributeKey.for_keyword("PerdureAgent")
 _TENANT = SearchAttributeKey.for_keyword("PerdureTenant")
 _STATUS = SearchAttributeKey.for_keyword("PerdureStatus")

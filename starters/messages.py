@@ -1,13 +1,13 @@
 """The client's messages: start a thread, send to it, wait for the answer."""
 
-import asyncio
 import uuid
 from typing import Any
 
 from perdure.canonical import Json
 from perdure.contracts import Accepted, Send, StatusAnswer, ThreadInput, TurnResult
 from perdure.errors import NotFound, ThreadNotFound, TurnFailed
-from perdure.starters.connection import POLL, Connection
+from perdure.starters.connection import Connection
+from perdure.starters.patience import Patience
 
 _LOOKS = 8  # after so many looks, one whether its workflow is alive at all
 _WAITS_FOR_PEOPLE = frozenset({"awaiting_approval", "awaiting_input", "in_doubt", "out_of_budget"})
@@ -58,7 +58,7 @@ class Messages(Connection):
         where the thread is at rest and doesn't remember the message, TurnFailed where its workflow has ended in the
         middle of a turn.
         """
-        looks = 0
+        looks, patience = 0, Patience()
         while True:
             status = await self._query(thread_id, "status", StatusAnswer)
             at_rest = not (status.node or status.queued) and status.status not in ("running", "compensating")
@@ -74,7 +74,7 @@ class Messages(Connection):
             if looks % _LOOKS == 0 and not await self._is_open(thread_id):
                 ended = f"The workflow of thread {thread_id} ended in the middle of a turn."
                 raise TurnFailed(ended, hint="Temporal shows why; the next message takes the thread up again.")
-            await asyncio.sleep(POLL)
+            await patience.pause()
 
     async def run(self, thread_id: str, message: str) -> str:
         """Send a message and wait for the answer. Raises TurnFailed where there is none."""

@@ -14,12 +14,12 @@ from temporalio.service import RPCError
 
 from perdure.errors import TemporalUnreachable
 from perdure.starters.connect import NOBODY, rpc_error, whole
+from perdure.starters.patience import Patience
 
 T = TypeVar("T")
 
 _PATIENCE = timedelta(seconds=10)  # for a question that the server answers itself
 _GRACE = 5.0  # seconds that a worker gets that is just starting
-_LOOK = 0.25
 _SLOW = 3.0  # seconds after which an answer is late: a worker needs milliseconds
 _BELIEVED = 30.0  # seconds for which a queue that was served is taken to be
 
@@ -33,14 +33,14 @@ class Service:
 
     async def require(self, queue: str) -> None:
         """Return once a worker serves the queue. Raises TemporalUnreachable if none comes; nothing was sent then."""
-        until = time.monotonic() + _GRACE
+        until, patience = time.monotonic() + _GRACE, Patience()
         while self._seen.get(queue, 0.0) < time.monotonic():
             if await self._is_served(queue):
                 self._seen[queue] = time.monotonic() + _BELIEVED
             elif time.monotonic() > until:
                 raise TemporalUnreachable(f"No worker serves the task queue {queue}; nothing was sent.", hint=NOBODY)
             else:
-                await asyncio.sleep(_LOOK)
+                await patience.pause()
 
     async def unless_deserted(self, thread_id: str, call: Awaitable[T]) -> T:
         """What the call to a thread returns. One that is late isn't waited for where no worker serves the thread."""

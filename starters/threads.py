@@ -1,6 +1,5 @@
 """The client's look at threads: which there are, what they do, what they did outside."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
@@ -13,7 +12,8 @@ from perdure.contracts import DRY_RUN, WORKFLOW, EffectsAnswer, StatusAnswer
 from perdure.effects import Effect
 from perdure.errors import StoreUnreachable, ThreadNotFound
 from perdure.starters.connect import rpc_error
-from perdure.starters.connection import POLL, Connection
+from perdure.starters.connection import Connection
+from perdure.starters.patience import Patience
 from perdure.values import Value
 
 
@@ -80,14 +80,15 @@ class Threads(Connection):
     async def watch(self, thread_id: str) -> AsyncIterator[StatusAnswer]:
         """The status each time it has changed; ends when the thread has completed."""
         shown: StatusAnswer | None = None
+        patience = Patience()
         while True:
             status = await self.status(thread_id)
             if status != shown:
                 yield status
-                shown = status
+                shown, patience = status, Patience()
             if not await self._is_open(thread_id):
                 return
-            await asyncio.sleep(POLL)
+            await patience.pause()
 
 
 def _summary(run: temporalio.client.WorkflowExecution, dry_run: bool) -> ThreadSummary:

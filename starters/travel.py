@@ -27,9 +27,9 @@ from perdure.errors import StoreUnreachable
 from perdure.failures import from_failure
 from perdure.starters.messages import Messages, new_message
 from perdure.starters.operations import UNDOING
+from perdure.starters.patience import Patience
 from perdure.values import Value
 
-_LOOK = 0.1  # seconds between two looks whether a fork is there
 _PATIENCE = 60.0  # seconds until it is; the store may be away for a while
 
 
@@ -86,6 +86,7 @@ class TimeTravel(Messages):
 
     async def _forked(self, thread_id: str) -> None:
         """Wait until the fork is there. Raises what its workflow failed with."""
+        patience = Patience()
         try:
             async with asyncio.timeout(_PATIENCE):
                 while True:
@@ -95,7 +96,7 @@ class TimeTravel(Messages):
                     run = await self._last_run(thread_id)
                     if run is not None and run.status != WorkflowExecutionStatus.RUNNING:
                         await self._handle(thread_id).result()
-                    await asyncio.sleep(_LOOK)
+                    await patience.pause()
         except WorkflowFailureError as failed:
             raise from_failure(failed.cause) from failed
         except TimeoutError as late:

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from perdure.audit import AuditEntry, AuditHead
 from perdure.canonical import Json
-from perdure.checkpoint import Checkpoint
+from perdure.checkpoint import Checkpoint, layer_of
 from perdure.effects import EffectStatus
 from perdure.errors import ConcurrentModification
 from perdure.stores.base import CachedResult, EffectRow, Line, Receipt, Snapshot, Step, ThreadRow
@@ -55,7 +55,7 @@ class Longwinded(MemoryStore):
     async def line(self, thread_id: str, checkpoint_id: str) -> Line | None:
         way = await self.path(thread_id, checkpoint_id, limit=10_000)
         short = await super().line(thread_id, checkpoint_id)
-        return short and short.model_copy(update={"checkpoints": tuple(way[::-1]), "snapshot": None, "base_id": None})
+        return short and short._replace(layers=tuple(map(layer_of, way[::-1])), snapshot=None, base_id=None)
 
 
 class Straight(MemoryStore):

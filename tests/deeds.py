@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from perdure.audit import AuditEntry
@@ -78,7 +79,7 @@ class Deeds:
         position = await self._checkpointer.load(row.thread_id, parent)
         change = self._change(row.thread_id)
         if self._random.random() < 0.5:
-            change = change.model_copy(update={"checkpoint_id": again})
+            change = replace(change, checkpoint_id=again)
         await self._checkpointer.commit(position, change)
 
     async def fork(self) -> None:
@@ -207,7 +208,7 @@ class Deeds:
         row = await self._row()
         line = await self.store.line(row.thread_id, await self._some(row))
         assert line is not None
-        last = line.checkpoints[-1]
+        last = line.last
         step = Step(
             checkpoint=last, base_id=line.base_id, since_base=line.since_base, state_size=line.state_size,
             snapshot=line.snapshot if line.base_id == last.id else None, lineage=row.lineage,

@@ -142,7 +142,7 @@ class Retelling:
         plans = tuple(ToolPlan(call_id=f"c{n}", tool="look", index=n, summary="look(…)") for n in range(calls))
         task = CallModel(commit=commit, spec=SPEC.digest, node="model")
         answered = Answered(done, plans, used, answer=text)
-        self._ended(CALL_MODEL.name, task, brief_answer(answered, _common(commit, "model")))
+        self._ended(CALL_MODEL.name, task, brief_answer(answered, _common(commit, "model"), plain=True))
         return position
 
     async def calls_tool(self, text: str = "seen") -> Position:
@@ -150,7 +150,7 @@ class Retelling:
         commit = self._commit()
         done, position = await self._done(commit, says(text, "tool"), nodes=("tools",), next=to("model"))
         task = CallTool(commit=commit, spec=SPEC.digest, tool="look", key="k", digest="d")
-        told = brief(done, _common(commit, "tools", call_id="c0"))
+        told = brief(done, _common(commit, "tools", call_id="c0"), plain=True)
         self._ended(tool_stub("look").name, task, ToolDone(committed=told))
         return position
 
@@ -159,7 +159,7 @@ class Retelling:
         commit = self._commit()
         done, position = await self._done(commit, says(node), nodes=(node,), next=next, facts={"cached": True})
         task = RunNode(commit=commit, agent="desk", spec=SPEC.digest, node=node)
-        told = brief(done, _common(commit, node, channel=""))
+        told = brief(done, _common(commit, node, channel=""), plain=position.next.is_plain)
         self._ended(node_stub(node).name, task, NodeDone(committed=told, cached=True))
         return position
 

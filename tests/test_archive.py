@@ -12,8 +12,8 @@ from perdure.patch import applied
 from perdure.settings import Settings
 from perdure.starters.archive import Archive
 from perdure.starters.branches import Stretch, Tree
-from perdure.starters.cli.render import checkpoints as render
 from perdure.starters.cli.output import Format, Output
+from perdure.starters.cli.render import checkpoints as render
 from perdure.stores.base import Store
 from perdure.stores.memory import MemoryStore
 from tests.lines import Line

@@ -77,9 +77,9 @@ places = st.builds(common, channel=st.sampled_from(["messages", "other", ""]), c
 def test_a_step_is_told_whole(at: Common, delta: Any, next: tuple[str, ...], arg: Any, version: int) -> None:
     """Any delta, any successors, whatever a Send gave them: head, digest and delta are what was committed."""
     done = committed(at, delta, next=next, arg=arg, version=version)
-    assert whole(sent(brief(done, at)), at) == done
+    assert whole(sent(brief(done, at, plain=arg is None)), at) == done
     too_long = done.model_copy(update={"delta": None})
-    assert whole(sent(brief(too_long, at)), at) == too_long
+    assert whole(sent(brief(too_long, at, plain=arg is None)), at) == too_long
 
 
 @thorough
@@ -98,7 +98,7 @@ def test_plans_are_told_whole(message: Any, data: st.DataObject) -> None:
     content, note = message.get("content", "")[:ANSWER], message.get("note", "")
     answer = data.draw(st.sampled_from([content, "[sensitive]"] if content else [""]))
     answered = Answered(done, plans, used, key="k", answer=answer, note=note)
-    assert whole_answer(sent(brief_answer(answered, at)), at) == answered
+    assert whole_answer(sent(brief_answer(answered, at, plain=True)), at) == answered
 
 
 def test_an_ordinary_step_costs_its_message() -> None:
@@ -106,9 +106,9 @@ def test_an_ordinary_step_costs_its_message() -> None:
     at, call = common(), {"id": "c1", "name": "look", "arguments": '{"what": "x"}'}
     asked = committed(at, put(id="5.0", role="assistant", tool_calls=[call]), next=("tools",))
     plan = ToolPlan(call_id="c1", tool="look", index=0, summary=call_summary("look", {"what": "x"}))
-    told = brief_answer(Answered(asked, (plan,), USED), at)
+    told = brief_answer(Answered(asked, (plan,), USED), at, plain=True)
     assert told == ModelDone(committed=Brief(put={"tool_calls": [call]}), usage=USED)
     assert json.loads(lean(told).json()) == {"committed": {"put": {"tool_calls": [call]}}, "usage": [1200, 60]}
     after = common(call_id="c1")
     seen = committed(after, put(id="5.0", role="tool", tool_call_id="c1", content="seen"), next=("model",))
-    assert json.loads(lean(brief(seen, after)).json()) == {"put": {"content": "seen"}}
+    assert json.loads(lean(brief(seen, after, plain=True)).json()) == {"put": {"content": "seen"}}

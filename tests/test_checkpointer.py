@@ -1,6 +1,7 @@
 """The checkpointer: states go in as deltas and come out whole, and neither costs more than a few times their size."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -200,8 +201,8 @@ phases = st.lists(st.tuples(kinds, st.integers(0, LARGE), st.integers(1, 12)), m
 
 def read_by(line: Line) -> int:
     """Bytes that a load of this line reads: its snapshot, and the deltas after it."""
-    deltas = line.checkpoints[1:] if line.snapshot else line.checkpoints
-    return sum(len(canonical(c.delta)) for c in deltas) + (len(line.snapshot.state) if line.snapshot else 0)
+    layers = line.layers[1:] if line.snapshot else line.layers
+    return sum(len(layer.delta) for layer in layers) + (len(line.snapshot.state) if line.snapshot else 0)
 
 
 async def cost(history: History) -> tuple[int, int, int, int]:
@@ -267,8 +268,8 @@ async def test_a_commit_is_recognised_or_refused(store: Store) -> None:
     change = history.change({"s": {"op": "set", "value": 1}})
     done = await history.checkpointer.commit(root, change)
     assert await Checkpointer(store).commit(root, change) == done
-    other = change.model_copy(update={"delta": {"s": {"op": "set", "value": 2}}})
-    for wrong in (other, other.model_copy(update={"checkpoint_id": history.change({}).checkpoint_id})):
+    other = replace(change, delta={"s": {"op": "set", "value": 2}})
+    for wrong in (other, replace(other, checkpoint_id=history.change({}).checkpoint_id)):
         with pytest.raises(ConcurrentModification):
             await history.checkpointer.commit(root, wrong)
     assert await Checkpointer(store).load(history.thread_id, done.ref.id) == done

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tomllib
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
@@ -25,8 +26,16 @@ def project() -> dict[str, object]:
     return table
 
 
-def lock() -> str:
-    return (ROOT / "requirements.lock").read_text()
+LOCKS = ("requirements.lock", "requirements-bench.lock")
+
+
+def lock(name: str = LOCKS[0]) -> str:
+    return (ROOT / name).read_text()
+
+
+def pins(name: str = LOCKS[0]) -> dict[str, str]:
+    """What a lock says, by package."""
+    return dict(re.findall(r"^([a-z0-9-]+)==([^\s;]+)", lock(name), re.MULTILINE))
 
 
 @pytest.fixture
@@ -50,40 +59,53 @@ def test_package_folders_are_relative_links(name: str) -> None:
     assert not (ROOT / name).is_symlink()
 
 
-def test_lock_names_no_place() -> None:
+@pytest.mark.parametrize("name", LOCKS)
+def test_lock_names_no_place(name: str) -> None:
     """A lock made behind one mirror installs behind another: it holds versions and hashes, no addresses."""
-    lines = lock().splitlines()
+    lines = lock(name).splitlines()
 
     assert not [line for line in lines if "://" in line or " @ " in line]
     assert not [line for line in lines if line.startswith("-")]
 
 
-def test_lock_pins_and_hashes_everything() -> None:
+@pytest.mark.parametrize("name", LOCKS)
+def test_lock_pins_and_hashes_everything(name: str) -> None:
     """Each entry is one exact version with at least one SHA-256, which is what --require-hashes asks for."""
-    entries = re.split(r"\n(?=\S)", lock().strip())
+    entries = re.split(r"\n(?=\S)", lock(name).strip())
 
     assert [entry for entry in entries if not re.match(r"[a-z0-9-]+==\S+( ;.+)? \\\n    --hash=", entry)] == []
     assert len(entries) == len(set(entries))
 
 
-def test_lock_satisfies_the_declared_requirements() -> None:
+def test_locks_agree_with_one_another() -> None:
+    """The benchmarks' packages are installed on top: what both locks have, they have in the same versions."""
+    versions = [set(re.findall(r"^([a-z0-9-]+)==([^\s;]+)", lock(name), re.MULTILINE)) for name in LOCKS]
+    shared = pins(LOCKS[0]).keys() & pins(LOCKS[1]).keys()
+
+    assert {(name, version) for name, version in versions[0] ^ versions[1] if name in shared} == set()
+
+
+def test_locks_satisfy_the_declared_requirements() -> None:
     """A requirement added to pyproject.toml without `dev.py lock` shows here, not on somebody's machine."""
     table = project()
     dependencies, extras = table["dependencies"], table["optional-dependencies"]
     assert isinstance(dependencies, list)
     assert isinstance(extras, dict)
-    pinned = dict(re.findall(r"^([a-z0-9-]+)==([^\s;]+)", lock(), re.MULTILINE))
-    wanted = [Requirement(text) for text in (*dependencies, *chain(*extras.values()))]
-    wanted = [each for each in wanted if each.name != "perdure"]  # one extra asks for another
+    others = chain(*(texts for extra, texts in extras.items() if extra != "bench"))
 
-    unmet = [
+    assert unmet((*dependencies, *others), pins()) == []
+    assert unmet((*dependencies, *extras["bench"]), pins("requirements-bench.lock")) == []
+
+
+def unmet(texts: Iterable[str], pinned: Mapping[str, str]) -> list[str]:
+    """The requirements that these versions don't satisfy."""
+    wanted = [Requirement(text) for text in texts]
+    return [
         str(each)
         for each in wanted
-        if pinned.get(canonicalize_name(each.name)) is None
-        or not each.specifier.contains(pinned[canonicalize_name(each.name)])
+        if each.name != "perdure"  # one extra asks for another
+        and not each.specifier.contains(pinned.get(canonicalize_name(each.name), "0"))
     ]
-
-    assert unmet == []
 
 
 def test_every_import_is_declared() -> None:
@@ -92,7 +114,7 @@ def test_every_import_is_declared() -> None:
     dependencies, extras = table["dependencies"], table["optional-dependencies"]
     assert isinstance(dependencies, list)
     assert isinstance(extras, dict)
-    optional = chain(*(texts for extra, texts in extras.items() if extra != "dev"))
+    optional = chain(*(texts for extra, texts in extras.items() if extra not in {"bench", "dev"}))
     declared = {canonicalize_name(Requirement(text).name) for text in (*dependencies, *optional)}
     owners = importlib.metadata.packages_distributions()
 
@@ -176,6 +198,22 @@ def test_dev_installs_again_only_after_a_change(
     assert len(calls) == 2 * first
 
 
+def test_dev_brings_the_benchmarks_what_they_need_once(
+    dev: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`run bench` adds its lock to the environment before it becomes the benchmarks; nothing else does, and the second
+    time nothing is installed."""
+    calls = record_pip(dev, tmp_path, monkeypatch)
+    became: list[list[str]] = []
+    monkeypatch.setattr(dev, "_become", became.append)
+
+    dev.run(["bench", "--quick"])
+    dev.run(["bench", "--list"])
+
+    assert [call[-1] for call in calls[2:]] == [str(tmp_path / "requirements-bench.lock")]
+    assert [command[1:] for command in became] == [["-m", "benchmarks", "--quick"], ["-m", "benchmarks", "--list"]]
+
+
 def test_dev_leaves_no_stamp_when_pip_fails(dev: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment left half made is finished by the next run instead of being believed."""
     record_pip(dev, tmp_path, monkeypatch)
@@ -229,13 +267,15 @@ def point_at_environment(dev: ModuleType, root: Path, monkeypatch: pytest.Monkey
 
 
 def record_pip(dev: ModuleType, root: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
-    """Points dev.py at a checkout of two files, and keeps what it would have asked of pip."""
+    """Points dev.py at a checkout of three files, and keeps what it would have asked of pip."""
     calls: list[tuple[object, ...]] = []
-    for name in ("requirements.lock", "pyproject.toml"):
+    for name in (*LOCKS, "pyproject.toml"):
         (root / name).write_text(name)
     monkeypatch.setattr(dev, "ROOT", root)
     monkeypatch.setattr(dev, "LOCK", root / "requirements.lock")
+    monkeypatch.setattr(dev, "BENCH_LOCK", root / "requirements-bench.lock")
     monkeypatch.setattr(dev, "STAMP", root / "stamp")
+    monkeypatch.setattr(dev, "BENCH_STAMP", root / "bench-stamp")
     monkeypatch.setattr(dev, "_ensure_venv", lambda: None)
     monkeypatch.setattr(dev, "_pip", lambda *args: calls.append(args))
     return calls

@@ -5,6 +5,7 @@ import itertools
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,8 @@ async def test_a_commit_without_its_parent_changes_nothing(store: Store, place: 
     """A rewind to what isn't there, and a fork of what isn't there: nobody would ever load them."""
     history = History(store)
     head = await history.commit({})
-    nowhere = head.model_copy(update={"ref": head.ref.model_copy(update={"id": checkpoint_id()})})
-    elsewhere = nowhere.model_copy(update={"thread_id": name()})
+    nowhere = replace(head, ref=head.ref.model_copy(update={"id": checkpoint_id()}))
+    elsewhere = replace(nowhere, thread_id=name())
     before = dump(place)
     with pytest.raises(CheckpointNotFound, match=nowhere.ref.id):
         await history.checkpointer.commit(nowhere, history.change({}), replaces=head.ref.id)
@@ -119,7 +120,7 @@ async def test_a_commit_that_is_there_changes_nothing(store: Store, place: Place
     before = dump(place)
     await Checkpointer(store).commit(root, change)
     with pytest.raises(ConcurrentModification, match="other content") as refused:
-        await Checkpointer(store).commit(root, change.model_copy(update={"turn": 7}))
+        await Checkpointer(store).commit(root, replace(change, turn=7))
     assert (refused.value.expected, refused.value.actual) == (root.ref.id, root.ref.id)
     assert dump(place) == before
 
@@ -286,9 +287,9 @@ async def test_a_changed_column_is_found(table: str, store: Store, place: Place)
     await History(store).commit({})  # so that another thread's number is a thread's number
     assert history.head is not None
     line = await store.line(history.thread_id, history.head.ref.id)
-    assert line is not None and line.snapshot is not None and len(line.checkpoints) > 2
-    last = line.checkpoints[-1].step
-    steps = [line.checkpoints[0].step, last - 1, last] if table == "checkpoints" else [line.checkpoints[0].step]
+    assert line is not None and line.snapshot is not None and len(line.layers) > 2
+    last = line.layers[-1].step
+    steps = [line.layers[0].step, last - 1, last] if table == "checkpoints" else [line.layers[0].step]
     columns = place.columns(table)
     assert len(columns) >= 4
     for step, column in itertools.product(steps, columns):

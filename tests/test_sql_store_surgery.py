@@ -48,7 +48,7 @@ async def as_written(store: Store, position: Position) -> Step:
     assert line is not None
     own = line.base_id == position.ref.id
     return Step(
-        checkpoint=line.checkpoints[-1], base_id=line.base_id, since_base=line.since_base, state_size=line.state_size,
+        checkpoint=line.last, base_id=line.base_id, since_base=line.since_base, state_size=line.state_size,
         snapshot=line.snapshot if own else None,
     )  # fmt: skip
 

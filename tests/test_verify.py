@@ -1,5 +1,6 @@
 """`perdure db verify`: every tampered row is found on every backend, and the first one is named."""
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -369,7 +370,7 @@ async def test_an_effect_on_nothing_is_named(three: Store) -> None:
     """An effect names the checkpoint on which it was made: a rewind counts what lies behind it by that."""
     checkpointer = Checkpointer(three)
     head = await checkpointer.load(THIRD, checkpoint_id(THIRD, STEPS - 1))
-    lost = head.model_copy(update={"ref": head.ref.model_copy(update={"id": checkpoint_id(THIRD, 77)})})
+    lost = replace(head, ref=head.ref.model_copy(update={"id": checkpoint_id(THIRD, 77)}))
     await hands(three, THIRD).move_head(lost.ref.id)
     await claim(three, THIRD, lost, "stray")
     await hands(three, THIRD).move_head(head.ref.id)

@@ -155,7 +155,7 @@ async def test_an_audit_outlives_the_row_of_its_thread(store: Store) -> None:
     line = await store.line(SECOND, row.head_id if row else "")
     assert line is not None
     step = Step(
-        checkpoint=line.checkpoints[-1], base_id=line.base_id, since_base=line.since_base, state_size=line.state_size
+        checkpoint=line.last, base_id=line.base_id, since_base=line.since_base, state_size=line.state_size
     )
     await hands(store, SECOND).drop_thread()
     await store.restore(step, head=True)

@@ -45,7 +45,7 @@ def build_worker(
     """
     runtime = Runtime(
         app=app, store=store, limits=settings.limits(), model=model, keyring=_keyring(app, settings),
-        approver_keys=settings.approvers(),
+        approver_keys=settings.approvers(), cached=settings.max_cached_workflows,
     )  # fmt: skip
     return Worker(
         client,

@@ -1,1 +1,4 @@
-"""The experiments: each module has some in its ``EXPERIMENTS``, in the order of the report."""
+"""The experiments. Each module has some in its ``EXPERIMENTS``."""
+
+# In the order of the report.
+MODULES = ("steps", "sizes", "peers", "varieties", "travel", "waiting", "commands")

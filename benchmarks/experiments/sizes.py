@@ -9,13 +9,15 @@ from benchmarks.measure import Contest, Measure, Missing, Spread, compete
 from benchmarks.process import SubjectProcess
 
 _SUBJECTS = ("handwritten", "perdure")
+_LENGTHS = (50, 200, 1000)  # steps
+_QUICK = (10, 50)
 
 
 async def run_history(bench: Bench) -> Outcome:
     """Counted, so one loop of each length is enough."""
     outcome, server = Outcome(), await bench.tuned()
     subjects = {name: bench.subject(name, server) for name in _SUBJECTS}
-    short, *_, long = lengths = bench.pick((50, 200, 1000), (10, 50))
+    short, *_, long = lengths = bench.pick(_LENGTHS, _QUICK)
     contests = {steps: await _once(subjects, steps) for steps in lengths}
     for steps, contest in contests.items():
         outcome.keep(f"{steps} steps", contest)

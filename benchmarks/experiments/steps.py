@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from benchmarks.bench import Bench
 from benchmarks.experiment import Curve, Experiment, Outcome
 from benchmarks.measure import Contest, Spread, compete
-from benchmarks.process import SubjectProcess
+from benchmarks.places import Server
+from benchmarks.process import SubjectProcess, cpu_seconds
 
 _ROUNDS = {10: 20, 50: 20, 200: 6, 1000: 2}  # by steps
 _QUICK = {5: 2, 20: 3}
@@ -19,17 +21,29 @@ async def run_steps(bench: Bench) -> Outcome:
     subjects = {name: bench.subject(name, server) for name in ("handwritten", "perdure")}
     points: dict[str, dict[int, float]] = {name: {} for name in subjects}
     for steps, rounds in bench.pick(_ROUNDS, _QUICK).items():
-        contest = await loops(subjects, rounds, steps=steps)
+        contest = await compete(
+            {name: partial(_metered, subject, server, steps) for name, subject in subjects.items()}, rounds=rounds
+        )
         outcome.keep(f"{steps} steps", contest)
         ratio = contest.ratio("perdure", "handwritten", "step_seconds")
         outcome.found(f"Perdure against handwritten, {steps} steps", ratio, limit=1.15 if steps == _TARGET_AT else None)
         for name in subjects:
             measured = contest.spread(name, "step_seconds").scaled(1e3)
             outcome.found(f"{name}, {steps} steps", measured, unit="ms")
+            for key, whose in (("cpu_seconds", "its own"), ("server_cpu_seconds", "the server's")):
+                cpu = contest.spread(name, key).scaled(1e3 / steps)
+                outcome.found(f"{name}, {steps} steps, {whose} CPU time", cpu, unit="ms")
             if isinstance(measured, Spread):
                 points[name][steps] = measured.median
     outcome.curves += [Curve(subject=name, figure="step_ms", points=points[name]) for name in subjects]
     return outcome
+
+
+async def _metered(subject: SubjectProcess, server: Server, steps: int) -> dict[str, Any]:
+    """A loop, and what the server has used of the processors meanwhile."""
+    used = cpu_seconds(server.pid)
+    told = await subject.ask("loop", steps=steps)
+    return told | {"server_cpu_seconds": cpu_seconds(server.pid) - used}
 
 
 async def run_throughput(bench: Bench) -> Outcome:
@@ -44,8 +58,7 @@ async def run_throughput(bench: Bench) -> Outcome:
         contest.ratio("handwritten", "perdure", "span_seconds"), limit=0.9, at_least=True,
     )  # fmt: skip
     for name in subjects:
-        rate = contest.spread(name, "span_seconds").inverse(agents * steps)
-        outcome.found(name, rate, unit="steps/s")
+        outcome.found(name, contest.rate(name, "span_seconds", agents * steps), unit="steps/s")
     return outcome
 
 

@@ -115,8 +115,9 @@ EXPERIMENTS = (
     Experiment(
         name="resume", title="Cold resume", run=run_resume,
         about="A thread stands still and no worker runs. Then a worker starts in a new process and the thread gets a "
-        "message: measured from there until the next step (a model call and a tool call) is done and the model is asked "
-        "again. A thread that is open is replayed from its history; one that has completed starts from the store.",
+        "message: measured from there until the next step (a model call and a tool call) is done and the model is "
+        "asked again. A thread that is open is replayed from its history; one that has completed starts from the "
+        "store.",
     ),
     Experiment(
         name="fork", title="Fork", run=run_fork,

@@ -28,7 +28,7 @@ async def run_waiting(bench: Bench) -> Outcome:
         limit=0.8, at_least=True,
     )  # fmt: skip
     for name, label in (("perdure", "Perdure"), ("hand", "handwritten")):
-        outcome.found(label, contest.spread(name, "seconds").inverse(batch), unit="threads/s")
+        outcome.found(label, contest.rate(name, "seconds", batch), unit="threads/s")
     await _all_of_them(outcome, perdure, sizes[-1], (rounds + 1) * batch)
     return outcome
 

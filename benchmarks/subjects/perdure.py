@@ -88,17 +88,17 @@ class Perdure:
         """So many new threads at once, each so many steps."""
         self._model.until, asked = steps, len(self._model.asked)
         before = store_bytes(self._settings.store_url())
-        begun = time.perf_counter()
+        begun, used = time.perf_counter(), time.process_time()
         started = await asyncio.gather(
             *(self._client.start(AGENT, workload.ASKED, thread=_name()) for _ in range(agents))
         )
         for thread, accepted in started:  # one after the other: who looks at all of them all the time only slows them
             await self._answered(thread, accepted.message_id)
-        seconds = time.perf_counter() - begun
+        seconds, cpu = time.perf_counter() - begun, time.process_time() - used
         assert len(self._model.asked) - asked == agents * (steps + 1)
         threads = [thread for thread, _ in started]
         told = {
-            "thread": threads[0], "seconds": seconds,
+            "thread": threads[0], "seconds": seconds, "cpu_seconds": cpu,
             "span_seconds": await span(self._temporal, threads, CALL_MODEL.name),
             "store_bytes": store_bytes(self._settings.store_url()) - before,
         }  # fmt: skip

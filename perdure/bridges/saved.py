@@ -20,7 +20,7 @@ from perdure.bridges.states import (
     values_of,
 )
 from perdure.canonical import Json, canonical
-from perdure.checkpoint import Checkpoint, Source
+from perdure.checkpoint import Checkpoint, Source, layer_of
 from perdure.checkpointer import Change, Checkpointer, Position, snapshot_digest, verify_line
 from perdure.delta import Values, apply
 from perdure.errors import CheckpointNotFound, ConcurrentModification, Conflict
@@ -240,7 +240,7 @@ class SavedThread:
         self._ready = {}
         for checkpoint in reversed(later):
             self._ready[saved.checkpoint.id] = saved
-            verify_line(self.name, (saved.checkpoint.digest, saved.checkpoint.step), (checkpoint,))
+            verify_line(self.name, (saved.checkpoint.digest, saved.checkpoint.step), (layer_of(checkpoint),))
             saved = Saved(checkpoint, apply(saved.values, checkpoint.delta))
         return saved
 

@@ -258,7 +258,7 @@ class _Repair:
         line = await self._store.line(self._thread_id, checkpoint_id)
         assert line is not None, "who asks has seen it"
         return Step(
-            checkpoint=line.checkpoints[-1], base_id=line.base_id, since_base=line.since_base,
+            checkpoint=line.last, base_id=line.base_id, since_base=line.since_base,
             state_size=line.state_size, snapshot=line.snapshot if line.base_id == checkpoint_id else None,
         )  # fmt: skip
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from perdure.audit import AuditHead, check_end, follow
 from perdure.canonical import Json, canonical
-from perdure.checkpoint import Checkpoint
+from perdure.checkpoint import Checkpoint, layer_of
 from perdure.checkpointer import Checkpointer, snapshot_digest, verify_line
 from perdure.delta import Values, apply
 from perdure.effects import OPEN, arguments_digest
@@ -142,7 +142,7 @@ class _Check:
             raise _bad("checkpoints", checkpoint.id, f"It says {checkpoint.size} bytes, and has {size}.")
         try:
             if not checkpoint.cut:  # its digest is over that of a parent that was removed: its snapshot vouches for it
-                verify_line(self._thread_id, parent, (checkpoint,))
+                verify_line(self._thread_id, parent, (layer_of(checkpoint),))
         except IntegrityError as error:
             what = f"Step {checkpoint.step} doesn't match its digest."
             raise _bad("checkpoints", checkpoint.id, what) from error

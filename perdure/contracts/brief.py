@@ -61,14 +61,17 @@ class Answered:
     note: str = ""
 
 
-def brief(done: Committed, common: Common) -> Brief:
-    """A committed step, as briefly as ``whole`` makes it the same again."""
+def brief(done: Committed, common: Common, *, plain: bool) -> Brief:
+    """A committed step, as briefly as ``whole`` makes it the same again.
+
+    ``plain``: what follows it are just nodes (``Frontier.is_plain``), so that the workflow can compute its digest.
+    """
     put = _put(done.delta, common)
-    told = Brief(
+    return Brief(
         put=put, delta=None if put is not None else done.delta, schema_version=done.schema_version,
         next=None if done.next == common.next(put) else done.next,
+        digest="" if plain and done.delta is not None else done.head.digest,
     )  # fmt: skip
-    return told if whole(told, common) == done else told.model_copy(update={"digest": done.head.digest})
 
 
 def whole(told: Brief, common: Common) -> Committed:
@@ -82,9 +85,9 @@ def whole(told: Brief, common: Common) -> Committed:
     return Committed(head=head, next=next, schema_version=told.schema_version, delta=delta)
 
 
-def brief_answer(answered: Answered, common: Common) -> ModelDone:
+def brief_answer(answered: Answered, common: Common, *, plain: bool = False) -> ModelDone:
     """What a model's call came to, as briefly as ``whole_answer`` makes it the same again."""
-    done = brief(answered.committed, common) if answered.committed else None
+    done = brief(answered.committed, common, plain=plain) if answered.committed else None
     message = done.put or {} if done else {}
     expected = _plans(message, common, len(answered.calls))
     calls = tuple(_difference(plan, other) for plan, other in zip(answered.calls, expected, strict=True))

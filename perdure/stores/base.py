@@ -1,12 +1,12 @@
 """What a checkpoint store can do: the one seam between the engine and a database."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from perdure.audit import AuditEntry, AuditHead, AuditRow
 from perdure.budget import Usage
 from perdure.canonical import Json
-from perdure.checkpoint import Checkpoint
+from perdure.checkpoint import Checkpoint, Layer
 from perdure.effects import Effect, EffectStatus
 from perdure.values import Value
 
@@ -116,11 +116,15 @@ class Step(Value):
     clears: tuple[str, ...] = ()
 
 
-class Line(Value):
-    """A checkpoint with its ancestors back to the nearest snapshot (or the root), oldest first, across forks."""
+class Line(NamedTuple):
+    """A checkpoint with its ancestors back to the nearest snapshot (or the root), oldest first, across forks.
+
+    Of the ancestors only what makes the state: there may be thousands of them.
+    """
 
     snapshot: Snapshot | None
-    checkpoints: tuple[Checkpoint, ...]
+    layers: tuple[Layer, ...]
+    last: Checkpoint
     base_id: str | None
     since_base: int
     state_size: int

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from perdure.canonical import Json, canonical, digest
-from perdure.checkpoint import Checkpoint
+from perdure.checkpoint import Checkpoint, layer_of
 from perdure.errors import IntegrityError
 from perdure.stores import refusals
 from perdure.stores.base import CachedResult, Line, Snapshot, Step
@@ -126,8 +126,8 @@ def line(entries: Sequence[Entry], snapshot: Snapshot | None) -> Line:
         base = first.checkpoint.id
         since = len(snapshot.state if snapshot else b"") + sum(e.checkpoint.size for e in entries[1:])
     return Line(
-        snapshot=snapshot, checkpoints=tuple(e.checkpoint for e in entries), base_id=base, since_base=since,
-        state_size=last.state_size,
+        snapshot=snapshot, layers=tuple(layer_of(e.checkpoint) for e in entries), last=last.checkpoint, base_id=base,
+        since_base=since, state_size=last.state_size,
     )  # fmt: skip
 
 

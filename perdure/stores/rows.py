@@ -13,7 +13,7 @@ from perdure.approvals import stamp
 from perdure.audit import AuditEntry, AuditRow
 from perdure.budget import Usage
 from perdure.canonical import Json, canonical, digest
-from perdure.checkpoint import Checkpoint, Frontier
+from perdure.checkpoint import Checkpoint, Frontier, Layer, header
 from perdure.errors import IntegrityError
 from perdure.stores.base import CachedResult, Line, Receipt, Snapshot, Step, ThreadRow
 
@@ -69,7 +69,8 @@ def stored_id(text: str) -> bytes:
 def read_id(stored: bytes) -> str:
     """The inverse of ``stored_id``."""
     if len(stored) == 16:
-        return str(UUID(bytes=stored))
+        name = stored.hex()
+        return f"{name[:8]}-{name[8:12]}-{name[12:16]}-{name[16:20]}-{name[20:]}"
     return stored.removeprefix(_FOREIGN_16 if stored.startswith(_FOREIGN_16) else _FOREIGN).decode()
 
 
@@ -113,12 +114,15 @@ def _text(value: Json) -> str:
     return canonical(value).decode() if value else ""
 
 
+_UNREADABLE = (ValueError, TypeError, zlib.error)
+
+
 @contextmanager
 def reading(table: str, thread_id: str, row: str) -> Iterator[None]:
     """Whoever meets a row that can't be decoded learns which one it is."""
     try:
         yield
-    except (ValueError, TypeError, zlib.error) as error:
+    except _UNREADABLE as error:
         raise unreadable(table, thread_id, row, str(error)) from error
 
 
@@ -176,15 +180,10 @@ def checkpoint(row: Row) -> Checkpoint:
 
 
 def seal(names: Iterable[str], thread_id: str, row: Row) -> bytes:
-    """Over these columns of a row: a change in one of them shows when the row is read."""
-    return short(thread_id, *(_part(row[name]) for name in names))
-
-
-def _part(value: object) -> bytes:
-    """A column's type and value."""
-    if isinstance(value, bytes):
-        return b"b" + value
-    return f"{type(value).__name__}:{value}".encode()
+    """Over these columns of a row: a change in one of them, or in its type, shows when the row is read."""
+    values = [row[name] for name in names]
+    blobs = b"".join([value for value in values if isinstance(value, bytes)])
+    return short(thread_id, json.dumps([[len(v)] if isinstance(v, bytes) else v for v in values]), blobs)
 
 
 def checkpoint_values(step: Step) -> dict[str, Any]:
@@ -227,17 +226,32 @@ def when_cut(row: Row, state_size: int) -> dict[str, Any]:
 
 def line(found: Sequence[Row]) -> Line:
     """A line from its rows, oldest first."""
-    checkpoints = tuple(checkpoint(row) for row in found)
-    first = found[0]
+    layers, first = tuple(map(layer, found)), found[0]
     ends = bool(first["based"] or first["cut"])
     base = None
     if ends and first["state"] is not None:
         base = snapshot(first["thread_id"], {**first, "digest": first["state_digest"]})
-    deltas = checkpoints[1:] if ends else checkpoints
+    deltas = layers[1:] if ends else layers
     return Line(
-        snapshot=base, checkpoints=checkpoints, base_id=checkpoints[0].id if ends else None,
-        since_base=sum(c.size for c in deltas) + (len(base.state) if base else 0), state_size=found[-1]["state_size"],
+        snapshot=base, layers=layers, last=checkpoint(found[-1]), base_id=layers[0].id if ends else None,
+        since_base=sum(len(above.delta) for above in deltas) + (len(base.state) if base else 0),
+        state_size=found[-1]["state_size"],
     )  # fmt: skip
+
+
+def layer(row: Row) -> Layer:
+    """A checkpoint as a layer of a state, from its row. Raises IntegrityError as ``checkpoint``."""
+    thread_id, name = row["thread_id"], _name(row["checkpoint_id"])
+    try:
+        if row["seal"] != seal(_SEALED, thread_id, row):
+            raise unreadable("checkpoints", thread_id, name, "it is not what was written")
+        written = header(
+            id=name, step=row["step"], source=row["source"], nodes=row["nodes"] or "[]", turn=row["turn"],
+            schema_version=row["schema_version"], next=row["next"] or "{}",
+        )  # fmt: skip
+        return Layer(name, row["step"], written, unpacked(row["delta"]), row["digest"].hex())
+    except _UNREADABLE as error:
+        raise unreadable("checkpoints", thread_id, name, str(error)) from error
 
 
 def snapshot(thread_id: str, row: Row) -> Snapshot:

@@ -8,7 +8,7 @@ from perdure.testing import ModelFault
 from tests.crash.points import point
 from tests.crash.process import WorkerProcess
 from tests.crash.scene import PATIENCE, Scene
-from tests.crash.stories import FANNED, NOT_CALLED, ORDER, TAKEN_BACK, THREE_AT_ONCE, Story
+from tests.crash.stories import FANNED, GLANCED, NOT_CALLED, ORDER, TAKEN_BACK, THREE_AT_ONCE, Story
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +140,11 @@ CASES: list[Case] = [
     *_at(THREE_AT_ONCE, "after store put_receipt 3", "before activity merge_step 1", "before store commit 3"),
     *_at(THREE_AT_ONCE, "after store commit 3", "after activity merge_step 1"),
     *_at(NOT_CALLED, "before activity merge_step 1", "after store commit 3", "after activity merge_step 1"),
+    # Calls beside the workflow, within one workflow task: one that commits its step, and two that are merged.
+    *_at(GLANCED, "before activity tool:glance 1", "before store commit 3", "after store commit 3"),
+    *_at(GLANCED, "after activity tool:glance 1", "before task call_model 2", "before activity call_model 2"),
+    *_at(GLANCED, "after store put_receipt 1", "before activity merge_step 1", "after store commit 5"),
+    *_at(GLANCED, "after activity merge_step 1", "before task call_model 3"),
     # A model call beside a node, whose results are merged; and a node that commits its step.
     *_at(FANNED, "before task node:note 1", "before task merge_step 1", "before activity node:note 1"),
     *_at(FANNED, "after store put_receipt 1", "after store put_receipt 2", "after activity call_model 1"),

@@ -13,6 +13,7 @@ from temporalio.common import SearchAttributeKey
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 
+from perdure.checkpoint import layer_of
 from perdure.checkpointer import verify_line
 from perdure.contracts import TurnResult
 from perdure.examples.orders import desk
@@ -165,7 +166,7 @@ class Scene:
         seen = [checkpoint.source for checkpoint in line]
         assert seen == list(sources), self._told(seen)
         assert [checkpoint.parent_id for checkpoint in line] == [None, *(checkpoint.id for checkpoint in line[:-1])]
-        verify_line(self.thread, None, line)
+        verify_line(self.thread, None, map(layer_of, line))
         row, known = await self._world.store.thread(self.thread), await self.client.checkpoint(self.thread)
         assert row is not None
         assert (known.head, row.head_id) == (line[-1].ref, line[-1].id)

@@ -8,6 +8,7 @@ TOGETHER = "Please look after three things at once."
 GARBLED = "Please call what can't be called."
 LOOK = "Please look at the mice."
 WIRE = "Please send 900 to the landlord."
+GLANCE = "Please look at two accounts."
 HELLO = "Are you still there?"
 FAN = "Please reserve a mouse and take a note."
 
@@ -28,6 +29,14 @@ SCRIPT = STORY.model_copy(
             Rule(when=GARBLED, replies=[together(call("reserve_stock", sku="laptop"), call("fly"))]),
             Rule(when=LOOK, replies=[call("check_stock", sku="mouse"), say("There are {check_stock.available}.")]),
             Rule(when=WIRE, replies=[call("send_wire", account="landlord", amount=900), say("Settled.")]),
+            Rule(
+                when=GLANCE,
+                replies=[
+                    call("glance", account="one"),
+                    together(call("glance", account="two"), call("glance", account="three")),
+                    say("All in order."),
+                ],
+            ),
             Rule(when=FAN, replies=[call("reserve_stock", sku="mouse", quantity=1), say("A mouse is reserved.")]),
             Rule(when=HELLO, replies=[say("I am.")]),
             *STORY.rules,
@@ -124,6 +133,17 @@ LOOKED = Story(
     answer="There are 1000.",
     sources=("input", *["step"] * 3),
     calls=2,
+)
+
+GLANCED = Story(
+    name="glanced",
+    message=GLANCE,
+    app="tests.crash.wires:app",
+    agent="looker",
+    outcome="answered",
+    answer="All in order.",
+    sources=("input", *["step"] * 5),
+    calls=3,
 )
 
 WIRED = Story(

@@ -1,4 +1,5 @@
-"""An app with a tool that can't be undone, and that is never attempted twice: money that leaves by wire."""
+"""An app with a tool that can't be undone, and that is never attempted twice: money that leaves by wire; and with one
+that only looks, beside the workflow."""
 
 import os
 from typing import Any
@@ -19,4 +20,15 @@ async def send_wire(ctx: ToolContext, account: str, amount: float) -> dict[str, 
     return dict(response.json())
 
 
-app = App(agents=[Agent(name="wires", model="gpt-5-mini", tools=[send_wire])])
+@tool(beside=True, timeout="5s")
+async def glance(account: str) -> str:
+    """Look at an account: a moment, beside the workflow."""
+    return f"{account} is in order"
+
+
+app = App(
+    agents=[
+        Agent(name="wires", model="gpt-5-mini", tools=[send_wire]),
+        Agent(name="looker", model="gpt-5-mini", tools=[glance]),
+    ]
+)

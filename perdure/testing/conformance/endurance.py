@@ -49,8 +49,8 @@ class Endurance(Suite):
             assert await store.ancestor("long", positions[-1].ref.id, position.ref.step) == walked[position.ref.step]
             line = await store.line("long", position.ref.id)
             assert line is not None
-            deltas = line.checkpoints[1:] if line.snapshot else line.checkpoints
-            read = sum(c.size for c in deltas) + (len(line.snapshot.state) if line.snapshot else 0)
+            layers = line.layers[1:] if line.snapshot else line.layers
+            read = sum(len(layer.delta) for layer in layers) + (len(line.snapshot.state) if line.snapshot else 0)
             state = len(canonical(position.values))
             assert (line.since_base, line.state_size) == (read, state)
             assert read <= READ_FACTOR * state + READ_FLOOR

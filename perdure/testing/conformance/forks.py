@@ -95,7 +95,7 @@ class Forks(Suite):
         await fork.grow(1)
         line = await store.line(fork.thread_id, fork.head.ref.id)
         assert line is not None
-        assert (line.base_id, [c.thread_id for c in line.checkpoints]) == (at.ref.id, [fork.thread_id] * 2)
+        assert (line.base_id, [layer.id for layer in line.layers]) == (at.ref.id, fork.ids[-2:])
         assert await Checkpointer(store).load(fork.thread_id, fork.head.ref.id) == fork.head
 
     async def test_forks_are_listed_by_id(self, store: Store) -> None:

@@ -1,5 +1,6 @@
 """Checks of reading a thread: what it takes to make a state, the way back, ancestors, all of it."""
 
+from perdure.checkpoint import layer_of
 from perdure.checkpointer import Checkpointer
 from perdure.stores.base import Store
 from perdure.testing.conformance.suite import Suite
@@ -31,8 +32,8 @@ class Lines(Suite):
         for n, (step, position) in enumerate(thread.drafts):
             line = await store.line(thread.thread_id, position.ref.id)
             assert line is not None
-            assert line.checkpoints == tuple(thread.checkpoints[: n + 1])
-            assert (line.snapshot, line.base_id) == (None, None)
+            assert line.layers == tuple(map(layer_of, thread.checkpoints[: n + 1]))
+            assert (line.snapshot, line.last, line.base_id) == (None, thread.checkpoints[n], None)
             assert (line.since_base, line.state_size) == (step.since_base, step.state_size)
 
     async def test_a_line_begins_at_the_nearest_snapshot(self, store: Store) -> None:
@@ -48,7 +49,8 @@ class Lines(Suite):
         for n, (base, (step, position)) in enumerate(zip(bases, thread.drafts, strict=True)):
             line = await store.line(thread.thread_id, position.ref.id)
             assert line is not None
-            assert line.checkpoints == tuple(thread.checkpoints[base or 0 : n + 1])
+            assert line.layers == tuple(map(layer_of, thread.checkpoints[base or 0 : n + 1]))
+            assert line.last == thread.checkpoints[n]
             assert line.snapshot == (thread.drafts[base].step.snapshot if base else None)
             assert line.base_id == (thread.ids[base] if base else None)
             assert (line.since_base, line.state_size) == (step.since_base, step.state_size)

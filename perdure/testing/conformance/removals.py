@@ -73,8 +73,8 @@ class Removals(Suite):
         for position in thread.positions[_CUT:]:
             line = await store.line(thread.thread_id, position.ref.id)
             assert line is not None
-            assert (line.base_id, line.checkpoints[0].id) == (root, root)
-            read = len(snapshot_of(thread.positions[_CUT]).state) + sum(c.size for c in line.checkpoints[1:])
+            assert (line.base_id, line.layers[0].id) == (root, root)
+            read = len(snapshot_of(thread.positions[_CUT]).state) + sum(len(layer.delta) for layer in line.layers[1:])
             assert (line.since_base, line.state_size) == (read, position.state_size)
             loaded = await Checkpointer(store).load(thread.thread_id, position.ref.id, expect=position.ref.digest)
             assert loaded.values == position.values

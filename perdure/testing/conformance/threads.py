@@ -1,5 +1,7 @@
 """Checks of whole threads: listed, closed, leased, deleted, copied."""
 
+from dataclasses import replace
+
 from perdure.checkpointer import Checkpointer
 from perdure.errors import Conflict, ThreadNotFound
 from perdure.lease import Lease
@@ -140,7 +142,7 @@ class Copies(Suite):
         assert [c.thread_id for c in await store.find({"mark": 1}, thread_id="copy")] == ["copy"]
         for position in thread.positions:
             loaded = await Checkpointer(store).load("copy", position.ref.id, expect=position.ref.digest)
-            assert loaded == position.model_copy(update={"thread_id": "copy"})
+            assert loaded == replace(position, thread_id="copy")
 
     async def test_a_copy_goes_its_own_way(self, store: Store) -> None:
         """Neither sees what the other does afterwards, and each can go without the other."""
