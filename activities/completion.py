@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx2
 import openai
@@ -40,21 +40,20 @@ class Answer(Value):
     usage: Usage
 
 
-def request_of(model: ModelDefinition, values: Values) -> dict[str, Json]:
-    """The request for the state: plain data, so that its digest is the key of its result."""
-    request: dict[str, Json] = {
-        **model.parameters,
-        "model": model.model,
-        "messages": conversation(model.instructions, values.get(model.channel, []), model.context_tokens),
-    }
+class Request(NamedTuple):
+    """A request as the service takes it, and the digest of its content: the key of its result."""
+
+    body: dict[str, Json]
+    key: str
+
+
+def request_of(model: ModelDefinition, values: Values) -> Request:
+    """The request for the state. The key is made of digests that the conversation knows: a long one isn't read anew."""
+    window = conversation(model.instructions, values.get(model.channel, []), model.context_tokens)
+    body: dict[str, Json] = {**model.parameters, "model": model.model}
     if model.tools:
-        request["tools"] = list(model.tools)
-    return request
-
-
-def request_key(request: dict[str, Json]) -> str:
-    """The key of a model call: the content of its request."""
-    return digest(canonical(request))
+        body["tools"] = list(model.tools)
+    return Request({**body, "messages": window.messages}, digest(canonical(body), *window.digests))
 
 
 async def complete(client: AsyncOpenAI, request: dict[str, Json], key: str, *, seconds: float, stream: bool) -> Answer:

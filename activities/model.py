@@ -2,7 +2,7 @@
 
 from temporalio import activity
 
-from perdure.activities.completion import Answer, complete, request_key, request_of
+from perdure.activities.completion import Answer, complete, request_of
 from perdure.activities.locks import KeyedLocks
 from perdure.activities.once import once
 from perdure.activities.planning import Place, as_it_stands, discreet, plan_call
@@ -73,8 +73,7 @@ class ModelActivities:
         opened = await runtime.open(task.commit, definition.spec.name)
         if task.recorded is not None and (planned := await self._planned(task, definition, opened, task.recorded)):
             return await self._keep(task, definition, opened, planned, None)
-        request = request_of(model, opened.values)
-        key = request_key(request)
+        request, key = request_of(model, opened.values)
         scope = await self._scope(task.commit.thread_id, model)
         async with self._asking.hold(f"{scope}/{key}"):  # identical calls at once: the second finds the first's result
             hit = await runtime.store.result(scope, key) if scope else None
@@ -104,7 +103,7 @@ class ModelActivities:
         said = Message.model_validate(unseal({"answer": message}, runtime.keyring)["answer"])
         before = await runtime.checkpointer.load(where.thread_id, checkpoint.parent_id)
         then, now = (request_of(model, one.values) for one in (runtime.opened(definition.spec.name, before), opened))
-        if not still_holds(then["messages"], now["messages"], said):
+        if not still_holds(then.body["messages"], now.body["messages"], said):
             return None
         return Answer(content=said.content, calls=said.tool_calls, note=said.note, usage=Usage())
 

@@ -22,7 +22,7 @@ _DEFINITIONS = "definitions"  # scope of a result: the whole digest of a definit
 
 class Runtime:
     """One a worker. ``limits`` are recorded with each turn; ``keyring`` opens and seals what is sensitive.
-    With ``approver_keys`` only signed decisions count. ``cached`` is of how many threads the state is kept in memory."""
+    With ``approver_keys`` only signed decisions count. ``cached``: how many states are kept in memory."""
 
     def __init__(
         self, *, app: App, store: Store, limits: Limits, model: AsyncOpenAI | None = None,

@@ -18,6 +18,7 @@ from benchmarks.plot import draw
 from benchmarks.process import ROOT
 from benchmarks.report import COMMAND, markdown
 from benchmarks.results import Record, load, machine, save
+from benchmarks.scale_page import refresh
 
 _RESULTS = ROOT / "benchmarks" / "results"
 
@@ -85,6 +86,8 @@ def publish(records: dict[str, Record], folder: Path) -> None:
     ordered = {name: records[name] for name in experiments() if name in records}
     plot = "benchmarks.svg" if draw(ordered, folder / "benchmarks.svg") else ""
     (folder / "benchmarks.md").write_text(markdown(ordered, plot=plot), encoding="utf-8")
+    if "scale" in ordered and not ordered["scale"].error:
+        refresh(ordered["scale"], ROOT / "docs" / "scale.md", folder / "scale.md")
 
 
 def _verdict(record: Record) -> str:

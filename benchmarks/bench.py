@@ -63,14 +63,15 @@ class Bench:
     def subject(
         self, module: str, server: places.Server | None = None, *, store: str = "", name: str = "", **options: Any
     ) -> SubjectProcess:  # fmt: skip
-        """A subject, which starts with its first question. Its store is a SQLite file in its folder, where none is
-        given; its options are its own."""
+        """A subject, which gets ready meanwhile. Its store is a SQLite file in its folder, where none is given; its
+        options are its own."""
         folder = self.folder(name or module)
         place = Place(
             address=server.address if server else "", store=store or f"sqlite:///{folder / 'store.db'}", folder=folder,
             options=options,
         )  # fmt: skip
         process = SubjectProcess(module, place, name=name)
+        process.begin()
         self._subjects.append(process)
         return process
 

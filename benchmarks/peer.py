@@ -6,7 +6,7 @@ many were made in the last tool call. So nothing has to be told around the peer,
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 from typing import Any
@@ -34,6 +34,15 @@ def wanted(message: str) -> int:
 def versions(*packages: str) -> dict[str, str]:
     """The installed versions of packages. Raises PackageNotFoundError."""
     return {package: version(package) for package in packages}
+
+
+async def timed(loops: Sequence[Awaitable[Any]]) -> dict[str, Any]:
+    """Run loops side by side until each has the answer: seconds by the clock, and of this process's CPU time."""
+    begun, used = time.perf_counter(), time.process_time()
+    answers = await asyncio.gather(*loops)
+    told = {"seconds": time.perf_counter() - begun, "cpu_seconds": time.process_time() - used}
+    assert answers == [workload.ANSWER] * len(loops), answers
+    return told
 
 
 class TemporalPeer:
@@ -72,11 +81,8 @@ class TemporalPeer:
 
     async def _loop(self, steps: int, agents: int = 1) -> dict[str, Any]:
         names = [f"peer-{uuid4().hex}" for _ in range(agents)]
-        begun = time.perf_counter()
-        answers = await asyncio.gather(*(self._run(name, steps) for name in names))
-        seconds = time.perf_counter() - begun
-        assert answers == [workload.ANSWER] * agents
-        told = {"seconds": seconds, "span_seconds": await span(self._client, names, self._model)}
+        told = await timed([self._run(name, steps) for name in names])
+        told["span_seconds"] = await span(self._client, names, self._model)
         return told | (await figures(self._client, names[0], steps, self._model) if agents == 1 else {})
 
     async def _run(self, name: str, steps: int) -> Any:

@@ -24,7 +24,7 @@ class SubjectFailed(Exception):
 
 
 class SubjectProcess:
-    """A subject in a process of its own, started by its first question, or by ``start``.
+    """A subject in a process of its own, started by ``begin``, or else by its first question.
 
     ``module``: of ``benchmarks.subjects``. What it says on standard error is kept in its folder, as ``log``.
     """
@@ -36,6 +36,7 @@ class SubjectProcess:
         self.log = place.folder / "log"
         self._module = module
         self._process: Process | None = None
+        self._beginning: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int:
@@ -44,7 +45,11 @@ class SubjectProcess:
             raise RuntimeError(f"{self.name} doesn't run")
         return self._process.pid
 
-    async def start(self) -> None:
+    def begin(self) -> None:
+        """Start it and don't wait: several get ready side by side. Where it fails, its first question tells."""
+        self._beginning = asyncio.create_task(self._start())
+
+    async def _start(self) -> None:
         """Start it and wait until it is ready. Raises SubjectFailed."""
         self.place.folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
@@ -58,8 +63,11 @@ class SubjectProcess:
 
     async def ask(self, do: str, *, patience: float = _PATIENCE, **given: Any) -> dict[str, Any]:
         """Its answer to one question, within so many seconds. Raises SubjectFailed."""
-        if self._process is None:
-            await self.start()
+        beginning, self._beginning = self._beginning, None
+        if beginning is not None:
+            await beginning
+        elif self._process is None:
+            await self._start()
         answer = await self._exchange(json.dumps({"do": do, **given}), patience)
         if "error" in answer:
             raise SubjectFailed(f"{self.name}: {answer['error']}")
@@ -67,6 +75,10 @@ class SubjectProcess:
 
     async def end(self) -> None:
         """End it and wait for its end; kill it where it doesn't. Twice is once."""
+        beginning, self._beginning = self._beginning, None
+        if beginning is not None:
+            with suppress(SubjectFailed):
+                await beginning
         process, self._process = self._process, None
         if process is None:
             return

@@ -20,7 +20,6 @@ from temporalio.client import Client
 
 from benchmarks import workload
 
-CACHED = 500  # workflows that a worker keeps in memory: fewer than wait
 SIGNAL = "approve"
 _AT_ONCE = 50  # requests in flight: enough to keep two cores busy, few enough that none of them waits for long
 _POLL = 0.1  # seconds
@@ -59,7 +58,12 @@ class Waiting:
         begun = time.perf_counter()
         await spread(self._begin, new)
         await spread(self._waits, new)
-        return {"seconds": time.perf_counter() - begun, "resident_bytes": resident()}
+        seconds = time.perf_counter() - begun
+        events = (await self._client.get_workflow_handle(self._open[-1]).fetch_history()).events
+        return {
+            "seconds": seconds, "resident_bytes": resident(), "history_events": len(events),
+            "history_bytes": sum(event.ByteSize() for event in events),
+        }  # fmt: skip
 
     async def finish(
         self, threads: int, said: Mapping[str, str], answer: Callable[[str], Awaitable[str]]

@@ -17,6 +17,7 @@ without the code that wrote it, also when that code has changed since.
 from collections.abc import Iterable
 
 from perdure.canonical import Json, canonical
+from perdure.talk import Talk, as_talk
 
 Operation = dict[str, Json]
 Delta = dict[str, Operation]
@@ -42,23 +43,17 @@ def _put_in(values: Values, channel: str, operation: Operation) -> None:
 def fold(values: Values, deltas: Iterable[Delta]) -> Values:
     """What ``apply`` makes of one delta after the other, in linear time: a list is copied once, not for each delta."""
     out = dict(values)
-    own: dict[str, dict[str, int] | None] = {}  # channels whose list is our copy, with the places of messages in it
+    own: set[str] = set()  # channels whose list is our copy
     for delta in deltas:
         for channel, operation in delta.items():
-            if operation["op"] not in _GROWS or operation.get("drop"):
+            grown = out[channel] if channel in own else None
+            if isinstance(grown, Talk) and operation["op"] == "messages" and "drop" not in operation:
+                grown.put(operation.get("put", ()))
+            elif type(grown) is list and operation["op"] == "append":
+                grown.extend(operation["items"])
+            else:
                 _put_in(out, channel, operation)
-                own.pop(channel, None)
-                continue
-            if channel not in own:
-                out[channel], own[channel] = list(out.get(channel) or []), None
-            if operation["op"] == "append":
-                out[channel].extend(operation["items"])
-                own[channel] = None
-                continue
-            places = own[channel]
-            if places is None:
-                places = own[channel] = {message["id"]: place for place, message in enumerate(out[channel])}
-            _put(out[channel], places, operation.get("put", ()))
+                (own.add if operation["op"] in _GROWS else own.discard)(channel)
     return out
 
 
@@ -142,21 +137,11 @@ def _append(old: Json, operation: Operation) -> Json:
 
 def _messages(old: Json, operation: Operation) -> Json:
     """First those that are dropped go, then each put one takes the place of its id, or the last place."""
-    drop, put = set(operation.get("drop", ())), operation.get("put", ())
-    kept = [message for message in old or [] if message["id"] not in drop] if drop else list(old or [])
-    ids = {message["id"] for message in put}
-    _put(kept, {message["id"]: place for place, message in enumerate(kept) if message["id"] in ids}, put)
-    return kept
-
-
-def _put(messages: list[Json], places: dict[str, int], put: Iterable[Json]) -> None:
-    """Put messages into a list, whose ids ``places`` knows."""
-    for message in put:
-        if message["id"] in places:
-            messages[places[message["id"]]] = message
-        else:
-            places[message["id"]] = len(messages)
-            messages.append(message)
+    talk = as_talk(old or [])
+    drop = set(operation.get("drop", ()))
+    left = Talk(message for message in talk if message["id"] not in drop) if drop else talk.but()
+    left.put(operation.get("put", ()))
+    return left
 
 
 _GROWS = frozenset({"append", "messages"})  # operations that mostly add to a list

@@ -1,7 +1,7 @@
 """Logs of a process: lines for people, or JSON with ``PERDURE_LOG=json``, always on standard error.
 
 Set up by the processes, never at import. Everything takes the same way out: structlog, the standard library's loggers
-(Temporal's SDK, uvicorn, SQLAlchemy), and the SDK's Rust core, which would otherwise write to standard output. A line
+(Temporal's SDK, uvicorn, psycopg), and the SDK's Rust core, which would otherwise write to standard output. A line
 says which thread it is about, and inside an activity also turn, step and checkpoint.
 """
 
@@ -18,7 +18,7 @@ from perdure.errors import InvalidInput, PerdureError
 from perdure.settings import Settings
 
 # Libraries that report every request or statement; their warnings are still heard.
-_TALKATIVE = ("aiosqlite", "asyncio", "httpcore2", "httpx2", "openai", "sqlalchemy", "uvicorn")
+_TALKATIVE = ("asyncio", "httpcore2", "httpx2", "openai", "uvicorn")
 _CORE = "temporalio.core"
 _REPEAT = 10.0  # seconds; where Temporal is gone, each of a worker's ten pollers says so, again and again
 _FAILED = "Completing activity as failed"  # the SDK's words where an attempt failed, with a traceback

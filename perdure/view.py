@@ -12,7 +12,8 @@ from perdure.canonical import canonical
 from perdure.delta import Delta, Values, apply
 from perdure.security.sealing import redact
 
-BOUND = 16_384  # bytes: a query answer stays far below gRPC's limit, and a carried view below a kilobyte-scale input
+BOUND = 16_384  # bytes: a query answer stays far below gRPC's limit
+CARRIED = 2_048  # bytes of a view that isn't whole anyway: histories keep what is carried into the next run twice
 
 
 class StateView(BaseModel):
@@ -40,7 +41,15 @@ class StateView(BaseModel):
                 self.omitted.pop(channel, None)
             self.values = apply(self.values, {channel: operation})
             self._measure(channel)
-        self._shrink()
+        self._shrink(BOUND)
+
+    def carried(self) -> "StateView":
+        """The view for the next run of its workflow: as it is while it is whole, else only the newest of it."""
+        if not self.truncated:
+            return self
+        view = StateView(values=dict(self.values), sizes=dict(self.sizes), omitted=dict(self.omitted))
+        view._shrink(CARRIED)
+        return view
 
     def _measure(self, channel: str) -> None:
         if channel in self.values:
@@ -48,19 +57,19 @@ class StateView(BaseModel):
         else:
             self.sizes.pop(channel, None)
 
-    def _shrink(self) -> None:
-        while sum(self.sizes.values()) >= BOUND:
+    def _shrink(self, bound: int) -> None:
+        while sum(self.sizes.values()) >= bound:
             channel = max(self.sizes, key=lambda name: (self.sizes[name], name))
             value = self.values[channel]
             if isinstance(value, list) and len(value) > 1:
-                self._drop_oldest(channel, value)
+                self._drop_oldest(channel, value, bound)
             else:
                 self.omitted[channel] = self.sizes.pop(channel)
                 del self.values[channel]
 
-    def _drop_oldest(self, channel: str, items: list[Any]) -> None:
+    def _drop_oldest(self, channel: str, items: list[Any], bound: int) -> None:
         """Drop items from the front until the channel is within three quarters of its share."""
-        surplus = sum(self.sizes.values()) - BOUND * 3 // 4
+        surplus = sum(self.sizes.values()) - bound * 3 // 4
         dropped = 0
         while surplus > 0 and dropped < len(items) - 1:
             surplus -= len(canonical(items[dropped])) + 1

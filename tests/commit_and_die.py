@@ -9,9 +9,7 @@ import asyncio
 import os
 import signal
 import sys
-from typing import Any
-
-from sqlalchemy import event
+from contextlib import AbstractContextManager, nullcontext
 
 from perdure.audit import AuditEntry
 from perdure.budget import Usage
@@ -19,6 +17,7 @@ from perdure.checkpointer import Change, Checkpointer
 from perdure.stores.base import CachedResult, Receipt
 from perdure.stores.open import open_store
 from perdure.stores.sql_store import SqlStore
+from tests.statements import before_each
 from tests.threads import effect
 
 THREAD = "t"
@@ -62,9 +61,8 @@ async def do(deed: str, url: str, statements: int | None = None) -> None:
     store = open_store(url)
     assert isinstance(store, SqlStore)
     await store.missing_migrations()  # opens the connection
-    if statements is not None:
-        _die_before(store, statements)
-    await DEEDS[deed](store)
+    with nullcontext() if statements is None else _dying_before(statements):
+        await DEEDS[deed](store)
     await store.close()
 
 
@@ -74,17 +72,16 @@ async def _head(store: SqlStore) -> str:
     return thread.head_id
 
 
-def _die_before(store: SqlStore, statements: int) -> None:
+def _dying_before(statements: int) -> AbstractContextManager[None]:
     left = statements
 
-    def count(*_: Any) -> None:
+    def count(_: str) -> None:
         nonlocal left
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         left -= 1
 
-    for moment in ("before_cursor_execute", "commit"):
-        event.listen(store.database.engine.sync_engine, moment, count)
+    return before_each(count)
 
 
 def main(deed: str, *urls: str) -> None:

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from sqlalchemy import text
-
 from perdure.audit import AuditHead, AuditRow
 from perdure.canonical import canonical
 from perdure.checkpointer import snapshot_digest
@@ -140,14 +138,9 @@ class _SqlHands:
 
     async def run(self, statement: str, **values: Any) -> None:
         """Run a statement on exactly one row. ``OWN`` in it names the thread."""
-        written = text(statement.replace("OWN", _OF_THREAD))
+        written = f"{statement.replace('OWN', _OF_THREAD)} RETURNING 1 AS changed"
         given = {"thread_id": self._thread_id, **values}
-
-        async def work(tx: Any) -> int:
-            changed: int = (await tx.connection.execute(written, given)).rowcount
-            return changed
-
-        assert await self._store.database.write(work) == 1
+        assert len(await self._store.database.write(lambda tx: tx.plain(written, **given))) == 1
 
     async def drop(self, checkpoint_id: str) -> None:
         await self.run("DELETE FROM checkpoints WHERE OWN AND checkpoint_id = :id", id=rows.stored_id(checkpoint_id))
@@ -199,9 +192,9 @@ class _SqlHands:
 
     async def put_lines(self, lines: Sequence[AuditRow]) -> None:
         async def work(tx: Any) -> None:
-            await tx.connection.execute(text("DELETE FROM audit WHERE thread_id = :id"), {"id": self._thread_id})
-            of_thread = [rows.audit_values(line) | {"thread_id": self._thread_id} for line in lines]
-            await tx.many("add_line", of_thread)
+            await tx.plain("DELETE FROM audit WHERE thread_id = :id", id=self._thread_id)
+            for line in lines:
+                tx.later("add_line", **(rows.audit_values(line) | {"thread_id": self._thread_id}))
 
         await self._store.database.write(work)
 

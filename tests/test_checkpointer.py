@@ -150,9 +150,10 @@ async def test_a_step_on_the_same_worker_reads_nothing(store: Store, monkeypatch
     assert reads == []
 
 
-async def test_the_cache_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("limit", [{"cache_bytes": 3_500}, {"cache_states": 3}])
+async def test_the_cache_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch, limit: dict[str, int]) -> None:
     """Of many threads the ones used last are remembered, as many as fit."""
-    checkpointer = Checkpointer(store, cache_bytes=3_500)
+    checkpointer = Checkpointer(store, **limit)
     asked: list[str] = []
     ask = store.line
 

@@ -47,11 +47,11 @@ DOOR = {
 }  # fmt: skip
 # What belongs to the store, to a worker, or to writing agents.
 ELSEWHERE = {
-    "aiosqlite", "cryptography", "docstring_parser", "httpx2", "jsonpatch", "langchain_core", "openai",
+    "cryptography", "docstring_parser", "httpx2", "jsonpatch", "langchain_core", "openai",
     "perdure.activities", "perdure.app", "perdure.checkpointer", "perdure.examples", "perdure.graph",
     "perdure.starters.archive", "perdure.starters.client", "perdure.starters.travel", "perdure.stores",
     "perdure.testing", "perdure.tool", "perdure.workers.worker", "perdure.workflows", "psycopg",
-    "redis", "sqlalchemy", "starlette", "structlog", "temporalio.testing", "temporalio.worker", "uvicorn",
+    "redis", "sqlite3", "starlette", "structlog", "temporalio.testing", "temporalio.worker", "uvicorn",
 }  # fmt: skip
 DRAWS_HELP = {"rich.markdown", "rich.traceback", "typer.rich_utils"}
 

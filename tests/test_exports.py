@@ -19,7 +19,7 @@ TESTING = {
     "Reply", "Rule", "Script", "ScriptError", "Trouble", "call", "refuse", "result", "run_as_process", "say",
     "together",
 }  # fmt: skip
-HEAVY = {"aiosqlite", "httpx2", "openai", "rich", "sqlalchemy", "starlette", "temporalio", "typer", "uvicorn"}
+HEAVY = {"httpx2", "openai", "psycopg", "rich", "sqlite3", "starlette", "temporalio", "typer", "uvicorn"}
 
 
 @pytest.mark.parametrize(

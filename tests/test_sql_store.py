@@ -103,7 +103,7 @@ async def test_a_commit_without_its_parent_changes_nothing(store: Store, place: 
     before = dump(place)
     with pytest.raises(CheckpointNotFound, match=nowhere.ref.id):
         await history.checkpointer.commit(nowhere, history.change({}), replaces=head.ref.id)
-    for parent in (nowhere.model_copy(update={"thread_id": history.thread_id}), elsewhere):
+    for parent in (replace(nowhere, thread_id=history.thread_id), elsewhere):
         with pytest.raises(CheckpointNotFound, match=nowhere.ref.id):
             await Checkpointer(store).commit(parent, History(store).change({}))
     assert dump(place) == before

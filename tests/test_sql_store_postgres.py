@@ -3,11 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from unittest.mock import patch
 
 import psycopg
 import pytest
-from sqlalchemy import event
 
 from perdure.budget import Usage
 from perdure.care.verify import verify
@@ -16,9 +15,11 @@ from perdure.effects import EffectClass
 from perdure.errors import Refused, StoreUnreachable
 from perdure.stores import open_store
 from perdure.stores.base import CachedResult, Receipt
+from perdure.stores.postgres import PostgresTransaction
 from perdure.stores.sql_store import SqlStore
 from tests.places import PostgresPlace, opened, run
 from tests.postgres import Fresh, server
+from tests.statements import at_each_end, before_each
 from tests.threads import History, effect, name, noise
 
 
@@ -40,24 +41,17 @@ async def store(place: PostgresPlace) -> AsyncIterator[SqlStore]:
 
 
 @contextmanager
-def cut_before(store: SqlStore, place: PostgresPlace, statement: int) -> Iterator[list[str]]:
+def cut_before(place: PostgresPlace, statement: int) -> Iterator[list[str]]:
     """The server drops the connection before the statement of this number, once. What was sent meanwhile."""
     sent: list[str] = []
 
-    def count(connection: Any, cursor: Any, sql: str, *_: Any) -> None:
+    def count(sql: str) -> None:
         if len(sent) == statement:
             drop(place)
         sent.append(sql)
 
-    def end(_: Any) -> None:
-        count(None, None, "COMMIT")
-
-    engine = store.database.engine.sync_engine
-    event.listen(engine, "before_cursor_execute", count)
-    event.listen(engine, "commit", end)
-    yield sent
-    event.remove(engine, "before_cursor_execute", count)
-    event.remove(engine, "commit", end)
+    with before_each(count):
+        yield sent
 
 
 def drop(place: PostgresPlace) -> None:
@@ -73,7 +67,7 @@ async def test_a_commit_survives_a_lost_connection(store: SqlStore, place: Postg
     for statement in range(100):
         assert history.head is not None
         await store.claim(effect(history.thread_id, f"e{statement}"), head=history.head.ref.id)
-        with cut_before(store, place, statement) as sent:
+        with cut_before(place, statement) as sent:
             await history.commit(
                 {"n": {"op": "append", "items": [statement]}}, metadata={"number": statement},
                 result=CachedResult(scope="s", key=str(statement), usage=Usage(calls=1)),
@@ -89,21 +83,22 @@ async def test_a_commit_survives_a_lost_connection(store: SqlStore, place: Postg
     assert {row.entry.status for row in await store.effects(history.thread_id)} == {"done"}
 
 
-def lose_the_end(store: SqlStore, place: PostgresPlace, *, committed: bool) -> None:
+@contextmanager
+def lost_end(place: PostgresPlace, *, committed: bool) -> Iterator[None]:
     """The connection is lost while the next transaction ends, before or after the server has made it good."""
-    dialect: Any = store.database.engine.sync_engine.dialect
-    whole: Callable[[Any], None] = dialect.do_commit
+    whole = PostgresTransaction.commit
 
-    def half(connection: Any) -> None:
-        dialect.do_commit = whole
+    async def half(tx: PostgresTransaction) -> None:
+        PostgresTransaction.commit = whole  # type: ignore[method-assign]
         if committed:
-            whole(connection)
+            await whole(tx)
         drop(place)
         if committed:
             raise psycopg.OperationalError("server closed the connection unexpectedly")
-        whole(connection)
+        await whole(tx)
 
-    dialect.do_commit = half
+    with patch.object(PostgresTransaction, "commit", half):
+        yield
 
 
 @pytest.mark.parametrize("committed", [True, False])
@@ -118,13 +113,13 @@ async def test_the_first_attempt_stays_the_first(
     history = History(store)
     head = (await history.commit({})).ref.id
     row = effect(history.thread_id, kind=kind)
-    lose_the_end(store, place, committed=committed)
-    assert await store.claim(row, head=head) is None
+    with lost_end(place, committed=committed):
+        assert await store.claim(row, head=head) is None
     known = await store.effect(history.thread_id, "k")
     assert known is not None and (known.entry.status, known.entry.attempts) == ("attempted", 1)
 
-    lose_the_end(store, place, committed=committed)
-    before = await store.claim(row, head=head)
+    with lost_end(place, committed=committed):
+        before = await store.claim(row, head=head)
     after = await store.effect(history.thread_id, "k")
     assert before == known
     assert after is not None and after.entry.attempts == (2 if kind == "idempotent" else 1)
@@ -135,14 +130,13 @@ async def test_an_unclear_commit_is_made_once(committed: bool, store: SqlStore, 
     """A commit is recognised, so it may be repeated; a copy of a thread isn't: who asked is told that nobody knows."""
     history = History(store)
     await history.commit({})
-    lose_the_end(store, place, committed=committed)
-    await history.commit({"n": {"op": "set", "value": 1}})
+    with lost_end(place, committed=committed):
+        await history.commit({"n": {"op": "set", "value": 1}})
     assert history.head is not None
     assert [c.step for c in await store.path(history.thread_id, history.head.ref.id, limit=9)] == [1, 0]
 
     target = name()
-    lose_the_end(store, place, committed=committed)
-    with pytest.raises(StoreUnreachable, match="doesn't answer"):
+    with lost_end(place, committed=committed), pytest.raises(StoreUnreachable, match="doesn't answer"):
         await store.copy_thread(history.thread_id, target)
     assert (await store.thread(target) is not None) == committed
 
@@ -162,9 +156,11 @@ async def writing(history: History) -> AsyncIterator[Callable[[int], Awaitable[N
             await made.acquire()
 
     task = asyncio.create_task(write())
-    yield wait
-    done = True
-    await task
+    try:
+        yield wait
+    finally:
+        done = True
+        await task
 
 
 @pytest.mark.parametrize("signal", ["INT", "QUIT"])
@@ -206,9 +202,11 @@ async def test_a_pool_is_as_large_as_the_url_says(store: SqlStore, place: Postgr
     ours = "application_name = 'perdure' AND datname = current_database()"
     ((count,),) = run(place, f"SELECT count(*) FROM pg_stat_activity WHERE {ours}")
     assert count == 2 + 1  # and the one of the store that made the schema
-    async with small.database.engine.connect(), small.database.engine.connect():
-        with pytest.raises(StoreUnreachable, match="QueuePool limit"):
-            await small.threads()
+    slow = [asyncio.create_task(small.database.read(lambda tx: tx.plain("SELECT pg_sleep(1)"))) for _ in range(2)]
+    await asyncio.sleep(0)  # they have begun
+    with pytest.raises(StoreUnreachable, match="all of 2 connections are in use"):
+        await small.threads()
+    await asyncio.gather(*slow)
     await small.close()
 
 
@@ -280,15 +278,10 @@ async def test_only_claims_that_must_not_be_lost_wait_for_the_disk(place: Postgr
     store = await opened(place)
     history = History(store)
     head = (await history.commit({})).ref.id
-    waited: list[str] = []
-
-    def look(connection: Any) -> None:
-        waited.append(connection.exec_driver_sql("SHOW synchronous_commit").scalar_one())
-
-    event.listen(store.database.engine.sync_engine, "commit", look)
-    await store.claim(effect(history.thread_id, "a"), head=head)
-    await store.claim(effect(history.thread_id, "b", "irreversible"), head=head)
-    await history.commit({})
+    with at_each_end("SHOW synchronous_commit") as waited:
+        await store.claim(effect(history.thread_id, "a"), head=head)
+        await store.claim(effect(history.thread_id, "b", "irreversible"), head=head)
+        await history.commit({})
     assert waited == ["off", "on", "off"]
     await store.close()
 

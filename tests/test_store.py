@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
 
 from perdure.care.verify import verify
 from perdure.checkpointer import Checkpointer
@@ -18,6 +17,7 @@ from perdure.stores.open import open_existing
 from perdure.stores.sql_store import SqlStore
 from tests.places import Place, PostgresPlace, SqlitePlace, opened
 from tests.postgres import Fresh
+from tests.statements import at_each_end
 from tests.threads import History, checkpoint_id, effect
 
 
@@ -62,7 +62,8 @@ def test_a_password_is_not_shown(kind: str) -> None:
 )
 def test_a_missing_driver_is_named(url: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the extra that brings it."""
-    for loaded in [name for name in sys.modules if name.startswith("perdure.stores.redis")]:
+    ours = ("perdure.stores.redis", "perdure.stores.postgres")
+    for loaded in [name for name in sys.modules if name.startswith(ours)]:
         monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(InvalidInput) as refused:
@@ -205,16 +206,11 @@ async def test_sqlite_waits_for_the_disk_where_it_matters(tmp_path: Path) -> Non
     assert isinstance(store, SqlStore)
     history = History(store)
     head = (await history.commit({})).ref.id
-    waited: list[int] = []
-
-    def look(connection: Any) -> None:
-        waited.append(connection.exec_driver_sql("PRAGMA synchronous").scalar_one())
-
-    event.listen(store.database.engine.sync_engine, "commit", look)
-    await store.claim(effect(history.thread_id, "a"), head=head)
-    await store.claim(effect(history.thread_id, "b", "irreversible"), head=head)
-    await store.claim(effect(history.thread_id, "c"), head=head)
-    await history.commit({})
+    with at_each_end("PRAGMA synchronous") as waited:
+        await store.claim(effect(history.thread_id, "a"), head=head)
+        await store.claim(effect(history.thread_id, "b", "irreversible"), head=head)
+        await store.claim(effect(history.thread_id, "c"), head=head)
+        await history.commit({})
     normal, full = 1, 2
     assert waited == [normal, full, normal, normal]
     (caution,) = await store.cautions()

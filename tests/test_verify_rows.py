@@ -31,9 +31,8 @@ async def sqlite(tmp_path: Path) -> AsyncIterator[SqlStore]:
 
 async def columns(store: SqlStore) -> dict[str, Any]:
     """A row of a checkpoint, by column."""
-    async with store.database.engine.connect() as connection:
-        found = await connection.exec_driver_sql("SELECT * FROM checkpoints WHERE step = 5 AND thread = 2")
-        return dict(found.mappings().one())
+    (row,) = await store.database.read(lambda tx: tx.plain("SELECT * FROM checkpoints WHERE step = 5 AND thread = 2"))
+    return dict(row)
 
 
 @pytest.mark.parametrize("column", COLUMNS)
@@ -41,9 +40,8 @@ async def test_a_changed_column_is_found(sqlite: SqlStore, column: str) -> None:
     """No column of a checkpoint can change unnoticed."""
     row = await columns(sqlite)
     assert tuple(row) == COLUMNS
-    async with sqlite.database.engine.begin() as connection:
-        values = (_changed(row[column]),)
-        await connection.exec_driver_sql(f"UPDATE checkpoints SET {column} = ? WHERE step = 5 AND thread = 2", values)
+    change = f"UPDATE checkpoints SET {column} = :value WHERE step = 5 AND thread = 2"
+    await sqlite.database.write(lambda tx: tx.plain(change, value=_changed(row[column])))
     report = await verify(sqlite)
     assert report.problem is not None
     assert (report.problem.table, report.problem.thread_id) == ("checkpoints", SECOND)

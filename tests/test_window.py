@@ -5,10 +5,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perdure.canonical import canonical, digest
 from perdure.message import to_openai
+from perdure.talk import estimate
 from perdure.testing import Conversation
 from perdure.testing.conversation import complaint
-from perdure.window import conversation, estimate
+from perdure.window import conversation
 from tests.properties import thorough
 
 Messages = list[dict[str, Any]]
@@ -40,7 +42,8 @@ def test_a_window_is_a_conversation(messages: Messages, limit: int, instructions
     instructions first, then a suffix in which every result follows its call, with the last thing a user said and the
     newest message in it; more than the limit only for these, and all of it where it fits.
     """
-    shown = conversation(instructions, messages, limit)
+    shown, digests = conversation(instructions, messages, limit)
+    assert digests == [digest(canonical(message)) for message in shown]
     system = [{"role": "system", "content": instructions}] if instructions else []
     assert shown[: len(system)] == system
     rest = shown[len(system) :]
@@ -63,7 +66,14 @@ def test_a_window_is_a_conversation(messages: Messages, limit: int, instructions
 def test_what_is_shown_grows_with_the_limit() -> None:
     """The newest that fit, not one more: three messages of 108 tokens each."""
     messages: Messages = [{"role": "user", "content": "x" * 400} for _ in range(3)]
-    assert [len(conversation("", messages, limit)) for limit in (1, 108, 215, 216, 323, 324)] == [1, 1, 1, 2, 2, 3]
+    assert [len(conversation("", messages, limit).messages) for limit in (1, 108, 215, 216, 323, 324)] == [
+        1,
+        1,
+        1,
+        2,
+        2,
+        3,
+    ]
 
 
 def test_the_protocol_is_spoken() -> None:

@@ -22,10 +22,10 @@ from pathlib import Path
 from perdure.values import Value
 
 _USED = (
-    "aiosqlite", "perdure.app", "perdure.care.repair", "perdure.care.upgrade", "perdure.care.verify",
+    "perdure.app", "perdure.care.repair", "perdure.care.upgrade", "perdure.care.verify",
     "perdure.examples.orders.desk", "perdure.starters.archive", "perdure.starters.cli", "perdure.starters.client",
     "perdure.stores.open", "perdure.stores.sql_store", "rich.console", "rich.table",
-    "sqlalchemy.dialects.sqlite.aiosqlite", "temporalio.client", "temporalio.contrib.pydantic", "temporalio.envconfig",
+    "temporalio.client", "temporalio.contrib.pydantic", "temporalio.envconfig",
 )  # fmt: skip
 _running: dict[int, "Warm"] = {}  # by process: a fork of the tests gets one of its own
 

@@ -3,8 +3,6 @@
 Each stands behind its gate, and in the ledger before it is attempted.
 """
 
-import asyncio
-
 from temporalio import workflow
 from temporalio.exceptions import FailureError
 from temporalio.workflow import ActivityHandle
@@ -32,7 +30,7 @@ from perdure.contracts import (
 )
 from perdure.effects import Effect, EffectStatus
 from perdure.failures import bounded, describe, root
-from perdure.workflows.calls import error_type, give_up, start_tool, store_call
+from perdure.workflows.calls import error_type, give_up, side_by_side, start_tool, store_call
 from perdure.workflows.display import Display
 from perdure.workflows.gate import Gate, Passed
 from perdure.workflows.record import Record, Stop, Stopped, Turn
@@ -77,7 +75,7 @@ class Batch:
 
     async def run(self) -> Ended | None:
         """Run all calls. None where the turn is told to stop; ``parts`` tell what each call came to all the same."""
-        done = await asyncio.gather(*(self._call(plan) for plan in self._plans))
+        done = await side_by_side([self._call(plan) for plan in self._plans])
         if not all(ended and ended.ok for ended in done):
             self._turn.plan = None  # of a dry run: what it took for granted has not happened, so the model is asked
         self.committed = self._whole(done[0].committed) if done and done[0] and done[0].committed else None

@@ -1,7 +1,9 @@
 """How the workflow calls activities: through the stubs of the contracts, with the retries each kind deserves."""
 
+import asyncio
+from collections.abc import Coroutine, Sequence
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
@@ -61,6 +63,13 @@ def start_tool(stub: Stub[In, Out], arg: In, spec: ToolSpec, *, summary: str, li
         stub, arg, summary=summary, limits=limits, attempt=spec.timeout, deadline=spec.deadline,
         attempts=spec.attempts,
     )  # fmt: skip
+
+
+async def side_by_side(work: Sequence[Coroutine[Any, Any, Out]]) -> list[Out]:
+    """Run all to their end; one alone needs no task of its own, and mostly there is one."""
+    if len(work) == 1:
+        return [await work[0]]
+    return list(await asyncio.gather(*work))
 
 
 def give_up(handle: ActivityHandle[Out]) -> None:

@@ -43,6 +43,7 @@ MAX_NOTE = 500  # characters of a line of the log
 KEPT_RESULTS = 10  # more than a client can miss between two looks
 KEPT_SEEN = 200
 KEPT_EFFECTS = 50
+CARRIED_LOG, CARRIED_EFFECTS = 5, 10  # of them, into the next run: its history keeps what is carried twice
 
 
 @dataclass
@@ -149,13 +150,18 @@ class Record:
         )  # fmt: skip
         carry = Carry(
             head=self.head, turn=self.turn_number, branch=self.branch, running=running or None, queue=tuple(self.queue),
-            seen=tuple(self.seen), results=tuple(self.results), book=self.book, effects=tuple(self.effects.values()),
-            view=self.view, log=tuple(self.log), failed=self.failed, limits=self.limits,
+            seen=tuple(self.seen), results=tuple(self.results), book=self.book, effects=self._carried_effects(),
+            view=self.view.carried(), log=tuple(self.log[-CARRIED_LOG:]), failed=self.failed, limits=self.limits,
             closing=self.closing, parent_id=self.parent_id, next=self.next, lease=self.lease,
             questions=self.questions, dry_run=self.dry_run, audit=self.journal.head,
             notices=tuple(self.journal.notices.values()),
         )  # fmt: skip
         return lean(ThreadInput(agent=self.agent, tenant=self.tenant, carry=carry))
+
+    def _carried_effects(self) -> tuple[Effect, ...]:
+        """The latest, and all that a person has to settle; the store has the others."""
+        latest = list(self.effects.values())[-CARRIED_EFFECTS:]
+        return (*(effect for effect in self.attention() if effect not in latest), *latest)
 
     def found(self, found: Found) -> list[Send]:
         """The thread was there before this workflow: take it up where it stands.

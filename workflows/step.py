@@ -1,6 +1,5 @@
 """One step: the tasks that run side by side, then one merge, then one checkpoint."""
 
-import asyncio
 from typing import Protocol
 
 from temporalio.exceptions import FailureError
@@ -8,7 +7,7 @@ from temporalio.exceptions import FailureError
 from perdure.contracts import MERGE_STEP, Committed, Ended, MergeStep, Part
 from perdure.failures import describe, root
 from perdure.workflows.batch import Batch
-from perdure.workflows.calls import error_type, local_call
+from perdure.workflows.calls import error_type, local_call, side_by_side
 from perdure.workflows.display import Display
 from perdure.workflows.record import Record, Stop, Stopped, Turn
 from perdure.workflows.tasks import FunctionTask, HumanTask, ModelTask
@@ -63,7 +62,7 @@ class Step:
 
     async def run(self) -> None:
         """Run all tasks and commit the step. Raises Stopped, with ``parts`` telling what each call came to."""
-        ended = await asyncio.gather(*(task.run() for task in self._tasks))
+        ended = await side_by_side([task.run() for task in self._tasks])
         if committed := self._tasks[0].committed:  # it is the head, also where the turn is to stop now
             self._advance(committed)
         if self._record.stop:

@@ -5,7 +5,7 @@ from functools import partial
 
 from benchmarks.bench import Bench
 from benchmarks.experiment import Curve, Experiment, Outcome
-from benchmarks.experiments.steps import loops
+from benchmarks.experiments.steps import loops, metered
 from benchmarks.measure import Contest, Spread, compete
 from benchmarks.process import SubjectProcess
 
@@ -22,10 +22,11 @@ async def run_peers(bench: Bench) -> Outcome:
     """All on one tuned server, each in its own process, in turns."""
     outcome, server = Outcome(), await bench.tuned()
     subjects = {name: bench.subject(name, server) for name in _ON_TEMPORAL}
-    contests = {
-        steps: await loops(subjects, rounds, steps=steps) for steps, rounds in bench.pick(_ROUNDS, _QUICK).items()
-    }
-    for steps, contest in contests.items():
+    contests: dict[int, Contest] = {}
+    for steps, rounds in bench.pick(_ROUNDS, _QUICK).items():
+        contests[steps] = contest = await compete(
+            {name: partial(metered, subject, server, steps) for name, subject in subjects.items()}, rounds=rounds
+        )
         outcome.keep(f"{steps} steps", contest)
         _compare(outcome, contest, steps)
     for name in _PEERS:  # the others have their curves from experiments of their own
@@ -48,6 +49,9 @@ def _compare(outcome: Outcome, contest: Contest, steps: int) -> None:
     for name in _ON_TEMPORAL:
         spread = contest.spread(name, "step_seconds").scaled(1e3)
         outcome.found(f"{name}, time of a step, {steps} steps", spread, unit="ms")
+        for key, whose in (("cpu_seconds", "its own"), ("server_cpu_seconds", "the server's")):
+            spread = contest.spread(name, key).scaled(1e3 / steps)
+            outcome.found(f"{name}, CPU time of a step, {whose}, {steps} steps", spread, unit="ms")
         spread = contest.spread(name, "history_bytes").scaled(1 / steps)
         outcome.found(f"{name}, history a step, {steps} steps", spread, unit="bytes")
 

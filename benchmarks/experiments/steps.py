@@ -10,8 +10,8 @@ from benchmarks.measure import Contest, Spread, compete
 from benchmarks.places import Server
 from benchmarks.process import SubjectProcess, cpu_seconds
 
-_ROUNDS = {10: 20, 50: 20, 200: 6, 1000: 2}  # by steps
-_QUICK = {5: 2, 20: 3}
+_ROUNDS = {10: 20, 50: 20, 200: 5, 1000: 1}  # by steps
+_QUICK = {5: 1, 20: 2}
 _TARGET_AT = 50
 
 
@@ -22,7 +22,7 @@ async def run_steps(bench: Bench) -> Outcome:
     points: dict[str, dict[int, float]] = {name: {} for name in subjects}
     for steps, rounds in bench.pick(_ROUNDS, _QUICK).items():
         contest = await compete(
-            {name: partial(_metered, subject, server, steps) for name, subject in subjects.items()}, rounds=rounds
+            {name: partial(metered, subject, server, steps) for name, subject in subjects.items()}, rounds=rounds
         )
         outcome.keep(f"{steps} steps", contest)
         ratio = contest.ratio("perdure", "handwritten", "step_seconds")
@@ -39,7 +39,7 @@ async def run_steps(bench: Bench) -> Outcome:
     return outcome
 
 
-async def _metered(subject: SubjectProcess, server: Server, steps: int) -> dict[str, Any]:
+async def metered(subject: SubjectProcess, server: Server, steps: int) -> dict[str, Any]:
     """A loop, and what the server has used of the processors meanwhile."""
     used = cpu_seconds(server.pid)
     told = await subject.ask("loop", steps=steps)
@@ -51,7 +51,7 @@ async def run_throughput(bench: Bench) -> Outcome:
     outcome, server = Outcome(), await bench.tuned()
     subjects = {name: bench.subject(name, server) for name in ("handwritten", "perdure")}
     agents, steps = bench.pick((50, 20), (10, 5))
-    contest = await loops(subjects, bench.pick(5, 2), steps=steps, agents=agents)
+    contest = await loops(subjects, bench.pick(4, 1), steps=steps, agents=agents)
     outcome.keep("throughput", contest)
     outcome.found(
         f"Perdure against handwritten, {agents} agents × {steps} steps, steps a second",

@@ -15,59 +15,62 @@ _IDLE = "1s"
 
 async def run_resume(bench: Bench) -> Outcome:
     """Each round a new process takes up the same thread for one step."""
-    outcome, server = Outcome(), await bench.tuned()
-    lengths = bench.pick(*_LENGTHS)
-    threads = {(steps, idle): _Parked(bench, server, steps, idle) for steps in lengths for idle in ("1h", _IDLE)}
-    for parked in threads.values():
-        await parked.make()
-    contest = await compete({_name(*key): parked.resume for key, parked in threads.items()}, rounds=bench.pick(8, 1))
+    outcome, server, (short, long) = Outcome(), await bench.tuned(), bench.pick(*_LENGTHS)
+    parks = [_Park(bench, server, idle) for idle in ("1h", _IDLE)]
+    for park in parks:
+        await park.make((short, long))
+    contest = await compete(
+        {park.name(steps): partial(park.resume, steps) for park in parks for steps in (short, long)},
+        rounds=bench.pick(6, 1), warmups=bench.pick(1, 0),
+    )  # fmt: skip
     outcome.keep("resume", contest)
-    short, long = lengths
-    for idle in ("1h", _IDLE):
-        ratio = contest.ratio(_name(long, idle), _name(short, idle), "seconds")
-        outcome.found(f"next step of a thread that is {_state(idle)}, {long} steps against {short}", ratio, limit=1.3)
-    for key in threads:
-        outcome.found(_name(*key), contest.spread(_name(*key), "seconds").scaled(1e3), unit="ms")
+    for park in parks:
+        ratio = contest.ratio(park.name(long), park.name(short), "seconds")
+        outcome.found(f"next step of a thread that is {park.state}, {long} steps against {short}", ratio, limit=1.3)
+    for park in parks:
+        for name in (park.name(short), park.name(long)):
+            outcome.found(name, contest.spread(name, "seconds").scaled(1e3), unit="ms")
     return outcome
 
 
-class _Parked:
-    """A thread that no worker has; its store is one file, whoever serves it."""
+class _Park:
+    """Threads that no worker has, all open or all completed; their store is one file, whoever serves them."""
 
-    def __init__(self, bench: Bench, server: Server, steps: int, idle: str) -> None:
+    def __init__(self, bench: Bench, server: Server, idle: str) -> None:
         self._bench, self._server, self._idle = bench, server, idle
         self._store = f"sqlite:///{bench.folder('store')}.db"
-        self._made = steps
-        self._thread = ""
+        self._threads: dict[int, str] = {}
+        self._made: dict[int, int] = {}
+        self.state = "completed" if idle == _IDLE else "open"
 
-    async def make(self) -> None:
+    def name(self, steps: int) -> str:
+        """Of one of them, in the report."""
+        return f"{steps} steps, {self.state}"
+
+    async def make(self, lengths: tuple[int, ...]) -> None:
+        """Make a thread of each length, then let go of them."""
         worker = self._process(serve=True)
-        made = await worker.ask("loop", steps=self._made)
-        self._thread = made["thread"]
-        await self._park(worker)
+        for steps in lengths:
+            self._threads[steps], self._made[steps] = (await worker.ask("loop", steps=steps))["thread"], steps
+        for steps in lengths:
+            await self._settle(worker, steps)
+        await worker.end()
 
-    async def resume(self) -> dict[str, Any]:
+    async def resume(self, steps: int) -> dict[str, Any]:
+        """What it took a new process to make the next step."""
         worker = self._process(serve=False)
-        told = await worker.ask("resume", thread=self._thread, made=self._made)
-        self._made += 1
-        await self._park(worker)
+        told = await worker.ask("resume", thread=self._threads[steps], made=self._made[steps])
+        self._made[steps] += 1
+        await self._settle(worker, steps)
+        await worker.end()
         return told
 
-    async def _park(self, worker: SubjectProcess) -> None:
-        if self._idle == _IDLE:
-            await worker.ask("completed", thread=self._thread)
-        await worker.end()
+    async def _settle(self, worker: SubjectProcess, steps: int) -> None:
+        if self.state == "completed":
+            await worker.ask("completed", thread=self._threads[steps])
 
     def _process(self, *, serve: bool) -> SubjectProcess:
         return self._bench.subject("perdure", self._server, store=self._store, idle=self._idle, serve=serve)
-
-
-def _state(idle: str) -> str:
-    return "completed" if idle == _IDLE else "open"
-
-
-def _name(steps: int, idle: str) -> str:
-    return f"{steps} steps, {_state(idle)}"
 
 
 async def run_fork(bench: Bench) -> Outcome:

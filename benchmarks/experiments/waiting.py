@@ -6,8 +6,8 @@ from benchmarks.bench import Bench
 from benchmarks.experiment import Experiment, Outcome, exact
 from benchmarks.measure import compete
 from benchmarks.process import SubjectProcess
-from benchmarks.waiting import CACHED
 
+_CACHED = (500, 50)  # workflows that a worker keeps in memory, of a full and of a quick run: fewer than wait
 _WAITING = (1_000, 2_500, 5_000, 10_000)
 _QUICK = (100, 300)
 _PATIENCE = 1_800.0  # seconds for one question: thousands of threads are started or finished for it
@@ -16,10 +16,11 @@ _PATIENCE = 1_800.0  # seconds for one question: thousands of threads are starte
 async def run_waiting(bench: Bench) -> Outcome:
     """Perdure's threads all wait before the first of them is approved; then both finish some, in turns."""
     outcome, server, sizes = Outcome(), await bench.tuned(), bench.pick(_WAITING, _QUICK)
-    perdure, hand = (bench.subject(f"waiting_{name}", server) for name in ("perdure", "handwritten"))
+    cached = bench.pick(*_CACHED)
+    perdure, hand = (bench.subject(f"waiting_{name}", server, cached=cached) for name in ("perdure", "handwritten"))
     await _memory(outcome, perdure, sizes)
     rounds, batch = bench.pick((5, 400), (2, 50))
-    await hand.ask("suspend", threads=(rounds + 1) * batch + CACHED, patience=_PATIENCE)
+    await hand.ask("suspend", threads=(rounds + 1) * batch + cached, patience=_PATIENCE)
     ask = {name: partial(one.ask, "finish", threads=batch) for name, one in {"perdure": perdure, "hand": hand}.items()}
     contest = await compete(ask, rounds=rounds)
     outcome.keep("finish", contest)
@@ -64,11 +65,11 @@ EXPERIMENTS = (
     Experiment(
         name="waiting", title="Threads that wait for an approval", run=run_waiting,
         about="A thread is one step with a gate: the model asks for a call, it waits for a yes, the tool runs, the "
-        f"model answers. The worker keeps at most {CACHED} workflows in memory, so nearly all that wait are evicted, and "
-        "come back by replay when their signal comes. Then threads are approved and finished, some of Perdure's and some of "
-        "the workflow written by hand in turns, the oldest first, from the first signal sent until the last one has "
-        "ended (of Perdure's: is idle again, as search says). What came of each is looked at afterwards: in the store, "
-        "and in the result of the workflow written by hand, which keeps no audit, checks nobody's right to decide, and "
-        "has no time-out.",
+        f"model answers. The worker keeps at most {_CACHED[0]} workflows in memory, so nearly all that wait are "
+        "evicted, and come back by replay when their signal comes. Then threads are approved and finished, some "
+        "of Perdure's and some of the workflow written by hand in turns, the oldest first, from the first signal "
+        "sent until the last one has ended (of Perdure's: is idle again, as search says). What came of each is "
+        "looked at afterwards: in the store, and in the result of the workflow written by hand, which keeps no "
+        "audit, checks nobody's right to decide, and has no time-out.",
     ),
 )  # fmt: skip

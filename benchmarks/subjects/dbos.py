@@ -8,13 +8,12 @@ production, SQLite what it starts with. Settings are the default ones; functions
 
 import asyncio
 import json
-import time
 from typing import Any, TypedDict
 
 from dbos import DBOS, DBOSConfig
 
 from benchmarks import workload
-from benchmarks.peer import versions
+from benchmarks.peer import timed, versions
 from benchmarks.sizes import store_bytes
 from benchmarks.subject import Place, serve
 
@@ -72,14 +71,10 @@ class Dbos:
 
     async def _loop(self, steps: int, agents: int = 1) -> dict[str, Any]:
         before = store_bytes(self._store)
-        begun = time.perf_counter()
-        answers = await asyncio.gather(*(asyncio.to_thread(loop, steps) for _ in range(agents)))
-        seconds = time.perf_counter() - begun
-        assert answers == [workload.ANSWER] * agents
-        return {
-            "seconds": seconds, "span_seconds": seconds, "step_seconds": seconds / steps,
-            "store_bytes": store_bytes(self._store) - before,
-        }  # fmt: skip
+        told = await timed([asyncio.to_thread(loop, steps) for _ in range(agents)])
+        seconds = told["seconds"]
+        kept = store_bytes(self._store) - before
+        return told | {"span_seconds": seconds, "step_seconds": seconds / steps, "store_bytes": kept}
 
 
 if __name__ == "__main__":

@@ -10,9 +10,7 @@ Options: ``saver``, "sqlite" or "postgres", is where checkpoints go: to a file i
 for messages, and its default frequency of snapshots.
 """
 
-import asyncio
 import json
-import time
 from contextlib import AsyncExitStack
 from typing import Annotated, Any, TypedDict
 from uuid import uuid4
@@ -27,7 +25,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import _messages_delta_reducer, add_messages
 
 from benchmarks import workload
-from benchmarks.peer import asked, versions, wanted
+from benchmarks.peer import asked, timed, versions, wanted
 from benchmarks.sizes import store_bytes
 from benchmarks.subject import Place, serve
 
@@ -112,14 +110,10 @@ class LangGraph:
 
     async def _loop(self, steps: int, agents: int = 1) -> dict[str, Any]:
         before = store_bytes(self._store)
-        begun = time.perf_counter()
-        answers = await asyncio.gather(*(self._run(steps) for _ in range(agents)))
-        seconds = time.perf_counter() - begun
-        assert answers == [workload.ANSWER] * agents
-        return {
-            "seconds": seconds, "span_seconds": seconds, "step_seconds": seconds / steps,
-            "store_bytes": store_bytes(self._store) - before,
-        }  # fmt: skip
+        told = await timed([self._run(steps) for _ in range(agents)])
+        seconds = told["seconds"]
+        kept = store_bytes(self._store) - before
+        return told | {"span_seconds": seconds, "step_seconds": seconds / steps, "store_bytes": kept}
 
     async def _run(self, steps: int) -> str:
         limit = 2 * steps + 2  # nodes run; LangGraph ends a graph that would run more

@@ -12,7 +12,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from benchmarks.subject import Place, serve
 from benchmarks.subjects.handwritten import Ask, Call, ask, look
-from benchmarks.waiting import CACHED, SIGNAL, Waiting
+from benchmarks.waiting import SIGNAL, Waiting
 
 QUEUE = "waiting-handwritten"
 _MINUTE = timedelta(minutes=1)
@@ -53,7 +53,7 @@ class WaitingHandwritten:
         self._waiting = Waiting(client, "hand", begin=self._begin, finished=finished)
         worker = Worker(
             client, task_queue=QUEUE, workflows=[Gated], activities=[ask, self.look],
-            workflow_runner=UnsandboxedWorkflowRunner(), max_cached_workflows=CACHED,
+            workflow_runner=UnsandboxedWorkflowRunner(), max_cached_workflows=place.options["cached"],
         )  # fmt: skip
         await self._stack.enter_async_context(worker)
         return {"temporalio": version("temporalio")}

@@ -4,11 +4,10 @@ from contextlib import AsyncExitStack
 from importlib.metadata import version
 from typing import Any
 
-
 from benchmarks import workload
 from benchmarks.stand_in import InstantModel
 from benchmarks.subject import Place, serve
-from benchmarks.waiting import CACHED, Waiting
+from benchmarks.waiting import Waiting
 from perdure import Agent, App, Approval, tool
 from perdure.settings import Settings
 from perdure.starters.client import Client
@@ -29,7 +28,11 @@ class WaitingPerdure:
     async def start(self, place: Place) -> dict[str, str]:
         """See Subject."""
         settings = Settings(
-            store=place.store, home=place.folder, task_queue=QUEUE, max_cached_workflows=CACHED, log_level="WARNING"
+            store=place.store,
+            home=place.folder,
+            task_queue=QUEUE,
+            max_cached_workflows=place.options["cached"],
+            log_level="WARNING",
         )
         temporal = await connect(address=place.address)
         finished = f"TaskQueue = '{QUEUE}' AND PerdureStatus = 'idle'"

@@ -8,11 +8,14 @@ Opening and redacting go by what is there, not by what is declared: a channel ma
 """
 
 from collections.abc import Callable, Mapping
+from itertools import repeat
+from operator import contains
 from typing import TYPE_CHECKING, Any, Literal
 
 from perdure.canonical import Json
 from perdure.delta import Operation
 from perdure.errors import IntegrityError, KeyMissing
+from perdure.talk import Talk
 
 if TYPE_CHECKING:
     from perdure.security.keyring import Keyring  # workflows reach this module, and have no use for cryptography
@@ -77,6 +80,8 @@ def unseal(value: Json, keyring: "Keyring | None") -> Json:
         if SEALED in value:
             return _open(value[SEALED], keyring)
         return {key: unseal(item, keyring) for key, item in value.items()}
+    if isinstance(value, Talk) and not any(map(contains, value, repeat(SEALED))):
+        return value
     if isinstance(value, list):
         return [_open(i[SEALED], keyring) if isinstance(i, dict) and SEALED in i else i for i in value]
     return value
@@ -128,7 +133,9 @@ def finds_its_place(operation: Operation, stored: Json) -> bool:
     if operation["op"] == "append":
         return stored is None or isinstance(stored, list)
     if operation["op"] == "messages":
-        return stored is None or (isinstance(stored, list) and all(isinstance(m, dict) and "id" in m for m in stored))
+        return stored is None or isinstance(stored, Talk) or (
+            isinstance(stored, list) and all(isinstance(m, dict) and "id" in m for m in stored)
+        )  # fmt: skip
     return True
 
 

@@ -31,6 +31,7 @@ from perdure.states.reducers import (
     replacing,
     setting,
 )
+from perdure.talk import as_talk
 
 _SECRETS = (Secret, SecretStr, SecretBytes)
 
@@ -172,9 +173,9 @@ class Channel:
         """Messages with an id for each new one: ``STEP.NUMBER``, the same in every attempt; each id once."""
         if not self.is_conversation or not put:
             return put
-        taken = {message["id"] for message in ([] if old is MISSING else old or [])}
-        taken |= {message["id"] for message in put if message.get("id")}
-        free = (name for number in count() if (name := f"{step}.{number}") not in taken)
+        known = as_talk([] if old is MISSING else old or []).places
+        taken = {message["id"] for message in put if message.get("id")}
+        free = (name for number in count() if (name := f"{step}.{number}") not in known and name not in taken)
         out = [{**message, "id": message.get("id") or next(free)} for message in put if not removes(message)]
         return [*filter(removes, put), *{message["id"]: message for message in out}.values()]
 

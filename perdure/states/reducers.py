@@ -8,6 +8,7 @@ from typing import Any
 from perdure.canonical import Json, canonical
 from perdure.delta import Operation, merged, same
 from perdure.message import Remove
+from perdure.talk import as_talk
 
 MISSING: Any = types.SimpleNamespace()  # a channel that has no value yet; None is a value
 Reduce = Callable[[Json, Json], Operation | None]
@@ -83,7 +84,7 @@ def _merge(old: Json, new: Json) -> Operation | None:
 
 
 def _messages(old: Json, new: Json) -> Operation | None:
-    known = set() if old is MISSING else {message["id"] for message in old or ()}
+    known = as_talk([] if old is MISSING else old or []).places
     drop = [item["remove"] for item in new if removes(item) and item["remove"] in known]
     put = [item for item in new if not removes(item)]
     return ({"op": "messages", "put": put} | ({"drop": drop} if drop else {})) if put or drop else None

@@ -47,7 +47,7 @@ class Claim:
             after = ledger.next_attempt(self._before)
             if after != self._before:
                 await self._use_tokens(tx, thread.lineage)
-                await _write(tx, found, after, self._mark)
+                _write(tx, found, after, self._mark)
         return self._before
 
     async def _use_tokens(self, tx: Transaction, lineage: str) -> None:
@@ -62,7 +62,7 @@ class Claim:
             holder = ledger_rows.holder(row)
             if holder != mine:
                 await _check_failed(tx, mine, holder)
-                await tx.run("move_token", **values)
+                tx.later("move_token", **values)
 
 
 async def _check_failed(tx: Transaction, mine: Holder, holder: Holder) -> None:
@@ -75,7 +75,7 @@ async def _check_failed(tx: Transaction, mine: Holder, holder: Holder) -> None:
 async def record_simulated(tx: Transaction, row: EffectRow, head: str) -> None:
     """See ``perdure.stores.base.Store.record_simulated``."""
     await check_head(tx, row.thread_id, head)
-    await tx.run("add_effect", **ledger_rows.effect_values(ledger.simulated(row, now()), b""))
+    tx.later("add_effect", **ledger_rows.effect_values(ledger.simulated(row, now()), b""))
 
 
 async def move(tx: Transaction, thread_id: str, key: str, move: Move) -> None:
@@ -84,7 +84,7 @@ async def move(tx: Transaction, thread_id: str, key: str, move: Move) -> None:
         return
     before = ledger_rows.effect(found)
     if (after := ledger.moved(before, move)) != before:
-        await _write(tx, found, after, found["claim"])
+        _write(tx, found, after, found["claim"])
 
 
 async def put_receipt(
@@ -96,12 +96,12 @@ async def put_receipt(
     late = not (head or keep)
     await move(tx, thread_id, receipt.key, ledger.finish(receipt.result, now(), late=late, by=by))
     if keep:
-        await tx.run("add_receipt", **rows.receipt_values(thread_id, receipt))
+        tx.later("add_receipt", **rows.receipt_values(thread_id, receipt))
 
 
 async def _to_change(tx: Transaction, thread_id: str, key: str) -> Row | None:
     return await tx.one("effect_to_change", thread_id=thread_id, key=key.encode())
 
 
-async def _write(tx: Transaction, found: Row, after: EffectRow, mark: bytes) -> None:
-    await tx.run("change_effect", **ledger_rows.effect_after(found, after, mark))
+def _write(tx: Transaction, found: Row, after: EffectRow, mark: bytes) -> None:
+    tx.later("change_effect", **ledger_rows.effect_after(found, after, mark))

@@ -18,6 +18,7 @@ async def append(tx: Transaction, thread_id: str, entries: Sequence[AuditEntry])
     lines = chained(thread_id, end, unknown(entries, known))
     if not lines:
         return end
-    await tx.many("add_line", [rows.audit_values(line) for line in lines])
-    await tx.run("set_audit_end", **rows.audit_values(lines[-1]))
+    for line in lines:
+        tx.later("add_line", **rows.audit_values(line))
+    tx.later("set_audit_end", **rows.audit_values(lines[-1]))
     return lines[-1].head

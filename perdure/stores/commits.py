@@ -5,6 +5,7 @@ it, and a call that relies on a head (``perdure.stores.attempts``) locks it agai
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from perdure.canonical import Json
 from perdure.stores import attempts, ledger, refusals, rows
@@ -17,36 +18,32 @@ async def commit(tx: Transaction, step: Step) -> bool:
     """See ``perdure.stores.base.Store.commit``."""
     values = rows.checkpoint_values(step)
     c = step.checkpoint
-    if not await _move_head(tx, step):
-        if await _is_there(tx, step):
-            return False
-        raise refusals.head_moved(step, await head_of(tx, c.thread_id))
     orphan = int(c.parent_id is None or c.cut)
-    if not await tx.run("add_checkpoint", **values, orphan=orphan):
-        await tx.connection.rollback()  # the head stays
+    *_, moved, added = await tx.together(*await _to_head(tx, step), ("add_checkpoint", values | {"orphan": orphan}))
+    if not (moved and added):
+        await tx.rollback()  # the head stays
         if await _is_there(tx, step):
             return False
-        raise refusals.no_parent(step)
-    await add_labels(tx, values, c.metadata)
-    await put_snapshot(tx, step)
+        raise refusals.no_parent(step) if moved else refusals.head_moved(step, await head_of(tx, c.thread_id))
+    add_labels(tx, values, c.metadata)
+    put_snapshot(tx, step)
     if step.result:
-        await put_result(tx, step.result)
+        put_result(tx, step.result)
     if step.receipt:
         await attempts.move(tx, c.thread_id, step.receipt.key, ledger.finish(step.receipt.result, now()))
     if step.clears:
-        await tx.run("clear_receipts", thread_id=c.thread_id, keys=[key.encode() for key in step.clears])
+        tx.later("clear_receipts", thread_id=c.thread_id, keys=[key.encode() for key in step.clears])
     return True
 
 
-async def _move_head(tx: Transaction, step: Step) -> bool:
-    """Whether the head was what the step extends; then its checkpoint is the head now."""
+async def _to_head(tx: Transaction, step: Step) -> list[tuple[str, Mapping[str, Any]]]:
+    """What makes the step's checkpoint the head if the head is what the step extends."""
     values, origin = rows.thread_values(step), step.checkpoint.parent_thread
     if step.extends:
-        return bool(await tx.run("move_head", **values))
+        return [("move_head", values)]
     if origin:  # nobody may remove what the fork begins with until it is there
         await tx.one("thread_to_rely_on", thread_id=origin)
-    await tx.run("add_number", thread_id=step.checkpoint.thread_id)
-    return bool(await tx.run("add_thread", **values))
+    return [("add_number", values), ("add_thread", values)]
 
 
 async def _is_there(tx: Transaction, step: Step) -> bool:
@@ -60,22 +57,23 @@ async def _is_there(tx: Transaction, step: Step) -> bool:
     return True
 
 
-async def add_labels(tx: Transaction, row: Row, metadata: Mapping[str, Json]) -> None:
+def add_labels(tx: Transaction, row: Row, metadata: Mapping[str, Json]) -> None:
     """Let the checkpoint in this row be found by its metadata."""
-    await tx.many("add_label", [{**row, "label": label} for label in rows.labels(metadata)])
+    for label in rows.labels(metadata):
+        tx.later("add_label", **{**row, "label": label})
 
 
-async def put_snapshot(tx: Transaction, step: Step) -> None:
+def put_snapshot(tx: Transaction, step: Step) -> None:
     """Keep the step's snapshot, if it has one."""
     if step.snapshot:
-        await tx.run("put_snapshot", **rows.snapshot_values(step.checkpoint.thread_id, step.snapshot))
+        tx.later("put_snapshot", **rows.snapshot_values(step.checkpoint.thread_id, step.snapshot))
 
 
-async def put_result(tx: Transaction, result: CachedResult) -> None:
+def put_result(tx: Transaction, result: CachedResult) -> None:
     """Keep a result in the place of an older one. One that will expire takes away those that have."""
     if result.expires_at:
-        await tx.run("delete_expired", now_ms=rows.milliseconds(now()))
-    await tx.run("put_result", **rows.result_values(result))
+        tx.later("delete_expired", now_ms=rows.milliseconds(now()))
+    tx.later("put_result", **rows.result_values(result))
 
 
 async def head_of(tx: Transaction, thread_id: str) -> str:

@@ -15,17 +15,15 @@ async def migrate(database: Database, partitions: int) -> list[str]:
     """
 
     async def work(tx: Transaction) -> list[str]:
-        await database.dialect.lock_schema(tx.connection)
-        await tx.connection.exec_driver_sql(
-            "CREATE TABLE IF NOT EXISTS schema_migrations (name TEXT PRIMARY KEY, applied_at TEXT NOT NULL)"
-        )
-        missing = await _missing(tx)
+        await database.engine.lock_schema(tx)
+        await tx.plain("CREATE TABLE IF NOT EXISTS schema_migrations (name TEXT PRIMARY KEY, applied_at TEXT NOT NULL)")
+        missing = await _missing(tx, database.engine.name)
         for name in missing:
-            for statement in migrations(database.dialect.name)[name]:
+            for statement in migrations(database.engine.name)[name]:
                 for part in _spread(statement, partitions):
-                    await tx.connection.exec_driver_sql(part)
-            await tx.connection.exec_driver_sql(f"INSERT INTO schema_migrations VALUES ('{name}', '{now()}')")
-        there = await database.dialect.partitions(tx.connection)
+                    await tx.plain(part)
+            await tx.plain(f"INSERT INTO schema_migrations VALUES ('{name}', '{now()}')")
+        there = await database.engine.partitions(tx)
         if partitions and there not in (None, partitions):
             raise Refused(
                 f"The store {database.url} has {there or 'no'} partitions; that can't be changed to {partitions}.",
@@ -39,14 +37,14 @@ async def migrate(database: Database, partitions: int) -> list[str]:
 async def missing_migrations(database: Database) -> list[str]:
     """The migrations that have not run yet, oldest first."""
     try:
-        return await database.read(_missing)
+        return await database.read(lambda tx: _missing(tx, database.engine.name))
     except StoreOutdated:
-        return list(migrations(database.dialect.name))
+        return list(migrations(database.engine.name))
 
 
-async def _missing(tx: Transaction) -> list[str]:
-    applied = {name for (name,) in await tx.connection.exec_driver_sql("SELECT name FROM schema_migrations")}
-    return [name for name in migrations(tx.dialect.name) if name not in applied]
+async def _missing(tx: Transaction, dialect: str) -> list[str]:
+    applied = {row["name"] for row in await tx.plain("SELECT name FROM schema_migrations")}
+    return [name for name in migrations(dialect) if name not in applied]
 
 
 def _spread(statement: str, partitions: int) -> list[str]:

@@ -60,7 +60,12 @@ def _sqlite(url: str) -> Store | None:
 def _postgres(url: str) -> Store | None:
     from perdure.stores.sql_store import SqlStore
 
-    return SqlStore.postgres(url)
+    try:
+        return SqlStore.postgres(url)
+    except ImportError as error:
+        raise InvalidInput(
+            f"PostgreSQL needs a driver that is not installed ({error}).", hint="pip install 'perdure[postgres]'."
+        ) from error
 
 
 def _redis(url: str) -> Store | None:

@@ -1,32 +1,47 @@
 """Loads the SQL files: queries by name, migrations in order."""
 
+import re
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
-from sqlalchemy import TextClause, bindparam, text
-
 _MARK = "-- name: "
+_LIST = "IN :keys"
+_NAMED = re.compile(r"('[^']*')|(?<!:):(\w+)|(%)")  # a literal, the name of a value, or what psycopg would misread
 
 
 class Query(NamedTuple):
-    """A statement, and the names of the values that it takes."""
+    """A statement as its driver takes it, with values by name. ``lists``: one of them is a list, called ``keys``."""
 
-    statement: TextClause
-    names: frozenset[str]
+    sql: str
+    lists: bool
 
 
 @cache
 def query(name: str, dialect: str) -> tuple[Query, ...]:
-    """The statements of this name in ``sql/queries.sql``, as the dialect needs them; ``IN :keys`` takes a list."""
+    """The statements of this name in ``sql/queries.sql``, as the dialect needs them."""
     source = _queries().get(f"{name}/{dialect}") or _queries()[name]
-    return tuple(_query(part) for part in source.split(";\n"))
+    return tuple(Query(_written(part, dialect), _LIST in part) for part in source.split(";\n"))
 
 
-def _query(source: str) -> Query:
-    clause = text(source)
-    names = frozenset(clause.compile().params)
-    return Query(clause.bindparams(bindparam("keys", expanding=True)) if "keys" in names else clause, names)
+def _written(source: str, dialect: str) -> str:
+    """SQLite's driver takes ``:name``; a list is written out for as many values as there are, see ``listed``."""
+    return for_postgres(source) if dialect == "postgresql" else source
+
+
+def for_postgres(source: str) -> str:
+    """A statement with its values as psycopg names them."""
+    return _NAMED.sub(_for_psycopg, source.replace(_LIST, "= ANY(:keys)"))
+
+
+def _for_psycopg(found: re.Match[str]) -> str:
+    literal, name, _ = found.groups()
+    return f"%({name})s" if name else (literal or "%").replace("%", "%%")
+
+
+def listed(sql: str, count: int) -> str:
+    """A statement that takes a list, for SQLite, which has no values that are lists: ``:key0``, ``:key1`` and so on."""
+    return sql.replace(_LIST, f"IN ({','.join(f':key{number}' for number in range(count))})")
 
 
 @cache

@@ -182,8 +182,8 @@ def checkpoint(row: Row) -> Checkpoint:
 def seal(names: Iterable[str], thread_id: str, row: Row) -> bytes:
     """Over these columns of a row: a change in one of them, or in its type, shows when the row is read."""
     values = [row[name] for name in names]
-    blobs = b"".join([value for value in values if isinstance(value, bytes)])
-    return short(thread_id, json.dumps([[len(v)] if isinstance(v, bytes) else v for v in values]), blobs)
+    blobs = [value for value in values if type(value) is bytes]
+    return short(thread_id, ascii([(len(v),) if type(v) is bytes else v for v in values]), b"".join(blobs))
 
 
 def checkpoint_values(step: Step) -> dict[str, Any]:
@@ -241,17 +241,18 @@ def line(found: Sequence[Row]) -> Line:
 
 def layer(row: Row) -> Layer:
     """A checkpoint as a layer of a state, from its row. Raises IntegrityError as ``checkpoint``."""
-    thread_id, name = row["thread_id"], _name(row["checkpoint_id"])
+    thread_id, stored = row["thread_id"], row["checkpoint_id"]
     try:
         if row["seal"] != seal(_SEALED, thread_id, row):
-            raise unreadable("checkpoints", thread_id, name, "it is not what was written")
+            raise unreadable("checkpoints", thread_id, _name(stored), "it is not what was written")
+        name = read_id(stored)
         written = header(
             id=name, step=row["step"], source=row["source"], nodes=row["nodes"] or "[]", turn=row["turn"],
             schema_version=row["schema_version"], next=row["next"] or "{}",
         )  # fmt: skip
         return Layer(name, row["step"], written, unpacked(row["delta"]), row["digest"].hex())
     except _UNREADABLE as error:
-        raise unreadable("checkpoints", thread_id, name, str(error)) from error
+        raise unreadable("checkpoints", thread_id, _name(stored), str(error)) from error
 
 
 def snapshot(thread_id: str, row: Row) -> Snapshot:

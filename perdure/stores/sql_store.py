@@ -1,4 +1,4 @@
-"""The store on a SQL database, through SQLAlchemy Core: a SQLite file (the default backend), or a PostgreSQL server."""
+"""The store on a SQL database: a SQLite file (the default backend), or a PostgreSQL server."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,6 @@ from perdure.stores import attempts, auditing, commits, ledger, ledger_rows, mig
 from perdure.stores.base import CachedResult, EffectRow, Line, Receipt, Snapshot, Step, ThreadRow
 from perdure.stores.database import Database, Transaction
 from perdure.stores.ledger import Move
-from perdure.stores.postgres import open_postgres
 from perdure.stores.rows import now
 from perdure.stores.sqlite import open_sqlite
 
@@ -38,6 +37,8 @@ class SqlStore:
     @classmethod
     def postgres(cls, url: str) -> "SqlStore":
         """A store on a PostgreSQL server; see ``perdure.stores.postgres.open_postgres``."""
+        from perdure.stores.postgres import open_postgres  # its driver isn't installed everywhere
+
         return cls(open_postgres(url))
 
     # ── schema ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -49,10 +50,10 @@ class SqlStore:
         return await migration.missing_migrations(self.database)
 
     async def cautions(self) -> list[str]:
-        return await self.database.read(lambda tx: tx.dialect.cautions(tx.connection))
+        return await self.database.read(self.database.engine.cautions)
 
     async def close(self) -> None:
-        await self.database.engine.dispose()
+        await self.database.engine.close()
 
     # ── threads ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -145,7 +146,7 @@ class SqlStore:
         async def work(tx: Transaction) -> None:
             if result.thread_id:
                 await tx.run("add_number", thread_id=result.thread_id)
-            await commits.put_result(tx, result)
+            commits.put_result(tx, result)
 
         await self.database.write(work)
 
@@ -223,11 +224,9 @@ class SqlStore:
 
     async def sizes(self) -> dict[str, Any]:
         async def work(tx: Transaction) -> dict[str, Any]:
-            counts = {
-                table: (await tx.connection.exec_driver_sql(f"SELECT count(*) FROM {table}")).scalar_one()
-                for table in _TABLES
-            }
-            return {"rows": counts, "bytes": await tx.dialect.bytes(tx.connection, (*_TABLES, _NUMBERS))}
+            counted = {table: await tx.plain(f"SELECT count(*) AS count FROM {table}") for table in _TABLES}
+            counts = {table: int(row["count"]) for table, (row,) in counted.items()}
+            return {"rows": counts, "bytes": await self.database.engine.bytes(tx, (*_TABLES, _NUMBERS))}
 
         return await self.database.read(work)
 

@@ -1,93 +1,174 @@
 """The SQL store's database as a SQLite file: one writer at a time, while others read."""
 
-from collections.abc import Mapping, Sequence
+import sqlite3
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from sqlalchemy import Connection, event
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from typing import Any, TypeVar
 
 from perdure.errors import StoreUnreachable
-from perdure.stores.database import Database
+from perdure.stores.database import Database, Failed, Transaction, Work
+from perdure.stores.queries import listed, query
+from perdure.stores.rows import Row
+from perdure.stores.sole_thread import SoleThread
 
-_BUSY_MS = 10_000  # another process may hold the write lock for one short transaction; ten seconds is an outage
-_READS, _SYNCHRONOUS = "perdure_reads", "perdure_synchronous"
+_T = TypeVar("_T")
+_BUSY = 10.0  # seconds; another process may hold the write lock for one short transaction; ten seconds is an outage
+_STATEMENTS = 256  # that are kept prepared: more than there are
 
 
 def open_sqlite(path: Path) -> Database:
     """The database in a file. The file and its folder are made at the first use.
 
-    One connection a process: SQLite has one writer, and the write-ahead log lets others read.
+    One connection a process: SQLite has one writer, and reads are short.
     """
     path = path.expanduser().absolute()
-    engine = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=1, max_overflow=0)
-
-    @event.listens_for(engine.sync_engine, "do_connect")
-    def make_folder(*_: object) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreUnreachable(f"The folder of the store {path} can't be made: {error.strerror}.") from error
-
-    event.listen(engine.sync_engine, "connect", _prepare)
-    event.listen(engine.sync_engine, "begin", _begin)
-    return Database(engine, SqliteDialect(), f"sqlite:///{path}")
+    return Database(SqliteEngine(path), f"sqlite:///{path}")
 
 
-class SqliteDialect:
-    """See ``perdure.stores.database.Dialect``."""
+class SqliteEngine:
+    """See ``perdure.stores.database.Engine``. All that is done to the file is done in one thread."""
 
     name = "sqlite"
-    reads: Mapping[str, Any] = {_READS: True}
 
-    def passing(self, error: DBAPIError) -> bool:
-        return False  # a lock that is held is waited for by SQLite itself
+    def __init__(self, path: Path) -> None:
+        self._thread = SoleThread(f"perdure {path.name}", lambda: _connect(path), sqlite3.Connection.close)
+        self._careful = False  # whether the connection waits for the disk
 
-    def outdated(self, error: DBAPIError) -> bool:
-        return "no such table" in str(error.orig)
+    async def read(self, work: Work[_T]) -> _T:
+        return await self._do(lambda connection: _driven(work(SqliteTransaction(connection))))
 
-    def writes(self, durable: bool) -> Mapping[str, Any]:
-        return {_SYNCHRONOUS: "FULL" if durable else "NORMAL"}
+    async def write(self, work: Work[_T], *, durable: bool) -> _T:
+        return await self._do(lambda connection: self._write(connection, work, durable))
 
-    async def harden(self, connection: AsyncConnection) -> None:
-        return None  # it can't be done within a transaction: see _begin
+    def _write(self, connection: sqlite3.Connection, work: Work[_T], durable: bool) -> _T:
+        tx = SqliteTransaction(connection)
+        if durable != self._careful:
+            tx.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            self._careful = durable
+        # A deferred transaction that turns from reading to writing can fail at once; so writers take the lock first.
+        tx.execute("BEGIN IMMEDIATE")
+        try:
+            done = _driven(work(tx))
+            tx.commit()
+        except BaseException:
+            tx.undo()
+            raise
+        return done
 
-    async def lock_schema(self, connection: AsyncConnection) -> None:
+    async def _do(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        try:
+            return await self._thread.do(work)
+        except sqlite3.Error as error:  # a lock that is held has been waited for by SQLite itself
+            outdated, refused = "no such table" in str(error), isinstance(error, sqlite3.DataError)
+            raise Failed(str(error), outdated=outdated, refused=refused) from error
+
+    async def close(self) -> None:
+        await self._thread.close()
+        self._careful = False
+
+    async def lock_schema(self, tx: Transaction) -> None:
         return None  # whoever writes has the lock
 
-    async def partitions(self, connection: AsyncConnection) -> int | None:
+    async def partitions(self, tx: Transaction) -> int | None:
         return None
 
-    async def cautions(self, connection: AsyncConnection) -> list[str]:
+    async def cautions(self, tx: Transaction) -> list[str]:
         return [
             "SQLite writes with synchronous=normal: a power cut of its machine can lose the commits of the last "
             "moments (Temporal's retries write them again), but no claim of an irreversible effect."
         ]
 
-    async def bytes(self, connection: AsyncConnection, tables: Sequence[str]) -> int:
-        pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
-        size = (await connection.exec_driver_sql("PRAGMA page_size")).scalar_one()
-        return int(pages * size)
+    async def bytes(self, tx: Transaction, tables: Sequence[str]) -> int:
+        (pages,), (size,) = await tx.plain("PRAGMA page_count"), await tx.plain("PRAGMA page_size")
+        return int(pages["page_count"] * size["page_size"])
 
 
-def _prepare(connection: Any, _: object) -> None:
-    connection.isolation_level = None  # we begin transactions ourselves, see _begin
-    cursor = connection.cursor()
-    # WAL: readers don't wait for the writer. NORMAL: a power cut may lose the last commits, never the file;
-    # the workflow's history then repeats them under the same ids. A killed process loses nothing.
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={_BUSY_MS}"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+class SqliteTransaction:
+    """See ``perdure.stores.database.Transaction``. Nothing in here ever waits for anything else than the file."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def execute(self, sql: str, values: Mapping[str, Any] | tuple[()] = ()) -> sqlite3.Cursor:
+        """Run a statement: the one place where it's done."""
+        return self._connection.execute(sql, values)
+
+    def commit(self) -> None:
+        """Make it good, unless it was undone."""
+        if self._connection.in_transaction:
+            self.execute("COMMIT")
+
+    def undo(self) -> None:
+        """As if it had never begun."""
+        if self._connection.in_transaction:
+            self.execute("ROLLBACK")
+
+    def later(self, name: str, **values: Any) -> None:
+        self._run(name, values)
+
+    async def run(self, name: str, **values: Any) -> int:
+        return self._run(name, values)
+
+    async def together(self, *calls: tuple[str, Mapping[str, Any]]) -> list[int]:
+        return [self._run(name, values) for name, values in calls]
+
+    async def one(self, name: str, **values: Any) -> Row | None:
+        found = await self.all(name, **values)
+        return found[0] if found else None
+
+    async def all(self, name: str, **values: Any) -> Sequence[Row]:
+        ((sql, lists),) = query(name, SqliteEngine.name)
+        return _rows(self.execute(*(_listed(sql, values) if lists else (sql, values))))
+
+    async def plain(self, sql: str, **values: Any) -> Sequence[Row]:
+        return _rows(self.execute(sql, values))
+
+    async def rollback(self) -> None:
+        self.undo()
+
+    def _run(self, name: str, values: Mapping[str, Any]) -> int:
+        changed = 0
+        for sql, lists in query(name, SqliteEngine.name):
+            changed = self.execute(*(_listed(sql, values) if lists else (sql, values))).rowcount
+        return changed
 
 
-def _begin(connection: Connection) -> None:
-    options = connection.get_execution_options()
-    if options.get(_READS):
-        return  # one query is a transaction by itself
-    wanted = options.get(_SYNCHRONOUS, "NORMAL")
-    if connection.info.get(_SYNCHRONOUS, "NORMAL") != wanted:
-        connection.exec_driver_sql(f"PRAGMA synchronous={wanted}")
-        connection.info[_SYNCHRONOUS] = wanted
-    # A deferred transaction that turns from reading to writing can fail at once; so writers take the lock first.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _listed(sql: str, values: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    keys = values["keys"]
+    return listed(sql, len(keys)), {**values, **{f"key{number}": key for number, key in enumerate(keys)}}
+
+
+def _rows(cursor: sqlite3.Cursor) -> list[Row]:
+    if cursor.description is None:
+        return []
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+def _driven(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run a coroutine to its end. Its transaction never lets it wait, so this is one step."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        done: _T = end.value
+        return done
+    work.close()
+    raise RuntimeError("Work in a transaction waits for nothing but the transaction.")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreUnreachable(f"The folder of the store {path} can't be made: {error.strerror}.") from error
+    # isolation_level None: we begin transactions ourselves.
+    connection = sqlite3.connect(path, timeout=_BUSY, isolation_level=None, cached_statements=_STATEMENTS)
+    try:
+        # WAL: readers don't wait for the writer. NORMAL: a power cut may lose the last commits, never the file;
+        # the workflow's history then repeats them under the same ids. A killed process loses nothing.
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
+            connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -30,12 +30,12 @@ async def restore(tx: Transaction, step: Step, *, head: bool) -> None:
     await tx.run("add_number", thread_id=c.thread_id)
     found = await tx.one("checkpoint", **values)
     if found is not None and _is_whole(found, c):
-        await add_labels(tx, found, rows.checkpoint(found).metadata)
+        add_labels(tx, found, rows.checkpoint(found).metadata)
     else:
         await tx.run("delete_damaged", **values)
         await tx.run("add_checkpoint", **values, orphan=1)
-        await add_labels(tx, values, c.metadata)
-    await put_snapshot(tx, step)
+        add_labels(tx, values, c.metadata)
+    put_snapshot(tx, step)
     if head:
         await _set_head(tx, step)
 
@@ -139,7 +139,7 @@ async def copy_thread(tx: Transaction, source: str, target: str) -> None:
     await tx.run("add_number", thread_id=target)
     after = FIRST
     while page := await tx.all("walk", **following(source, after)):
-        await tx.many("add_checkpoint", [rows.in_copy(row, target) | {"orphan": 1} for row in page])
+        await tx.together(*(("add_checkpoint", rows.in_copy(row, target) | {"orphan": 1}) for row in page))
         after = page[-1]
     await tx.run("copy_parts", thread_id=source, target=target)
 

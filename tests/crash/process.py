@@ -19,7 +19,7 @@ _NURSERY.set_forkserver_preload(
     [
         "__main__", "tests.crash.worker", "perdure.examples.orders.desk",
         # What these import only when they are used:
-        "perdure.stores.sql_store", "sqlalchemy.dialects.sqlite.aiosqlite", "httpcore2", "anyio._backends._asyncio",
+        "perdure.stores.sqlite", "httpcore2", "anyio._backends._asyncio",
     ]
 )  # fmt: skip
 
