@@ -1,12 +1,13 @@
 """Activities that travel in time: fork a thread, move its head back, write to its state between turns."""
 
+from contextlib import suppress
 from typing import Any
 
 from temporalio import activity
 
 from perdure.activities.runtime import Runtime
 from perdure.activities.steps import Extra, Updates, next_frontier, write
-from perdure.activities.turns import found
+from perdure.activities.turns import found, resumed
 from perdure.canonical import Json
 from perdure.checkpoint import Frontier
 from perdure.checkpointer import Change, Position
@@ -25,7 +26,7 @@ from perdure.contracts import (
     UpdateState,
     WriteState,
 )
-from perdure.errors import Conflict, InvalidInput, NodeGone, Refused, ThreadNotFound
+from perdure.errors import Conflict, InvalidInput, NodeGone, PerdureError, Refused, ThreadNotFound
 from perdure.message import open_calls
 from perdure.state import Overwrite
 from perdure.states.schema import Opened
@@ -60,7 +61,7 @@ class TravelActivities:
             await self._fork(task, row)
         elif await store.checkpoint(commit.thread_id, commit.id) is None:
             raise Conflict(f"There is a thread {commit.thread_id} already.", hint="Choose another id.")
-        return await self._found(commit.thread_id, commit.id)
+        return await self._found(commit.thread_id, commit.id, go_on=origin.go_on)
 
     async def _fork(self, task: ForkThread, row: ThreadRow) -> None:
         commit, origin = task.commit, task.origin
@@ -140,12 +141,16 @@ class TravelActivities:
             await runtime.checkpointer.commit(target, change, replaces=commit.head.id, branch=task.branch)
         return await self._found(commit.thread_id, commit.id)
 
-    async def _found(self, thread_id: str, checkpoint_id: str) -> Found:
-        """The thread as it is after its head was committed here."""
-        store = self._runtime.store
-        row, head = await store.thread(thread_id), await store.checkpoint(thread_id, checkpoint_id)
+    async def _found(self, thread_id: str, checkpoint_id: str, *, go_on: bool = False) -> Found:
+        """The thread as it is after its head was committed here; with ``go_on`` also what follows, if that can run."""
+        runtime, going_on = self._runtime, None
+        row, head = await runtime.store.thread(thread_id), await runtime.store.checkpoint(thread_id, checkpoint_id)
         assert row is not None and head is not None, "both were committed"
-        return found(row, await self._runtime.checkpointer.load(thread_id, checkpoint_id), head.delta)
+        position = await runtime.checkpointer.load(thread_id, checkpoint_id)
+        if go_on and position.next.tasks:
+            with suppress(PerdureError):  # the workflow tries it by itself then, and tells why it can't go on
+                going_on = await resumed(runtime, row.agent, position, row.branch)
+        return found(row, position, head.delta, going_on)
 
 
 def _written(update: UpdateState) -> Updates:

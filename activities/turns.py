@@ -1,6 +1,5 @@
 """Activities around a turn: find a thread, open a turn, take up what follows a head, close a thread."""
 
-from contextlib import aclosing
 from typing import Any
 
 from temporalio import activity
@@ -31,16 +30,14 @@ from perdure.contracts import (
     Send,
 )
 from perdure.delta import Delta, Values
-from perdure.effects import OPEN
+from perdure.effects import OPEN, Effect
 from perdure.errors import Conflict, DefinitionError, InvalidInput, ThreadClosed, ThreadNotFound
 from perdure.graphs.definition import Definition
 from perdure.lease import Lease
 from perdure.message import Message, open_calls
-from perdure.security.sealing import redact
 from perdure.state import State, conversations
 from perdure.states.schema import Opened
 from perdure.stores.base import Store, ThreadRow
-from perdure.travel import line
 from perdure.view import view_of
 
 _LOOKED_BACK = 200  # checkpoints in which a resumed thread looks for messages that may be sent once more
@@ -64,24 +61,25 @@ class TurnActivities:
         if row.closed:
             raise ThreadClosed(f"Thread {task.thread_id} is closed.", hint="Start a new one.")
         head = await self._runtime.checkpointer.load(task.thread_id, row.head_id)
-        orphaned = await self._orphaned(task.thread_id)
-        entries = [row.entry for row in await self._runtime.store.effects(task.thread_id)]
-        latest = await self._runtime.store.path(task.thread_id, row.head_id, limit=_LOOKED_BACK)
+        attention, orphaned = await self._unsettled(task.thread_id)
+        latest = await self._runtime.store.landmarks(task.thread_id, row.head_id, limit=_LOOKED_BACK)
         seen = [str(c.facts["message_id"]) for c in reversed(latest) if "message_id" in c.facts]
-        attention = tuple(entry for entry in entries if entry.status in OPEN)
         told = {
             "attention": attention, "orphaned": orphaned, "seen": tuple(seen[-_SEEN:]), "audit": row.audit_end,
             "notify": self._runtime.limits.notify,
         }  # fmt: skip
         return found(row, head).model_copy(update=told)
 
-    async def _orphaned(self, thread_id: str) -> tuple[str, ...]:
-        """What is marked as attempted nobody waits for any more: its workflow was terminated. It is in doubt now."""
+    async def _unsettled(self, thread_id: str) -> tuple[tuple[Effect, ...], tuple[str, ...]]:
+        """The effects that a person has to settle, and the keys of those that are in doubt since now: nobody waits any
+        more for what is marked as attempted, for its workflow was terminated."""
         store = self._runtime.store
-        keys = tuple(row.entry.key for row in await store.effects(thread_id) if row.entry.status == "attempted")
-        for key in keys:
-            await store.settle(thread_id, key, "in_doubt", error=_ORPHANED)
-        return keys
+        entries = [row.entry for row in await store.effects(thread_id)]
+        if orphaned := tuple(entry.key for entry in entries if entry.status == "attempted"):
+            for key in orphaned:
+                await store.settle(thread_id, key, "in_doubt", error=_ORPHANED)
+            entries = [row.entry for row in await store.effects(thread_id)]
+        return tuple(entry for entry in entries if entry.status in OPEN), orphaned
 
     @activity.defn(name=OPEN_TURN.name)
     async def open_turn(self, task: OpenTurn) -> OpenedTurn:
@@ -116,19 +114,8 @@ class TurnActivities:
 
         Raises AgentNotFound, and DefinitionError where what follows is no longer part of the agent.
         """
-        runtime = self._runtime
-        definition = await runtime.publish(task.agent)
-        spec = definition.spec
-        head = await runtime.checkpointer.load(task.thread_id, task.head.id, expect=task.head.digest)
-        if gone := [node for node in head.next.nodes if node not in spec.nodes]:
-            raise DefinitionError(
-                f"What follows is {', '.join(gone)}, which {task.agent} no longer has.",
-                hint="Deploy it again, or send a message: that begins a new turn.",
-            )
-        opened = runtime.opened(task.agent, head)
-        place = Place(thread_id=task.thread_id, branch=task.branch, turn=head.turn, step=head.ref.step)
-        calls = open_plans(runtime, definition, opened, head.next.nodes, place)
-        return ResumedTurn(spec=spec, calls=calls, requesters=await requesters(runtime.store, head))
+        head = await self._runtime.checkpointer.load(task.thread_id, task.head.id, expect=task.head.digest)
+        return await resumed(self._runtime, task.agent, head, task.branch)
 
     @activity.defn(name=KEEP_LEASE.name)
     async def keep_lease(self, task: KeepLease) -> bool:
@@ -143,29 +130,41 @@ class TurnActivities:
         return True
 
 
+async def resumed(runtime: Runtime, agent: str, head: Position, branch: int) -> ResumedTurn:
+    """What follows a head, with the agent as it is now. Raises as ``resume_turn``."""
+    definition = await runtime.publish(agent)
+    if gone := [node for node in head.next.nodes if node not in definition.spec.nodes]:
+        raise DefinitionError(
+            f"What follows is {', '.join(gone)}, which {agent} no longer has.",
+            hint="Deploy it again, or send a message: that begins a new turn.",
+        )
+    opened = runtime.opened(agent, head)
+    place = Place(thread_id=head.thread_id, branch=branch, turn=head.turn, step=head.ref.step)
+    calls = open_plans(runtime, definition, opened, head.next.nodes, place)
+    return ResumedTurn(spec=definition.spec, calls=calls, requesters=await requesters(runtime.store, head))
+
+
 async def requesters(store: Store, head: Position) -> tuple[str, ...]:
     """Who asked for what follows the head: who sent the message of its turn, for whom it was promoted, and who has
     changed its state since, forked or rewound it."""
     names: list[str] = []
-    async with aclosing(line(store, head.thread_id, head.ref.id)) as way:
-        async for checkpoint in way:
-            if checkpoint.turn != head.turn:
-                break
-            facts = checkpoint.facts
-            names += [*facts.get("asked", ()), facts.get("sender", ""), facts.get("by", "")]
-            if checkpoint.source == "input":
-                break
+    for checkpoint in await store.landmarks(head.thread_id, head.ref.id, limit=head.ref.step + 1, in_turn=True):
+        facts = checkpoint.facts
+        names += [*facts.get("asked", ()), facts.get("sender", ""), facts.get("by", "")]
+        if checkpoint.source == "input":
+            break
     return tuple(dict.fromkeys(filter(None, names)))
 
 
-def found(row: ThreadRow, head: Position, delta: Delta | None = None) -> Found:
-    """Where a thread stands, as its workflow is told; ``delta`` where the head was committed just now."""
+def found(row: ThreadRow, head: Position, delta: Delta | None = None, going_on: ResumedTurn | None = None) -> Found:
+    """Where a thread stands, as its workflow is told; ``delta`` where the head was committed just now, ``going_on``
+    where what follows runs at once."""
     inline = delta is not None and len(canonical(delta)) <= INLINE
     return Found(
         agent=row.agent, tenant=row.tenant, head=head.ref, parent_id=head.parent_id, next=head.next.nodes,
-        turn=head.turn, branch=row.branch, view=view_of(redact(head.values)), schema_version=head.schema_version,
+        turn=head.turn, branch=row.branch, view=view_of(head.values).carried(), schema_version=head.schema_version,
         dry_run=row.dry_run, lease=Lease.model_validate_json(row.lease) if row.lease else None,
-        delta=delta if inline else None,
+        delta=delta if inline else None, going_on=going_on,
     )  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def _costs(costs: Costs, record: Record) -> str:
         ("Temporal's database", _bytes(costs.temporal), _bytes(costs.thread_temporal), ""),
         ("of that, history", _bytes(costs.history), _bytes(costs.thread_history), ""),
         ("checkpoint store", _bytes(costs.store), _bytes(costs.thread_store), ""),
-        ("updates of the workflow by Temporal", f"{costs.updates:g}", "", ""),
+        ("updates of the workflow by Temporal", f"{costs.updates:.1f}", "", ""),
         ("commits in the checkpoint store", f"{costs.commits:g}", "", ""),
     ]
     where = f"{machine['cores']} cores, {machine['processor']}, {record.at[:10]}"
@@ -57,10 +57,14 @@ def _costs(costs: Costs, record: Record) -> str:
 def _validation(runs: Any) -> str:
     rows = [
         (f"{run['agents']}", f"{run['threads']:,}", f"{run['simulated']:.1f}", f"{run['measured']:.1f}",
-         f"{run['simulated'] / run['measured']:.2f}")
+         f"{run['simulated'] / run['measured']:.2f}", f"{run['others']:.2f}")
         for run in runs
     ]  # fmt: skip
-    return _table(("agents at work", "threads waiting", "steps/s simulated", "steps/s measured", "ratio"), rows)
+    heads = (
+        "agents at work", "threads waiting", "steps/s simulated", "steps/s measured", "ratio",
+        "cores that other processes used",
+    )  # fmt: skip
+    return _table(heads, rows)
 
 
 def _needs(costs: Costs) -> str:

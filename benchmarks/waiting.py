@@ -55,13 +55,13 @@ class Waiting:
         """Start threads until so many wait: none of them has an activity or a workflow task under way then."""
         new = [f"{self._prefix}-{next(self._numbers)}" for _ in range(threads - len(self._open))]
         self._open += new
-        begun = time.perf_counter()
+        clock = Clock()
         await spread(self._begin, new)
         await spread(self._waits, new)
-        seconds = time.perf_counter() - begun
+        took = clock.took()
         events = (await self._client.get_workflow_handle(self._open[-1]).fetch_history()).events
         return {
-            "seconds": seconds, "resident_bytes": resident(), "history_events": len(events),
+            **took, "resident_bytes": resident(), "history_events": len(events),
             "history_bytes": sum(event.ByteSize() for event in events),
         }  # fmt: skip
 
@@ -74,10 +74,10 @@ class Waiting:
         how many the tool ran exactly once.
         """
         these, self._open = self._open[:threads], self._open[threads:]
-        begun = time.perf_counter()
+        clock = Clock()
         await spread(lambda thread: self._client.get_workflow_handle(thread).signal(SIGNAL, said), these)
         await self._until(self._done + len(these))
-        seconds = time.perf_counter() - begun
+        took = clock.took()
         self._done += len(these)
 
         async def look(thread: str) -> None:
@@ -85,7 +85,7 @@ class Waiting:
 
         await spread(look, these)
         once = sum(runs == 1 for runs in self._runs.values())
-        return {"seconds": seconds, "finished": self._done, "answered": self._answers[workload.ANSWER], "once": once}
+        return {**took, "finished": self._done, "answered": self._answers[workload.ANSWER], "once": once}
 
     async def _waits(self, thread: str) -> None:
         while True:
@@ -100,6 +100,17 @@ class Waiting:
         while not asked or (await self._client.count_workflows(self._finished)).count < wanted:
             asked = self._runs.total() >= wanted
             await asyncio.sleep(_POLL)
+
+
+class Clock:
+    """Seconds of wall time, and of this process's CPU, from its making on."""
+
+    def __init__(self) -> None:
+        self._begun, self._used = time.perf_counter(), time.process_time()
+
+    def took(self) -> dict[str, float]:
+        """Both, so far."""
+        return {"seconds": time.perf_counter() - self._begun, "cpu_seconds": time.process_time() - self._used}
 
 
 async def spread(work: Callable[[Item], Awaitable[None]], items: Iterable[Item]) -> None:

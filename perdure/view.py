@@ -80,7 +80,20 @@ class StateView(BaseModel):
 
 
 def view_of(values: Values) -> StateView:
-    """The view of a whole state."""
+    """The view of a whole state; of a long list only what may be shown is looked at."""
     view = StateView()
-    view.follow({channel: {"op": "set", "value": value} for channel, value in values.items()})
+    newest = {channel: _newest(value) if isinstance(value, list) else value for channel, value in values.items()}
+    view.follow({channel: {"op": "set", "value": value} for channel, value in newest.items()})
+    for channel in view.values:
+        if left := len(values[channel]) - len(newest[channel]) if isinstance(values[channel], list) else 0:
+            view.omitted[channel] = view.omitted.get(channel, 0) + left
     return view
+
+
+def _newest(items: list[Any]) -> list[Any]:
+    """The last items of a list, until they are more than fits."""
+    start, size = len(items), 0
+    while start > 0 and size <= BOUND:
+        start -= 1
+        size += len(canonical(redact(items[start]))) + 1
+    return items[start:]

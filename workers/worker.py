@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from temporalio.client import Client
 from temporalio.worker import Interceptor, UnsandboxedWorkflowRunner, Worker
 
+from perdure import __version__
 from perdure.activities.decisions import DecisionActivities
 from perdure.activities.effects import EffectActivities
 from perdure.activities.guard import ActivityGuard
@@ -53,6 +54,9 @@ def build_worker(
         workflows=[AgentThread],
         activities=_activities(runtime, settings.hook()),
         workflow_runner=UnsandboxedWorkflowRunner(),
+        # It stands in several events of every step. Left alone, the SDK hashes the code of every module that is loaded,
+        # which takes a second at each start; what runs the workflow is this package alone.
+        build_id=f"perdure-{__version__}",
         interceptors=[ActivityGuard(), *interceptors],
         # What the workflow itself finds wrong must end the thread with its reason, not retry its task for ever.
         workflow_failure_exception_types=[ValidationError, PerdureError],

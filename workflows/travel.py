@@ -42,7 +42,7 @@ from perdure.workflows.calls import error_type, store_call
 from perdure.workflows.display import Display
 from perdure.workflows.record import Record, Turn
 from perdure.workflows.saga import reconciled, roll_back
-from perdure.workflows.turn import Refusal, look_up
+from perdure.workflows.turn import Refusal, begin, look_up
 
 T = TypeVar("T")
 
@@ -68,7 +68,11 @@ class Travels:
         except ActivityError as error:
             return Refusal(error)
         record.found(found)
-        record.go_on, record.asked_by = origin.go_on and bool(record.next), origin.by
+        record.asked_by = origin.by
+        if found.going_on is not None and not record.leaving:
+            begin(record, found.going_on)
+        else:
+            record.go_on = origin.go_on and bool(record.next)
         kind = "a dry run of" if origin.dry_run else "forked from"
         record.note(f"{kind} {origin.thread_id} at {origin.checkpoint_id}")
         return None

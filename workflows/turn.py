@@ -13,6 +13,7 @@ from perdure.contracts import (
     MergeStep,
     OpenTurn,
     Part,
+    ResumedTurn,
     ResumeTurn,
     Send,
     TurnResult,
@@ -82,6 +83,11 @@ async def resume_turn(record: Record) -> None:
         resumed = await store_call(RESUME_TURN, task, summary=summary, limits=record.limits)
     except ActivityError as error:
         raise Refusal(error) from error
+    begin(record, resumed)
+
+
+def begin(record: Record, resumed: ResumedTurn) -> None:
+    """Begin the turn of what follows the head."""
     record.failed, record.limits = False, resumed.spec.limits
     asked_by = (*resumed.requesters, *((record.asked_by,) if record.asked_by else ()))
     record.turn = Turn(

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,12 +24,14 @@ _SIMULATED = 60.0  # seconds
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """What something took, and what it was told to have come to."""
+    """What something took: CPU seconds of the worker and of the server, and the bytes by which Temporal's database has
+    grown. ``others``: how many cores were used by neither of the two, but somebody else on this machine."""
 
     told: dict[str, Any]
-    worker: float  # CPU seconds
+    worker: float
     server: float
-    temporal: int  # bytes by which Temporal's database has grown
+    temporal: int
+    others: float
 
 
 async def run_scale(bench: Bench) -> Outcome:
@@ -56,11 +59,14 @@ async def run_scale(bench: Bench) -> Outcome:
 
 async def spent(server: Server, subject: SubjectProcess, do: str, **given: Any) -> Spent:
     """Have a subject do something, and look at what it takes."""
-    worker, used, size = subject.cpu_seconds(), cpu_seconds(server.pid), _temporal_bytes(server)
+    used, size = cpu_seconds(server.pid), _temporal_bytes(server)
+    begun, all_used, subject_used = time.perf_counter(), _used_by_all(), subject.cpu_seconds()
     told = await subject.ask(do, patience=_PATIENCE, **given)
+    ours = cpu_seconds(server.pid) - used + subject.cpu_seconds() - subject_used
+    others = (_used_by_all() - all_used - ours) / (time.perf_counter() - begun)
     return Spent(
-        told=told, worker=subject.cpu_seconds() - worker, server=cpu_seconds(server.pid) - used,
-        temporal=_temporal_bytes(server) - size,
+        told=told, worker=told["cpu_seconds"], server=cpu_seconds(server.pid) - used,
+        temporal=_temporal_bytes(server) - size, others=max(0.0, others),
     )  # fmt: skip
 
 
@@ -84,7 +90,9 @@ def validation(costs: Costs, agents: int, measured: Spent, threads: int) -> dict
     setup = Setup(agents=agents, workers=1, cores=os.cpu_count() or 1)
     rate = agents * _STEPS / measured.told["span_seconds"]
     simulated = simulate(costs, setup, seconds=_SIMULATED).rate
-    return {"agents": agents, "threads": threads, "simulated": simulated, "measured": rate}
+    return {
+        "agents": agents, "threads": threads, "simulated": simulated, "measured": rate, "others": measured.others
+    }  # fmt: skip
 
 
 def _find(outcome: Outcome, costs: Costs) -> None:
@@ -103,6 +111,12 @@ def _find(outcome: Outcome, costs: Costs) -> None:
     for run in outcome.samples["validation"]:
         what = f"steps a second, {run['agents']} agents beside {run['threads']:,} that wait: simulated against measured"
         outcome.found(what, exact(run["simulated"] / run["measured"]))
+
+
+def _used_by_all() -> float:
+    """CPU seconds that all processes of this machine have used since it started; Linux only."""
+    user, nice, system, _, _, *rest = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    return sum(map(int, (user, nice, system, *rest))) / os.sysconf("SC_CLK_TCK")
 
 
 def _temporal_bytes(server: Server) -> int:

@@ -151,6 +151,7 @@ class Found(Wire):
     audit: AuditHead = AuditHead()
     seen: tuple[str, ...] = ()  # ids of the latest messages
     delta: Delta | None = None  # of the head, where this activity committed it; left out beyond ``INLINE`` bytes
+    going_on: "ResumedTurn | None" = None  # of a fork: what follows, where that is to run and can
     schema_version: int = 1
     notify: bool = False  # there is a webhook to be told of what is found, before any turn says so
 

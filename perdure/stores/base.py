@@ -214,6 +214,12 @@ class Store(Protocol):
     async def path(self, thread_id: str, checkpoint_id: str, *, limit: int) -> list[Checkpoint]:
         """A checkpoint and its ancestors, newest first, across forks; one query, whatever the length of the thread."""
 
+    async def landmarks(
+        self, thread_id: str, checkpoint_id: str, *, limit: int, in_turn: bool = False
+    ) -> list[Checkpoint]:
+        """Among so many checkpoints on the way back from this one, itself included, those that are no plain steps,
+        newest first, across forks; reads nothing else of the steps. ``in_turn``: only those of its own turn."""
+
     async def ancestor(self, thread_id: str, checkpoint_id: str, step: int) -> Checkpoint | None:
         """The ancestor (or the checkpoint itself) of this step, across forks; reads no deltas on the way."""
 

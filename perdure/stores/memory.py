@@ -169,6 +169,11 @@ class MemoryStore:
         back = self._back(thread_id, checkpoint_id)
         return [entry.checkpoint for _, entry in zip(range(limit), back, strict=False)]
 
+    async def landmarks(
+        self, thread_id: str, checkpoint_id: str, *, limit: int, in_turn: bool = False
+    ) -> list[Checkpoint]:
+        return records.landmarks(await self.path(thread_id, checkpoint_id, limit=limit), in_turn=in_turn)
+
     async def ancestor(self, thread_id: str, checkpoint_id: str, step: int) -> Checkpoint | None:
         for entry in self._back(thread_id, checkpoint_id):
             if entry.checkpoint.step <= step:

@@ -7,6 +7,7 @@ seal over both. So whatever byte of either is changed, the checkpoint can't be r
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from perdure.canonical import Json, canonical, digest
@@ -129,6 +130,12 @@ def line(entries: Sequence[Entry], snapshot: Snapshot | None) -> Line:
         snapshot=snapshot, layers=tuple(layer_of(e.checkpoint) for e in entries), last=last.checkpoint, base_id=base,
         since_base=since, state_size=last.state_size,
     )  # fmt: skip
+
+
+def landmarks(way: Sequence[Checkpoint], *, in_turn: bool) -> list[Checkpoint]:
+    """Those on a way back that are no plain steps; with ``in_turn`` up to where the turn of the first one began."""
+    own = takewhile(lambda c: c.turn == way[0].turn, way) if in_turn else way
+    return [c for c in own if c.source != "step"]
 
 
 def check_removal(

@@ -104,6 +104,13 @@ class SqlStore:
         found = await self.database.all("path", **_named(thread_id, checkpoint_id), limit=limit) if limit > 0 else []
         return [rows.checkpoint(row) for row in found]
 
+    async def landmarks(
+        self, thread_id: str, checkpoint_id: str, *, limit: int, in_turn: bool = False
+    ) -> list[Checkpoint]:
+        asked = _named(thread_id, checkpoint_id)
+        found = await self.database.all("landmarks", **asked, limit=limit, in_turn=int(in_turn)) if limit > 0 else []
+        return [rows.checkpoint(row) for row in found]
+
     async def ancestor(self, thread_id: str, checkpoint_id: str, step: int) -> Checkpoint | None:
         row = await self.database.one("ancestor", **_named(thread_id, checkpoint_id), step=step)
         return rows.checkpoint(row) if row else None

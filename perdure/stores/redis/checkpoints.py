@@ -116,6 +116,18 @@ class Checkpoints(Threads, Entries):
         found, _ = await self._back(thread_id, checkpoint_id, "path", limit)
         return [entry.checkpoint for entry in found]
 
+    async def landmarks(
+        self, thread_id: str, checkpoint_id: str, *, limit: int, in_turn: bool = False
+    ) -> list[Checkpoint]:
+        found: list[Checkpoint] = []
+        while checkpoint_id and len(found) < limit:
+            page = await self.path(thread_id, checkpoint_id, limit=min(PAGE, limit - len(found)))
+            found += page
+            if not page or page[-1].cut or (in_turn and page[-1].turn != found[0].turn):
+                break
+            thread_id, checkpoint_id = page[-1].parent_thread or page[-1].thread_id, page[-1].parent_id or ""
+        return records.landmarks(found, in_turn=in_turn)
+
     async def _back(
         self, thread_id: str, checkpoint_id: str, way: Literal["line", "path"], limit: int = 2**62
     ) -> tuple[list[Entry], Snapshot | None]:

@@ -140,7 +140,7 @@ SELECT own.thread_id, path.*,
 FROM path JOIN numbers AS own ON own.number = thread LEFT JOIN numbers AS other ON other.number = parent_thread
 ORDER BY length
 
--- Unlike the two above it carries no deltas along.
+-- Unlike the two above, these two carry no deltas along.
 -- name: ancestor
 WITH RECURSIVE path (thread, checkpoint_id, parent_thread, parent_id, step, cut) AS (
     SELECT thread, checkpoint_id, parent_thread, parent_id, step, cut FROM checkpoints
@@ -154,6 +154,21 @@ WITH RECURSIVE path (thread, checkpoint_id, parent_thread, parent_id, step, cut)
 SELECT checkpoint_rows.* FROM path JOIN checkpoint_rows
     ON checkpoint_rows.thread = path.thread AND checkpoint_rows.checkpoint_id = path.checkpoint_id
 WHERE path.step = :step
+
+-- name: landmarks
+WITH RECURSIVE path (thread, checkpoint_id, parent_thread, parent_id, step, cut, source, turn, length) AS (
+    SELECT thread, checkpoint_id, parent_thread, parent_id, step, cut, source, turn, 1 FROM checkpoints
+    WHERE thread = (SELECT number FROM numbers WHERE thread_id = :thread_id) AND checkpoint_id = :checkpoint_id
+    UNION ALL
+    SELECT parent.thread, parent.checkpoint_id, parent.parent_thread, parent.parent_id, parent.step, parent.cut,
+        parent.source, parent.turn, length + 1
+    FROM path JOIN checkpoints AS parent ON parent.thread = coalesce(path.parent_thread, path.thread)
+        AND parent.checkpoint_id = path.parent_id AND parent.step < path.step
+    WHERE length < :limit AND path.cut = 0 AND (CAST(:in_turn AS INTEGER) = 0 OR parent.turn = path.turn)
+)
+SELECT checkpoint_rows.* FROM path JOIN checkpoint_rows
+    ON checkpoint_rows.thread = path.thread AND checkpoint_rows.checkpoint_id = path.checkpoint_id
+WHERE path.source <> 'step' ORDER BY length
 
 -- name: walk
 SELECT * FROM checkpoint_rows

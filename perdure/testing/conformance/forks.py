@@ -65,6 +65,8 @@ class Forks(Suite):
         for limit in range(1, len(way) + 2):
             found = await store.path(threads[-1].thread_id, threads[-1].head.ref.id, limit=limit)
             assert found == way[::-1][:limit]
+            landmarks = await store.landmarks(threads[-1].thread_id, threads[-1].head.ref.id, limit=limit)
+            assert landmarks == [c for c in found if c.source != "step"]
 
     async def test_ancestors_are_found_across_threads(self, store: Store) -> None:
         """Of the last one's head at every step: in the thread that the line goes through there."""

@@ -77,6 +77,21 @@ class Lines(Suite):
                 way = thread.checkpoints[: n + 1][::-1]
                 assert await store.path(thread.thread_id, id, limit=limit) == way[:limit]
 
+    async def test_landmarks_are_no_plain_steps(self, store: Store) -> None:
+        """From any checkpoint, newest first: among so many on the way back, or only up to where its turn began."""
+        thread = Writer(store)
+        for turn, sources in enumerate(("input step step update step", "input step", "step input rewind step step")):
+            for source in sources.split():
+                await thread.commit(put(source), source=source, turn=turn)
+        for n, id in enumerate(thread.ids):
+            way = thread.checkpoints[: n + 1][::-1]
+            for limit in (0, 1, 3, 5, 100):
+                found = await store.landmarks(thread.thread_id, id, limit=limit)
+                assert found == [c for c in way[:limit] if c.source != "step"]
+            own = [c for c in way if c.turn == way[0].turn and c.source != "step"]
+            assert await store.landmarks(thread.thread_id, id, limit=100, in_turn=True) == own
+        assert await store.landmarks("nobody", thread.ids[-1], limit=5) == []
+
     async def test_an_ancestor_is_found_by_its_step(self, store: Store) -> None:
         """Of every checkpoint at every step, itself too; later steps are not its ancestors."""
         thread = Writer(store)
