@@ -24,6 +24,7 @@ from perdure.state import holds_secret
 
 OnError = Literal["return", "rollback"]
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what OpenAI's protocol allows
+_TIMEOUT = 60.0  # seconds
 _BESIDE = 10.0  # seconds: a workflow task is kept open for it
 MAX_OUTPUT = 16_384  # characters of a result that the model is shown; the rest is kept in the store
 
@@ -100,7 +101,7 @@ def tool(function: Callable[..., Any], /) -> Tool: ...
 @overload
 def tool(
     *, effect: EffectClass = ..., compensate: str = ..., approval: Approval | None = ..., hidden: bool = ...,
-    on_error: OnError = ..., timeout: Duration = ..., attempts: int | None = ..., deadline: Duration = ...,
+    on_error: OnError = ..., timeout: Duration | None = ..., attempts: int | None = ..., deadline: Duration = ...,
     name: str = ..., cache: Duration | None = ..., reconcile: str = ..., saga: str = ...,
     undo_after: Sequence[str] | None = ..., simulate: Callable[..., Any] | None = ..., beside: bool = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...  # fmt: skip
@@ -108,7 +109,7 @@ def tool(
 
 def tool(
     function: Callable[..., Any] | None = None, /, *, effect: EffectClass = "read", compensate: str = "",
-    approval: Approval | None = None, hidden: bool = False, on_error: OnError = "return", timeout: Duration = "60s",
+    approval: Approval | None = None, hidden: bool = False, on_error: OnError = "return", timeout: Duration | None = None,
     attempts: int | None = None, deadline: Duration = "10m", name: str = "", cache: Duration | None = None,
     reconcile: str = "", saga: str = "", undo_after: Sequence[str] | None = None,
     simulate: Callable[..., Any] | None = None, beside: bool = False,
@@ -123,7 +124,7 @@ def tool(
         approval: the gate before a call.
         hidden: the model never sees the tool (compensations).
         on_error: what a ``ToolError`` does: ``return`` tells the model, ``rollback`` ends the turn and undoes it.
-        timeout: for one attempt.
+        timeout: for one attempt: 60 seconds, or 10 beside the workflow.
         attempts: how often an unclear failure is tried; 3, or 1 for irreversible tools, or 5 for hidden ones.
         deadline: for all attempts together.
         name: the tool's name; the function's by default.
@@ -147,7 +148,7 @@ def tool(
         place = f"{function.__module__}.{function.__qualname__}"
         try:
             spec = ToolSpec(
-                effect=effect, timeout=seconds(timeout), attempts=_attempts(effect, attempts, hidden),
+                effect=effect, timeout=_BESIDE if beside and timeout is None else seconds(timeout or _TIMEOUT), attempts=_attempts(effect, attempts, hidden),
                 deadline=seconds(deadline), on_error=on_error, compensation=compensate, reconcile=reconcile, saga=saga,
                 undo_after=None if undo_after is None else tuple(undo_after), beside=beside,
             )  # fmt: skip

@@ -6,7 +6,7 @@ from benchmarks.experiments.steps import loops
 from perdure.workers.embedded import PRAGMAS, TUNING
 
 _STEPS = (50, 10)  # full, quick
-_ROUNDS = (10, 2)
+_ROUNDS = (8, 2)
 
 
 async def run_beside(bench: Bench) -> Outcome:
@@ -57,7 +57,7 @@ async def run_server(bench: Bench) -> Outcome:
     }
     subjects = {name: bench.subject("handwritten", server, name=name) for name, server in servers.items()}
     subjects["in the sandbox"] = bench.subject("handwritten", servers["tuned"], name="sandbox", sandbox=True)
-    contest = await loops(subjects, bench.pick(6, 1), steps=bench.pick(*_STEPS))
+    contest = await loops(subjects, bench.pick(4, 1), steps=bench.pick(*_STEPS))
     outcome.keep("server", contest)
     for name in subjects:
         outcome.found(f"{name}, against tuned", contest.ratio(name, "tuned", "step_seconds"))

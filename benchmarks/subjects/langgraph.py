@@ -6,8 +6,8 @@ https://docs.langchain.com/oss/python/langgraph/quickstart ("Use the Graph API")
 ``from_conn_string``, as their READMEs show, and keep their own settings.
 
 Options: ``saver``, "sqlite" or "postgres", is where checkpoints go: to a file in the folder, or to the place's store.
-``delta``: messages under a ``DeltaChannel`` (beta since LangGraph 1.2), with the reducer that its documentation gives
-for messages, and its default frequency of snapshots.
+``delta``: messages under a ``DeltaChannel`` (beta; ".../langgraph/pregel#deltachannel"), with the reducer for messages
+that LangGraph itself gives as the example, and the default frequency of snapshots.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Pydantic AI on Temporal, as its documentation sets it up.
 
-https://pydantic.dev/docs/ai/capabilities/durable_execution/temporal/ ("Durable Agent"): an ``Agent`` with the
+https://ai.pydantic.dev/durable_execution/temporal/ ("Durable Agent"): an ``Agent`` with the
 capability ``TemporalDurability`` (the wrapper ``TemporalAgent`` is deprecated in its favour), run in a workflow that
 lists it in ``__pydantic_ai_agents__``, ``PydanticAIPlugin`` on the client. The tool is a function of the agent, which
 the capability turns into an activity. The model is a ``FunctionModel``, documented for testing. It tells a usage, so

@@ -161,13 +161,17 @@ class Session:
         await self._closing.aclose()
 
 
-def command(function: Callable[Concatenate[Session, P], Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """An async function of a session as a Typer command that also takes the common options."""
+def command(
+    function: Callable[Concatenate[Session, P], Coroutine[Any, Any, None]],
+    *,
+    loop: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run,
+) -> Callable[..., None]:
+    """An async function of a session as a Typer command that also takes the common options. ``loop`` runs it."""
 
     @wraps(function)
     def run(**given: Any) -> None:
         options = Options(**{field.name: given.pop(field.name) for field in fields(Options)})
-        asyncio.run(_run(Session(options), function, given))
+        loop(_run(Session(options), function, given))
 
     _, *own = inspect.signature(function, eval_str=True).parameters.values()
     run.__signature__ = inspect.Signature([*own, *_parameters()])  # type: ignore[attr-defined]
