@@ -109,8 +109,9 @@ def tool(
 
 def tool(
     function: Callable[..., Any] | None = None, /, *, effect: EffectClass = "read", compensate: str = "",
-    approval: Approval | None = None, hidden: bool = False, on_error: OnError = "return", timeout: Duration | None = None,
-    attempts: int | None = None, deadline: Duration = "10m", name: str = "", cache: Duration | None = None,
+    approval: Approval | None = None, hidden: bool = False, on_error: OnError = "return",
+    timeout: Duration | None = None, attempts: int | None = None, deadline: Duration = "10m", name: str = "",
+    cache: Duration | None = None,
     reconcile: str = "", saga: str = "", undo_after: Sequence[str] | None = None,
     simulate: Callable[..., Any] | None = None, beside: bool = False,
 ) -> Any:  # fmt: skip
@@ -148,7 +149,7 @@ def tool(
         place = f"{function.__module__}.{function.__qualname__}"
         try:
             spec = ToolSpec(
-                effect=effect, timeout=_BESIDE if beside and timeout is None else seconds(timeout or _TIMEOUT), attempts=_attempts(effect, attempts, hidden),
+                effect=effect, timeout=_timeout(timeout, beside), attempts=_attempts(effect, attempts, hidden),
                 deadline=seconds(deadline), on_error=on_error, compensation=compensate, reconcile=reconcile, saga=saga,
                 undo_after=None if undo_after is None else tuple(undo_after), beside=beside,
             )  # fmt: skip
@@ -177,6 +178,12 @@ def tool(
             raise DefinitionError(f"Tool {place}: {error.message}", hint=error.hint) from error
 
     return declare if function is None else declare(function)
+
+
+def _timeout(timeout: Duration | None, beside: bool) -> float:
+    if timeout is None:
+        return _BESIDE if beside else _TIMEOUT
+    return seconds(timeout)
 
 
 def _attempts(effect: EffectClass, attempts: int | None, hidden: bool) -> int:

@@ -1,5 +1,6 @@
 """Recorded threads replay: what the workflow does follows from its history alone, today and after every change."""
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from temporalio import workflow
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, WorkflowRunner
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions, _runner
+from temporalio.worker.workflow_sandbox._importer import Importer
+from temporalio.worker.workflow_sandbox._restrictions import RestrictionContext
 from temporalio.workflow import NondeterminismError
 
 from perdure.approvals import ApprovalRequest
@@ -45,6 +48,15 @@ def replayer(runner: WorkflowRunner, thread: type = AgentThread) -> Replayer:
         data_converter=data_converter,
         workflow_failure_exception_types=[ValidationError, PerdureError],
     )
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[WorkflowRunner]:
+    """One sandbox for all histories: the SDK would load perdure twice for each of them, which takes seconds."""
+    loaded = Importer(SANDBOX, RestrictionContext())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_runner, "Importer", lambda *_, **__: loaded)
+        yield SandboxedWorkflowRunner(restrictions=SANDBOX)
 
 
 async def replay(name: str, runner: WorkflowRunner, thread: type = AgentThread) -> None:
@@ -100,20 +112,20 @@ async def test_a_history_replays(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HISTORIES)
-async def test_a_history_replays_in_the_sandbox(name: str) -> None:
+async def test_a_history_replays_in_the_sandbox(name: str, sandbox: WorkflowRunner) -> None:
     """With all of perdure loaded inside: it asks no clock, no dice and no file."""
     assert not [module for module in SANDBOX.passthrough_modules if module.partition(".")[0] == "perdure"]
-    await replay(name, SandboxedWorkflowRunner(restrictions=SANDBOX))
+    await replay(name, sandbox)
 
 
 # ── that a replay can fail ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_the_sandbox_notices_who_looks_at_the_clock() -> None:
+async def test_the_sandbox_notices_who_looks_at_the_clock(sandbox: WorkflowRunner) -> None:
     """The same commands in the same order: outside the sandbox nobody would see it."""
     await replay("answered", UnsandboxedWorkflowRunner(), Impure)
     with pytest.raises(Exception, match=r"Cannot access time\.time"):
-        await replay("answered", SandboxedWorkflowRunner(restrictions=SANDBOX), Impure)
+        await replay("answered", sandbox, Impure)
 
 
 async def _no_gate(gate: Gate, plan: ToolPlan) -> Passed:

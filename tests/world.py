@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -11,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType, WorkflowTaskFailedCause
 from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
@@ -36,6 +37,7 @@ _KINDS: dict[str, Callable[[str], SearchAttributeKey[Any]]] = {
     "Int": SearchAttributeKey.for_int,
 }
 _numbers = itertools.count(1)
+_empty: list[bytes] = []  # a store that has its schema and nothing else
 
 _IN_ORDER = (
     WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_UNHANDLED_COMMAND,
@@ -64,7 +66,9 @@ class World:
         )
         self.store: Store = open_store(self.settings.store_url())
         self.client = Client(temporal, self.settings)
-        self.openai = AsyncOpenAI(base_url=model.base_url, api_key="offline", max_retries=0)
+        # Without TLS: to load the certificates, for nothing, takes longer than the rest of a world.
+        plain = DefaultAsyncHttpxClient(verify=False)
+        self.openai = AsyncOpenAI(base_url=model.base_url, api_key="offline", max_retries=0, http_client=plain)
         self.threads: list[str] = []
 
     def worker(self, app: App | None = None, *, interceptors: Sequence[Interceptor] = ()) -> Worker:
@@ -170,8 +174,8 @@ async def world(
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(asyncio.timeout(_PATIENCE))
         model = await stack.enter_async_context(ModelServer(script))
+        _lay_out(await _empty_store(), folder / "store.db")
         made = World(temporal, folder, app, model, **settings)
-        await made.store.migrate()
         stack.push_async_callback(made.store.close)
         stack.push_async_callback(made.client.close)
         stack.push_async_callback(made.openai.close)
@@ -181,12 +185,33 @@ async def world(
         await made.check_tasks()
 
 
+async def _empty_store() -> bytes:
+    """A SQLite file that has the schema and nothing else. It is made once: to migrate takes longer than to copy."""
+    if not _empty:
+        with tempfile.TemporaryDirectory(prefix="perdure-") as folder:
+            store = open_store(f"sqlite:///{folder}/store.db")
+            await store.migrate()
+            await store.close()
+            _empty.append(Path(folder, "store.db").read_bytes())
+    return _empty[0]
+
+
+def _lay_out(store: bytes, path: Path) -> None:
+    """Put a store there, unless another world of the same test has left one."""
+    if not path.exists():
+        path.write_bytes(store)
+
+
 async def eventually(look: Callable[[], Awaitable[T]], holds: Callable[[T], bool], *, within: float = 20.0) -> T:
-    """Look until it holds; what was seen last, in the assertion, where it doesn't within so many seconds."""
-    until = time.monotonic() + within
+    """Look until it holds; what was seen last, in the assertion, where it doesn't within so many seconds.
+
+    The longer it takes, the rarer the looks: what many tests wait for side by side is not held up by their looking.
+    """
+    began = time.monotonic()
     while True:
         seen = await look()
         if holds(seen):
             return seen
-        assert time.monotonic() < until, f"still not so after {within} s: {seen}"
-        await asyncio.sleep(0.05)
+        waited = time.monotonic() - began
+        assert waited < within, f"still not so after {within} s: {seen}"
+        await asyncio.sleep(min(max(0.03, waited / 5), 0.5))

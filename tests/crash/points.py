@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal, cast
 
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from pydantic import PositiveInt
 from temporalio import activity
 from temporalio.worker import (
@@ -186,4 +186,4 @@ def watched_model(fate: Fate) -> AsyncOpenAI:
             fate.reached("after", "model", "post")
             return answer
 
-    return Watched(max_retries=0)
+    return Watched(max_retries=0, http_client=DefaultAsyncHttpxClient(verify=False))  # to load certificates takes long

@@ -12,7 +12,7 @@ from perdure import Agent, App, ToolContext, tool
 @tool(effect="irreversible", timeout="30s")
 async def send_wire(ctx: ToolContext, account: str, amount: float) -> dict[str, Any]:
     """Send money to an account. The shop plays the bank."""
-    async with httpx2.AsyncClient(base_url=os.environ["ORDERS_SHOP_URL"], timeout=20.0) as bank:
+    async with httpx2.AsyncClient(base_url=os.environ["ORDERS_SHOP_URL"], timeout=20.0, verify=False) as bank:
         response = await bank.post(
             "/charges", json={"card": account, "amount": amount}, headers={"Idempotency-Key": ctx.idempotency_key}
         )
