@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -59,11 +59,11 @@ class Subject(Protocol):
         ...
 
 
-def serve(subject: Subject) -> None:
-    """Serve the protocol until the input ends; then the process ends."""
+def serve(subject: Subject, loop: Callable[[Coroutine[Any, Any, int]], int] = asyncio.run) -> None:
+    """Serve the protocol until the input ends; then the process ends. ``loop`` runs it."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print must not get between the answers
-    code = asyncio.run(_serve(subject, answers))
+    code = loop(_serve(subject, answers))
     sys.stderr.flush()
     os._exit(code)  # past the interpreter's own exit, where processes that used Temporal's SDK sometimes crash
 

@@ -24,6 +24,8 @@ Answer = TypeVar("Answer")
 
 _AGENT = SearchAttributeKey.for_keyword("PerdureAgent")
 _TENANT = SearchAttributeKey.for_keyword("PerdureTenant")
+_PENDING = SearchAttributeKey.for_int("PerdurePending")
+_STEP = SearchAttributeKey.for_int("PerdureStep")
 _STATUS = SearchAttributeKey.for_keyword("PerdureStatus")
 
 
@@ -114,8 +116,10 @@ class Connection:
     async def _begin(self, thread_id: str, given: ThreadInput, about: str) -> dict[str, Any]:
         """How a thread's workflow is started. Raises TemporalUnreachable where no worker would take it."""
         await self._service.require(self._settings.task_queue)  # or an empty workflow would wait there for a worker
-        attributes = [
-            SearchAttributePair(_AGENT, given.agent), SearchAttributePair(_TENANT, given.tenant or "default")
+        attributes: list[SearchAttributePair[Any]] = [
+            SearchAttributePair(_AGENT, given.agent), SearchAttributePair(_TENANT, given.tenant or "default"),
+            # What it would write itself at once, each write being an event.
+            SearchAttributePair(_STATUS, "running"), SearchAttributePair(_PENDING, 0), SearchAttributePair(_STEP, 0),
         ]  # fmt: skip
         text = " ".join(about.split())
         return {

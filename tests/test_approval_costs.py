@@ -28,7 +28,7 @@ def activity(name: str) -> list[str]:
 WAITS = [
     "workflow_execution_started", *TASK,
     "workflow_execution_update_accepted", *activity("open_turn"), *TASK,
-    "upsert_workflow_search_attributes", "activity_task_scheduled call_model", "workflow_execution_update_completed",
+    "activity_task_scheduled call_model", "workflow_execution_update_completed",
     "activity_task_started", "activity_task_completed", *TASK,
     "upsert_workflow_search_attributes", "timer_started", *activity("append_audit"), *TASK,
 ]  # fmt: skip

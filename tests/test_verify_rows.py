@@ -13,8 +13,8 @@ from perdure.stores.sql_store import SqlStore
 from tests.test_verify import FIRST, SECOND, checkpoint_id, problem_of, write
 
 COLUMNS = (
-    "thread", "checkpoint_id", "parent_thread", "parent_id", "step", "based", "cut", "source", "nodes", "turn",
-    "schema_version", "next", "metadata", "facts", "size", "state_size", "created_at", "digest", "seal", "delta",
+    "thread", "parent_thread", "created_at", "step", "turn", "schema_version", "size", "state_size", "based", "cut",
+    "checkpoint_id", "parent_id", "source", "nodes", "next", "metadata", "facts", "digest", "seal", "delta",
 )  # fmt: skip
 
 

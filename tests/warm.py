@@ -19,6 +19,7 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
+from perdure.starters.cli.index import LISTED
 from perdure.values import Value
 
 _USED = (
@@ -98,7 +99,8 @@ def _read(end: int) -> bytes:
 
 def _serve(path: str) -> None:
     """Fork for each command, until whoever started this is gone."""
-    for name in _USED:
+    commands = {f"perdure.starters.cli.{listed.module}" for listed in LISTED.values()}
+    for name in (*_USED, *commands):
         import_module(name)
     assert threading.active_count() == 1, "a process with threads can't be forked"
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

@@ -192,7 +192,7 @@ async def _empty_store() -> bytes:
             store = open_store(f"sqlite:///{folder}/store.db")
             await store.migrate()
             await store.close()
-            _empty.append(Path(folder, "store.db").read_bytes())
+            _empty.append(await asyncio.to_thread(Path(folder, "store.db").read_bytes))
     return _empty[0]
 
 

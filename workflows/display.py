@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import shlex
+from typing import Any
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
@@ -15,9 +16,11 @@ from perdure.effects import THREAD, Effect
 from perdure.questions import Question
 from perdure.workflows.record import Record
 
-_STATUS = SearchAttributeKey.for_keyword("PerdureStatus")
-_STEP = SearchAttributeKey.for_int("PerdureStep")
-_PENDING = SearchAttributeKey.for_int("PerdurePending")
+_SEARCHED: tuple[SearchAttributeKey[Any], ...] = (
+    SearchAttributeKey.for_keyword("PerdureStatus"),
+    SearchAttributeKey.for_int("PerdurePending"),
+    SearchAttributeKey.for_int("PerdureStep"),
+)
 _SHOWN_LOG = 12
 _SAYS: dict[Status, str] = {
     "idle": "Waiting for a message.",
@@ -38,24 +41,24 @@ class Display:
 
     def __init__(self, record: Record) -> None:
         self._record = record
-        self._shown: tuple[Status, int] | None = None
+        given = workflow.info().typed_search_attributes  # by whoever started it, or the run before
+        self._shown = tuple(given.get(key) for key in _SEARCHED)
         self._drawing = False
 
     def refresh(self) -> None:
         """Have the details drawn, once however much changes at one moment: with a hundred open requests that is work.
-        Write search attributes only when the status or what is pending changes: each write is an event for ever."""
+        Write search attributes only when the status or what is pending changes: each write is an event for ever. Then
+        those that are others now: each value costs as much as a step of the workflow."""
         record = self._record
         status = record.status()
         pending = len(record.book.pending()) + len(record.questions.open()) + len(record.attention())
         if not self._drawing:
             self._drawing = True
             asyncio.get_running_loop().call_soon(self._draw)
-        if self._shown != (status, pending):
-            self._shown = (status, pending)
-            step = record.head.step if record.head else 0
-            workflow.upsert_search_attributes(
-                [_STATUS.value_set(status), _STEP.value_set(step), _PENDING.value_set(pending)]
-            )
+        if self._shown[:2] != (status, pending):
+            before, self._shown = self._shown, (status, pending, record.head.step if record.head else 0)
+            changes = zip(_SEARCHED, self._shown, before, strict=True)
+            workflow.upsert_search_attributes([key.value_set(now) for key, now, then in changes if now != then])
 
     def _draw(self) -> None:
         self._drawing = False

@@ -19,8 +19,9 @@ _FAR = 1000  # steps; too far for whoever keeps copies of the conversation in th
 
 
 async def run_peers(bench: Bench) -> Outcome:
-    """All on one tuned server, each in its own process, in turns."""
+    """All in turns, each in its own process: each on the server of its documentation, then all on one tuned server."""
     outcome, server = Outcome(), await bench.tuned()
+    await _as_documented(bench, outcome)
     subjects = {name: bench.subject(name, server) for name in _ON_TEMPORAL}
     contests: dict[int, Contest] = {}
     for steps, rounds in bench.pick(_ROUNDS, _QUICK).items():
@@ -38,11 +39,28 @@ async def run_peers(bench: Bench) -> Outcome:
     return outcome
 
 
+async def _as_documented(bench: Bench, outcome: Outcome) -> None:
+    """`temporal server start-dev`, as it is, for the peers; the server of `perdure dev` for Perdure."""
+    plain, tuned = await bench.varied(tuning={}, pragmas={}, file=False), await bench.tuned()
+    subjects = {name: bench.subject(name, plain, name=f"{name} as documented") for name in _LIMITS}
+    subjects["perdure"] = bench.subject("perdure", tuned, name="perdure as documented")
+    steps = bench.pick(_LIMITED, min(_QUICK))
+    contest = await loops(subjects, bench.pick(5, 1), steps=steps)
+    outcome.keep("as documented", contest)
+    for name, limit in _LIMITS.items():
+        ratio = contest.ratio("perdure", name, "step_seconds")
+        outcome.found(f"Perdure against {name}, each as documented, time of a step, {steps} steps", ratio, limit=limit)
+    for name in subjects:
+        spread = contest.spread(name, "step_seconds").scaled(1e3)
+        outcome.found(f"{name}, as documented, time of a step, {steps} steps", spread, unit="ms")
+    for subject in subjects.values():
+        await subject.end()
+
+
 def _compare(outcome: Outcome, contest: Contest, steps: int) -> None:
     for name in _PEERS:
-        limit = _LIMITS.get(name) if steps == _LIMITED else None
         ratio = contest.ratio("perdure", name, "step_seconds")
-        outcome.found(f"Perdure against {name}, time of a step, {steps} steps", ratio, limit=limit)
+        outcome.found(f"Perdure against {name}, one server, time of a step, {steps} steps", ratio)
     for name in _PEERS:
         ratio = contest.ratio("handwritten", name, "step_seconds")
         outcome.found(f"handwritten against {name}, time of a step, {steps} steps", ratio)
@@ -113,7 +131,8 @@ def _curve(contests: Mapping[int, Contest], name: str, figure: str, key: str) ->
 EXPERIMENTS = (
     Experiment(
         name="peers", title="Agent layers on Temporal", run=run_peers,
-        about="One agent alone, on one tuned server, in turns. `openai_agents` is the OpenAI Agents SDK by "
+        about="One agent alone, in turns: each on the server that its documentation tells to start (`perdure dev`; "
+        "`temporal server start-dev`), then all on one tuned server. `openai_agents` is the OpenAI Agents SDK by "
         "`temporalio-openai-agents`, `pydantic_ai` is Pydantic AI with `TemporalDurability`, each as its documentation "
         "sets it up, so with workflows in the SDK's sandbox; tracing is off, and no limit of turns is in the way. "
         "`conversation` is the workflow written by hand, but each model call is given the whole conversation. Times "

@@ -1,5 +1,6 @@
 """Bytes of a step: in Temporal's history, and in the store."""
 
+from collections.abc import Mapping
 from functools import partial
 
 from benchmarks import workload
@@ -17,7 +18,8 @@ async def run_history(bench: Bench) -> Outcome:
     """Counted, so one loop of each length is enough."""
     outcome, server = Outcome(), await bench.tuned()
     subjects = {name: bench.subject(name, server) for name in _SUBJECTS}
-    short, *_, long = lengths = bench.pick(_LENGTHS, _QUICK)
+    short, longer, *_ = lengths = bench.pick(_LENGTHS, _QUICK)
+    long = lengths[-1]
     contests = {steps: await _once(subjects, steps) for steps in lengths}
     for steps, contest in contests.items():
         outcome.keep(f"{steps} steps", contest)
@@ -30,8 +32,9 @@ async def run_history(bench: Bench) -> Outcome:
     for name in _SUBJECTS:
         for steps, contest in contests.items():
             outcome.found(f"{name}, history a step, {steps} steps", _per_step(contest, name, steps), unit="bytes")
-        events = contests[short].spread(name, "loop_events").scaled(1 / short)
-        outcome.found(f"{name}, events a step from the first model call to the last", events, unit="events")
+        for unit in ("events", "bytes"):
+            more = _growth(contests, name, f"history_{unit}", short, longer)
+            outcome.found(f"{name}, what each further step adds, {short} to {longer} steps", more, unit=unit)
         points = {steps: _per_step(contest, name, steps) for steps, contest in contests.items()}
         outcome.curves.append(_curve(name, "history_bytes", points))
     return outcome
@@ -81,6 +84,13 @@ async def _once(subjects: dict[str, SubjectProcess], steps: int) -> Contest:
 
 def _per_step(contest: Contest, name: str, steps: int) -> Measure:
     return contest.spread(name, "history_bytes").scaled(1 / steps)
+
+
+def _growth(contests: Mapping[int, Contest], name: str, key: str, short: int, long: int) -> Measure:
+    less, more = (contests[steps].spread(name, key) for steps in (short, long))
+    if isinstance(less, Missing) or isinstance(more, Missing):
+        return less if isinstance(less, Missing) else more
+    return exact((more.median - less.median) / (long - short))
 
 
 def _over(one: Measure, other: Measure) -> Measure:

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import Any
 from uuid import uuid4
 
+import uvloop
 from temporalio.worker import Worker
 
 from benchmarks import workload
@@ -155,4 +156,4 @@ def _name() -> str:
 
 
 if __name__ == "__main__":
-    serve(Perdure())
+    serve(Perdure(), uvloop.run)  # as `perdure worker` does

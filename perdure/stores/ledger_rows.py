@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 from perdure.effects import Effect
 from perdure.stores import rows
 from perdure.stores.base import EffectRow
-from perdure.stores.rows import Row, packed, reading, seal, stored_text, unpacked, unreadable
+from perdure.stores.packing import packed, unpacked
+from perdure.stores.rows import Row, reading, seal, stored_text, unreadable
 
 _TEXTS = ("tool", "summary", "compensation", "reconcile", "saga", "source", "gate", "error", "settled_by")  # any text
 _PLAIN = frozenset(Effect.model_fields) - {"index", "key", "checkpoint_id", *_TEXTS}

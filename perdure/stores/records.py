@@ -15,7 +15,7 @@ from perdure.checkpoint import Checkpoint, layer_of
 from perdure.errors import IntegrityError
 from perdure.stores import refusals
 from perdure.stores.base import CachedResult, Line, Snapshot, Step
-from perdure.stores.rows import packed, unpacked
+from perdure.stores.packing import packed, unpacked
 from perdure.values import Value
 
 _SEAL = 16  # bytes

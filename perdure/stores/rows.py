@@ -6,8 +6,8 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
-from uuid import UUID
 
 from perdure.approvals import stamp
 from perdure.audit import AuditEntry, AuditRow
@@ -16,13 +16,14 @@ from perdure.canonical import Json, canonical, digest
 from perdure.checkpoint import Checkpoint, Frontier, Layer, header
 from perdure.errors import IntegrityError
 from perdure.stores.base import CachedResult, Line, Receipt, Snapshot, Step, ThreadRow
+from perdure.stores.packing import packed, unpacked
 
 Row = Mapping[str, Any]
 
-_COMPRESS_FROM = 256  # bytes; below that zlib saves next to nothing
-_RAW, _ZLIB = b"r", b"z"
 _FOREIGN, _FOREIGN_16 = b"text:", b"text16:"  # before an id that is no UUID; the second where 16 bytes would come of it
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _AWKWARD = re.compile('^"|[\0\ud800-\udfff]')
+_USAGE = ("calls", "cached", "prompt", "completion", "saved")  # in this order in a column
 _SHORT = 16  # bytes of a digest: enough that nobody finds two inputs with the same ones
 _SEALED = (
     "checkpoint_id", "parent_thread_id", "parent_id", "step", "based", "cut", "source", "nodes", "turn",
@@ -43,25 +44,10 @@ def milliseconds(moment: str) -> int:
 # ── parts of rows ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def packed(data: bytes) -> bytes:
-    """Bytes as they are stored: a mark for the encoding, then the data."""
-    squeezed = zlib.compress(data, 6) if len(data) >= _COMPRESS_FROM else data
-    return _ZLIB + squeezed if len(squeezed) < len(data) else _RAW + data
-
-
-def unpacked(stored: bytes) -> bytes:
-    """The inverse of ``packed``."""
-    return zlib.decompress(stored[1:]) if stored[:1] == _ZLIB else stored[1:]
-
-
 def stored_id(text: str) -> bytes:
     """A checkpoint's id as it is stored: 16 bytes for a UUID. Any other id (of a foreign store) is kept as text."""
-    try:
-        uuid = UUID(text)
-    except ValueError:
-        uuid = None
-    if uuid and str(uuid) == text:
-        return uuid.bytes
+    if _UUID.fullmatch(text):
+        return bytes.fromhex(text.replace("-", ""))
     foreign = _FOREIGN + text.encode()
     return _FOREIGN_16 + text.encode() if len(foreign) == 16 else foreign
 
@@ -112,6 +98,21 @@ def labels(metadata: Mapping[str, Json]) -> list[bytes]:
 def _text(value: Json) -> str:
     """JSON in a column; nothing where there is nothing to say."""
     return canonical(value).decode() if value else ""
+
+
+def _stored_next(next: Frontier) -> str:
+    """A frontier in a column: most are nothing but the nodes of their tasks, and those are a list."""
+    return _text(next.nodes if next.is_plain else next.model_dump(mode="json", exclude_defaults=True))
+
+
+def _next(stored: str) -> str:
+    """The canonical JSON, without defaults, of the frontier in a column."""
+    return _next_nodes(stored) if stored.startswith("[") else stored or "{}"
+
+
+@lru_cache  # most frontiers are the same few
+def _next_nodes(stored: str) -> str:
+    return canonical({"tasks": [{"node": node} for node in json.loads(stored)]}).decode()
 
 
 _UNREADABLE = (ValueError, TypeError, zlib.error)
@@ -168,7 +169,7 @@ def checkpoint(row: Row) -> Checkpoint:
             nodes=tuple(json.loads(row["nodes"])) if row["nodes"] else (),
             turn=row["turn"],
             schema_version=row["schema_version"],
-            next=Frontier.model_validate_json(row["next"]) if row["next"] else Frontier(),
+            next=Frontier.model_validate_json(_next(row["next"])),
             metadata=json.loads(row["metadata"]) if row["metadata"] else {},
             facts=json.loads(row["facts"]) if row["facts"] else {},
             cut=row["cut"],
@@ -193,7 +194,7 @@ def checkpoint_values(step: Step) -> dict[str, Any]:
         "checkpoint_id": stored_id(c.id), "parent_thread_id": c.parent_thread or None,
         "parent_id": maybe_id(c.parent_id), "step": c.step, "based": int(step.base_id == c.id), "cut": int(c.cut),
         "source": c.source, "nodes": _text(c.nodes), "turn": c.turn, "schema_version": c.schema_version,
-        "next": _text(c.next.model_dump(mode="json", exclude_defaults=True)), "metadata": _text(c.metadata),
+        "next": _stored_next(c.next), "metadata": _text(c.metadata),
         "facts": _text(c.facts), "delta": packed(canonical(c.delta)), "size": c.size,
         "digest": bytes.fromhex(c.digest), "state_size": step.state_size, "created_at": milliseconds(c.created_at),
     }  # fmt: skip
@@ -240,19 +241,18 @@ def line(found: Sequence[Row]) -> Line:
 
 
 def layer(row: Row) -> Layer:
-    """A checkpoint as a layer of a state, from its row. Raises IntegrityError as ``checkpoint``."""
-    thread_id, stored = row["thread_id"], row["checkpoint_id"]
+    """A checkpoint as a layer of a state, from its row. Its digest tells whether it is what was written: the seal, which
+    covers the other columns too, is left alone. Raises IntegrityError where the row can't be read."""
+    stored = row["checkpoint_id"]
     try:
-        if row["seal"] != seal(_SEALED, thread_id, row):
-            raise unreadable("checkpoints", thread_id, _name(stored), "it is not what was written")
-        name = read_id(stored)
+        name, step = read_id(stored), row["step"]
         written = header(
-            id=name, step=row["step"], source=row["source"], nodes=row["nodes"] or "[]", turn=row["turn"],
-            schema_version=row["schema_version"], next=row["next"] or "{}",
+            id=name, step=step, source=row["source"], nodes=row["nodes"] or "[]", turn=row["turn"],
+            schema_version=row["schema_version"], next=_next(row["next"]),
         )  # fmt: skip
-        return Layer(name, row["step"], written, unpacked(row["delta"]), row["digest"].hex())
+        return Layer(name, step, written, unpacked(row["delta"]), row["digest"].hex())
     except _UNREADABLE as error:
-        raise unreadable("checkpoints", thread_id, _name(stored), str(error)) from error
+        raise unreadable("checkpoints", row["thread_id"], _name(stored), str(error)) from error
 
 
 def snapshot(thread_id: str, row: Row) -> Snapshot:
@@ -278,7 +278,7 @@ def result(scope: str, key: str, row: Row) -> CachedResult:
     with reading("results", row["thread_id"], key):
         return CachedResult(
             scope=scope, key=key, thread_id=row["thread_id"], checkpoint_id=maybe_read(row["checkpoint_id"]),
-            usage=Usage.model_validate_json(row["usage"]), expires_at=row["expires_at"],
+            usage=Usage(**dict(zip(_USAGE, json.loads(row["usage"]), strict=True))), expires_at=row["expires_at"],
             value=unpacked(row["value"]) if row["value"] is not None else None,
         )  # fmt: skip
 
@@ -287,7 +287,7 @@ def result_values(value: CachedResult) -> dict[str, Any]:
     """The columns of a cached result."""
     return {
         "request": request(value.scope, value.key), "thread_id": value.thread_id,
-        "checkpoint_id": maybe_id(value.checkpoint_id), "usage": value.usage.model_dump_json(exclude_defaults=True),
+        "checkpoint_id": maybe_id(value.checkpoint_id), "usage": _text([getattr(value.usage, name) for name in _USAGE]),
         "expires_at": value.expires_at, "expires_ms": milliseconds(value.expires_at) if value.expires_at else None,
         "value": packed(value.value) if value.value is not None else None,
     }  # fmt: skip

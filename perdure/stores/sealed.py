@@ -12,7 +12,7 @@ from perdure.canonical import canonical, digest
 from perdure.effects import Effect
 from perdure.errors import IntegrityError
 from perdure.stores.base import EffectRow
-from perdure.stores.rows import packed, unpacked
+from perdure.stores.packing import packed, unpacked
 
 _SEAL = 16  # bytes
 _DIGEST = 64  # hexadecimal digits

@@ -13,6 +13,7 @@ from perdure.stores import attempts, auditing, commits, ledger, ledger_rows, mig
 from perdure.stores.base import CachedResult, EffectRow, Line, Receipt, Snapshot, Step, ThreadRow
 from perdure.stores.database import Database, Transaction
 from perdure.stores.ledger import Move
+from perdure.stores.packing import packed, unpacked
 from perdure.stores.rows import now
 from perdure.stores.sqlite import open_sqlite
 
@@ -222,12 +223,12 @@ class SqlStore:
 
     async def put_blob(self, kind: str, blob: bytes) -> str:
         name = digest(blob)
-        await self.database.run("add_blob", digest=name, kind=kind, body=rows.packed(blob))
+        await self.database.run("add_blob", digest=name, kind=kind, body=packed(blob))
         return name
 
     async def blob(self, digest: str) -> bytes | None:
         row = await self.database.one("blob", digest=digest)
-        return rows.unpacked(row["body"]) if row else None
+        return unpacked(row["body"]) if row else None
 
     async def sizes(self) -> dict[str, Any]:
         async def work(tx: Transaction) -> dict[str, Any]:
@@ -243,4 +244,4 @@ def _named(thread_id: str, checkpoint_id: str) -> dict[str, Any]:
 
 
 def _receipts(found: Sequence[rows.Row]) -> dict[str, bytes]:
-    return {row["key"].decode(): rows.unpacked(row["result"]) for row in found}
+    return {row["key"].decode(): unpacked(row["result"]) for row in found}

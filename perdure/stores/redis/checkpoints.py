@@ -10,13 +10,14 @@ from perdure.checkpoint import Checkpoint
 from perdure.errors import IntegrityError
 from perdure.stores import ledger, records, refusals, sealed
 from perdure.stores.base import Line, Snapshot, Step
+from perdure.stores.packing import packed, unpacked
 from perdure.stores.records import Entry
 from perdure.stores.redis import labels, results
 from perdure.stores.redis.entries import Entries, busy
 from perdure.stores.redis.keys import ID_FROM, id_in, place
 from perdure.stores.redis.part import ATTEMPTS, pause
 from perdure.stores.redis.threads import PATIENCE, RESTORED, Threads, moved_fields, new_fields, too_slow
-from perdure.stores.rows import now, packed, unpacked
+from perdure.stores.rows import now
 
 PAGE = 500  # checkpoints that one script reads: a few hundred kilobytes, some milliseconds of the server
 _FAR = 20_000  # links that one script follows: about as long

@@ -13,9 +13,9 @@ from perdure.errors import IntegrityError, StoreUnreachable
 from perdure.stores import ledger, refusals, sealed
 from perdure.stores.base import EffectRow
 from perdure.stores.ledger import Move
+from perdure.stores.packing import packed
 from perdure.stores.redis.keys import pair
 from perdure.stores.redis.part import ATTEMPTS, Part, pause
-from perdure.stores.rows import packed
 from perdure.stores.sealed import Sealed
 
 # An open effect is listed before it is one. The server refuses to change it too long after that, and only takes what is

@@ -7,12 +7,13 @@ from perdure.effects import OPEN, Effect, EffectStatus
 from perdure.errors import IntegrityError
 from perdure.stores import ledger, refusals, sealed
 from perdure.stores.base import EffectRow, Receipt
+from perdure.stores.packing import unpacked
 from perdure.stores.redis.entries import GIVEN_UP, Standing, busy
 from perdure.stores.redis.keys import KEY_FROM, read_pair, turn_bound, turn_place
 from perdure.stores.redis.part import ATTEMPTS, pause
 from perdure.stores.redis.threads import Threads
 from perdure.stores.redis.tokens import Tokens
-from perdure.stores.rows import now, unpacked
+from perdure.stores.rows import now
 
 
 class Ledger(Threads, Tokens):

@@ -15,10 +15,10 @@ from perdure.checkpoint import Checkpoint
 from perdure.errors import IntegrityError
 from perdure.stores import records
 from perdure.stores.base import CachedResult
+from perdure.stores.packing import packed, unpacked
 from perdure.stores.redis.keys import Keys
 from perdure.stores.redis.part import Part, pairs
 from perdure.stores.redis.server import Command
-from perdure.stores.rows import packed, unpacked
 
 
 class Results(Part):

@@ -31,26 +31,27 @@ CREATE TABLE numbers (
 -- An id is the 16 bytes of its UUID. parent_thread: the number of the thread in which the parent is, where that is
 -- another one. based: whether a snapshot stands at it. state_size: bytes of the whole state.
 -- seal: over all the other columns (the digest is over what is the same in every copy of a checkpoint).
+-- next: a list of nodes, or where more follows than those, the frontier as it is.
 -- The delta comes last, so that whoever needs only what is before it doesn't read its pages.
 -- A row may be larger than a quarter of a page. So WITHOUT ROWID, which gives each such row a page of its own, is out.
 CREATE TABLE checkpoints (
     thread         INTEGER NOT NULL,
-    checkpoint_id  BLOB NOT NULL,
     parent_thread  INTEGER,
-    parent_id      BLOB,
+    created_at     INTEGER NOT NULL, -- milliseconds since 1970
     step           INTEGER NOT NULL,
-    based          INTEGER NOT NULL,
-    cut            INTEGER NOT NULL,
-    source         TEXT NOT NULL,
-    nodes          TEXT NOT NULL,
     turn           INTEGER NOT NULL,
     schema_version INTEGER NOT NULL,
+    size           INTEGER NOT NULL,
+    state_size     INTEGER NOT NULL,
+    based          INTEGER NOT NULL,
+    cut            INTEGER NOT NULL,
+    checkpoint_id  BLOB NOT NULL,
+    parent_id      BLOB,
+    source         TEXT NOT NULL,
+    nodes          TEXT NOT NULL,
     next           TEXT NOT NULL,
     metadata       TEXT NOT NULL,
     facts          TEXT NOT NULL,
-    size           INTEGER NOT NULL,
-    state_size     INTEGER NOT NULL,
-    created_at     INTEGER NOT NULL, -- milliseconds since 1970
     digest         BLOB NOT NULL,
     seal           BLOB NOT NULL,
     delta          BLOB NOT NULL,
@@ -85,8 +86,8 @@ CREATE INDEX labels_everywhere ON labels (label, created_at, checkpoint_id);
 -- request: 16 bytes of the digest of scope and key. A model's answer is kept once, in the checkpoint that is named here;
 -- what else is cached is the value, until expires_at ('': for ever), which is expires_ms as a number.
 CREATE TABLE results (
-    request       BLOB PRIMARY KEY,
     thread        INTEGER,
+    request       BLOB PRIMARY KEY,
     checkpoint_id BLOB,
     usage         TEXT NOT NULL,
     expires_at    TEXT NOT NULL,
