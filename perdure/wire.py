@@ -10,7 +10,7 @@ from temporalio.common import RawValue
 from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
 from temporalio.converter import DataConverter, PayloadConverter
 
-from perdure.contracts.base import Lean
+from perdure.contracts.base import is_lean
 
 _JSON = {"encoding": b"json/plain"}
 
@@ -35,7 +35,7 @@ class _Converter(PayloadConverter):
         return [_typed(payload, hint) for payload, hint in zip(payloads, type_hints, strict=False)]
 
     def _write(self, value: Any) -> Payload:
-        if isinstance(value, Lean):
+        if is_lean(value):
             return Payload(metadata=_JSON, data=value.json())
         return _PLAIN.to_payloads([value])[0]
 

@@ -39,6 +39,7 @@ class Lean:
     """A wire type as it is written into history: without what equals its default, which reading restores."""
 
     __slots__ = ("value",)
+    is_lean = True
 
     def __init__(self, value: BaseModel) -> None:
         self.value = value
@@ -46,6 +47,11 @@ class Lean:
     def json(self) -> bytes:
         """As bytes, in one go: this runs with every activity."""
         return self.value.__pydantic_serializer__.to_json(self.value, exclude_defaults=True)
+
+
+def is_lean(value: object) -> bool:
+    """Whether it is a ``Lean``, also one of the sandbox, which has a class of its own."""
+    return getattr(type(value), "is_lean", False) is True
 
 
 def lean(value: BaseModel) -> Any:
