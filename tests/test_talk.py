@@ -71,7 +71,7 @@ def test_it_is_json_and_a_copy_is_a_plain_list() -> None:
     assert json.loads(json.dumps(talk)) == [message]
     assert type(deepcopy(talk)) is list
     state = materialise(State, {"messages": talk})
-    assert (type(state.messages), state.messages) == (list, [Message(**message)])
+    assert (type(state.messages), state.messages) == (list, [Message.model_validate(message)])
     assert type(State.model_validate({"messages": talk}).model_dump()["messages"]) is list
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from perdure.canonical import canonical
 from perdure.contracts import Carry, lean
 from perdure.delta import Delta, Values, apply
-from perdure.view import BOUND, StateView, view_of
+from perdure.view import BOUND, CARRIED, StateView, view_of
 from tests.properties import thorough, words
 
 lengths = st.integers(0, 400) | st.integers(0, BOUND // 2) | st.integers(BOUND - 40, BOUND + 40)
@@ -70,10 +70,31 @@ def test_the_oldest_items_go_first(steps: list[list[str]]) -> None:
 
 
 @thorough
-@given(st.dictionaries(words, strings | lists, max_size=4))
+@given(st.lists(deltas, max_size=8))
+def test_what_is_carried_is_small_where_it_is_not_whole(steps: list[Delta]) -> None:
+    """Into the next run go a view that is whole as it is, and of another only the newest; the view itself stays."""
+    view = StateView()
+    for delta in steps:
+        view.follow(delta)
+    before, carried = view.model_copy(deep=True), view.carried()
+    assert view == before
+    assert carried.truncated == view.truncated
+    assert carried == view if not view.truncated else len(canonical(carried.values)) <= CARRIED
+    for channel, value in carried.values.items():
+        whole = view.values[channel]
+        assert value == (whole[len(whole) - len(value) :] if isinstance(whole, list) else whole)
+        left_out = len(whole) - len(value) if isinstance(whole, list) else 0
+        assert carried.omitted.get(channel, 0) == view.omitted.get(channel, 0) + left_out
+
+
+@thorough
+@given(st.dictionaries(words, strings | lists | st.lists(strings, min_size=20, max_size=60), max_size=4))
 def test_the_view_of_a_state_is_what_following_it_makes(state: Values) -> None:
     """A thread that is taken up from the store sees what it would have seen."""
     view = view_of(state)
+    followed = StateView()
+    followed.follow({channel: {"op": "set", "value": value} for channel, value in state.items()})
+    assert view == followed
     assert len(canonical(view.values)) <= BOUND
     assert view.truncated == (len(canonical(state)) > BOUND)
     assert view.truncated or view.values == state

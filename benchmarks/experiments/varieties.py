@@ -3,6 +3,7 @@
 from benchmarks.bench import Bench
 from benchmarks.experiment import Experiment, Outcome
 from benchmarks.experiments.steps import loops
+from benchmarks.process import SubjectProcess
 from perdure.workers.embedded import PRAGMAS, TUNING
 
 _STEPS = (50, 10)  # full, quick
@@ -40,6 +41,31 @@ async def run_embedded(bench: Bench) -> Outcome:
     outcome.found(f"Perdure on its embedded server against handwritten on start-dev, {steps} steps", ratio, limit=0.25)
     for name in subjects:
         outcome.found(name, contest.spread(name, "step_seconds").scaled(1e3), unit="ms")
+    return outcome
+
+
+async def run_settings(bench: Bench) -> Outcome:
+    """Perdure as it is against Perdure with one thing set otherwise, on one server."""
+    outcome, server = Outcome(), await bench.tuned()
+
+    def perdure(name: str, *, store: str = "", settings: dict[str, object] | None = None, **options: object) -> None:
+        subjects[name] = bench.subject("perdure", server, store=store, name=name, settings=settings or {}, **options)
+
+    subjects: dict[str, SubjectProcess] = {}
+    perdure("defaults")
+    perdure("a store on PostgreSQL", store=await bench.database())
+    perdure("cache of the model off", cache="off")
+    perdure("the tool beside the workflow", beside=True)
+    perdure("heartbeat=1", settings={"heartbeat": 1.0})
+    perdure("history_events=200", settings={"history_events": 200})
+    perdure("max_cached_workflows=0", settings={"max_cached_workflows": 0})
+    contest = await loops(subjects, bench.pick(4, 1), steps=bench.pick(*_STEPS))
+    outcome.keep("settings", contest)
+    for name in subjects:
+        if name != "defaults":
+            outcome.found(f"{name}, against the defaults", contest.ratio(name, "defaults", "step_seconds"))
+        bytes_a_step = contest.spread(name, "history_bytes").scaled(1 / bench.pick(*_STEPS))
+        outcome.found(f"{name}, history a step", bytes_a_step, unit="bytes")
     return outcome
 
 
@@ -88,6 +114,11 @@ EXPERIMENTS = (
         name="embedded", title="The embedded server", run=run_embedded,
         about="Perdure on the server that `perdure dev` starts; the workflow written by hand on "
         "`temporal server start-dev --db-filename FILE`, as Temporal documents it.",
+    ),
+    Experiment(
+        name="settings", title="What Perdure's own settings are worth", run=run_settings,
+        about="The loop on the tuned server with one thing set otherwise than it comes. `max_cached_workflows=0` is a "
+        "worker that has to replay the whole history at each workflow task.",
     ),
     Experiment(
         name="server", title="What the settings of the server are worth", run=run_server,

@@ -1,7 +1,8 @@
 """Perdure, as its user sets it up: an app with an agent and a tool, a worker, a client. Settings are the defaults.
 
 Options: ``beside`` declares the tool to run beside the workflow; ``idle`` is how long a thread waits until its workflow
-completes; ``cache`` is that of the model's answers; ``serve`` false leaves the worker to the verb ``resume``.
+completes; ``cache`` is that of the model's answers; ``settings`` are others than the defaults; ``serve`` false leaves
+the worker to the verb ``resume``.
 """
 
 import asyncio
@@ -57,7 +58,7 @@ class Perdure:
     async def start(self, place: Place) -> dict[str, str]:
         """See Subject."""
         self._app = make_app(dict(place.options))
-        self._settings = Settings(home=place.folder, store=place.store)
+        self._settings = Settings(home=place.folder, store=place.store, **place.options.get("settings", {}))
         self._temporal = await connect(address=place.address)
         self._store = open_store(self._settings.store_url())
         self._stack.push_async_callback(self._store.close)
