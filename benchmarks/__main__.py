@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import importlib
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -40,7 +41,11 @@ def main(argv: Sequence[str]) -> int:
     out = given.out or (_RESULTS / "quick" if given.quick else _RESULTS)
     page = given.out or (out if given.quick else ROOT / "docs")
     chosen = [known[name] for name in given.only or known]
-    return asyncio.run(run(chosen, out, page, quick=given.quick))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: servers and folders are cleared away
+    try:
+        return asyncio.run(run(chosen, out, page, quick=given.quick))
+    except KeyboardInterrupt:
+        return 130
 
 
 def experiments() -> dict[str, Experiment]:

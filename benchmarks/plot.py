@@ -38,6 +38,8 @@ def draw(records: Mapping[str, Record], file: Path) -> bool:
 
 
 def _panel(axes: Any, title: str, curves: Sequence[Curve], names: Sequence[str]) -> None:
+    from matplotlib.ticker import LogLocator
+
     for curve in curves:
         points = sorted(curve.points.items())
         width = 2.2 if curve.subject == "perdure" else 1.2
@@ -45,8 +47,14 @@ def _panel(axes: Any, title: str, curves: Sequence[Curve], names: Sequence[str])
             [steps for steps, _ in points], [value for _, value in points], marker="o", markersize=3, linewidth=width,
             color=f"C{names.index(curve.subject)}", label=curve.subject,
         )  # fmt: skip
+    steps = sorted({steps for curve in curves for steps in curve.points})
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_xticks(steps, labels=[f"{each:,}" for each in steps])
+    axes.set_xticks([], minor=True)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_minor_formatter("{x:,.0f}")
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     axes.set_title(title, color=_INK)
     axes.set_xlabel("steps", color=_INK)
     axes.tick_params(which="both", colors=_INK)

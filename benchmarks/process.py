@@ -79,6 +79,9 @@ class SubjectProcess:
         if beginning is not None:
             with suppress(SubjectFailed):
                 await beginning
+        await self._close()
+
+    async def _close(self) -> None:
         process, self._process = self._process, None
         if process is None:
             return
@@ -117,7 +120,7 @@ class SubjectProcess:
         except ConnectionError:
             answer = b""
         if not answer:
-            await self.end()
+            await self._close()
             raise SubjectFailed(f"{self.name} ended: {self._last_words()}")
         told: dict[str, Any] = json.loads(answer)
         return told

@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -75,12 +76,25 @@ async def _serve(subject: Subject, answers: TextIO) -> int:
     except Exception:
         traceback.print_exc()
         return 1
-    while line := await asyncio.to_thread(sys.stdin.readline):
-        _tell(answers, await _answer(subject, json.loads(line)))
+    reading = _read()
+    while line := await reading:
+        reading, answering = _read(), asyncio.ensure_future(_answer(subject, json.loads(line)))
+        reading.add_done_callback(partial(_end_if_deserted, answering))
+        _tell(answers, await answering)
     await subject.stop()
     gc.collect()
     await asyncio.sleep(_LAST_CALLS)
     return 0
+
+
+def _read() -> "asyncio.Future[str]":
+    return asyncio.ensure_future(asyncio.to_thread(sys.stdin.readline))
+
+
+def _end_if_deserted(answering: "asyncio.Future[Any]", reading: "asyncio.Future[str]") -> None:
+    """End at once where the input ends in the middle of an answer: whoever asked is gone, and the servers with it."""
+    if not answering.done() and not reading.result():
+        os._exit(1)
 
 
 async def _answer(subject: Subject, asked: dict[str, Any]) -> dict[str, Any]:

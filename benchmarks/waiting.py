@@ -21,7 +21,7 @@ from temporalio.client import Client
 from benchmarks import workload
 
 SIGNAL = "approve"
-_AT_ONCE = 50  # requests in flight: enough to keep two cores busy, few enough that none of them waits for long
+AT_ONCE = 50  # on their way: enough to keep two cores busy, and fewer than a worker keeps in memory
 _POLL = 0.1  # seconds
 
 Item = TypeVar("Item")
@@ -34,6 +34,7 @@ class Waiting:
         """``begin`` starts a thread of an id; ``finished`` is the visibility query for threads that have."""
         self._client = client
         self._runs: Counter[str] = Counter()  # by thread: how often its tool has run
+        self._approved: dict[str, asyncio.Event] = {}  # by thread: until its tool runs
         self._answers: Counter[str] = Counter()  # how many threads came to it
         self._begin = begin
         self._finished = finished
@@ -49,7 +50,9 @@ class Waiting:
 
     def ran(self) -> None:
         """The tool of a thread has run: called in its activity."""
-        self._runs[str(activity.info().workflow_id)] += 1
+        thread = str(activity.info().workflow_id)
+        self._runs[thread] += 1
+        self._approved[thread].set()
 
     async def suspend(self, threads: int) -> dict[str, Any]:
         """Start threads until so many wait: none of them has an activity or a workflow task under way then."""
@@ -69,13 +72,20 @@ class Waiting:
         self, threads: int, said: Mapping[str, str], answer: Callable[[str], Awaitable[str]]
     ) -> dict[str, Any]:
         """Send the same signal to the oldest so many, and wait until all have finished; then look at what came of each.
+        The next one gets its signal when a tool has run: a flood would only push threads out of memory on their way.
 
         ``finished``: how many have so far. ``answered``: how many of all those came to the model's answer; ``once``: of
         how many the tool ran exactly once.
         """
         these, self._open = self._open[:threads], self._open[threads:]
         clock = Clock()
-        await spread(lambda thread: self._client.get_workflow_handle(thread).signal(SIGNAL, said), these)
+
+        async def approve(thread: str) -> None:
+            self._approved[thread] = asyncio.Event()
+            await self._client.get_workflow_handle(thread).signal(SIGNAL, said)
+            await self._approved[thread].wait()
+
+        await spread(approve, these)
         await self._until(self._done + len(these))
         took = clock.took()
         self._done += len(these)
@@ -95,11 +105,11 @@ class Waiting:
             await asyncio.sleep(_POLL)
 
     async def _until(self, wanted: int) -> None:
-        """Until so many have finished. Visibility isn't asked before all of their tools have run."""
-        asked = False
-        while not asked or (await self._client.count_workflows(self._finished)).count < wanted:
-            asked = self._runs.total() >= wanted
+        """Until so many have finished, as visibility says."""
+        finished = 0
+        while finished < wanted:
             await asyncio.sleep(_POLL)
+            finished = (await self._client.count_workflows(self._finished)).count
 
 
 class Clock:
@@ -121,7 +131,7 @@ async def spread(work: Callable[[Item], Awaitable[None]], items: Iterable[Item])
         for item in rest:
             await work(item)
 
-    await asyncio.gather(*(one_after_another() for _ in range(_AT_ONCE)))
+    await asyncio.gather(*(one_after_another() for _ in range(AT_ONCE)))
 
 
 def resident() -> int:

@@ -55,3 +55,17 @@ def at_each_end(asked: str) -> Iterator[list[Any]]:
 
     with patch.object(SqliteTransaction, "commit", commit), patch.object(PostgresTransaction, "commit", commit_there):
         yield answers
+
+
+@contextmanager
+def exchanges() -> Iterator[list[int]]:
+    """The messages to PostgreSQL meanwhile: how many statements are in each. Each is waited for."""
+    sent: list[int] = []
+    send = PostgresTransaction._send
+
+    async def told(tx: PostgresTransaction) -> Any:
+        sent.append(len(tx._waiting))
+        return await send(tx)
+
+    with patch.object(PostgresTransaction, "_send", told):
+        yield sent

@@ -163,8 +163,8 @@ class Played:
 
     async def _decided(self, *said: tuple[int, tuple[Verdict, dict[str, Any]]]) -> None:
         """Send decisions, and wait until the audit has them all, counted or refused."""
-        for _, (verdict, payload) in said:
-            await self._world.handle(self.thread).signal(verdict, payload)
+        handle = self._world.handle(self.thread)
+        await asyncio.gather(*(handle.signal(verdict, payload) for _, (verdict, payload) in said))
         self._sent += len(said)
         await eventually(self._audited, lambda count: count >= self._sent, within=60)
         await self._look()

@@ -19,8 +19,10 @@ from perdure.stores.postgres import PostgresTransaction
 from perdure.stores.sql_store import SqlStore
 from tests.places import PostgresPlace, opened, run
 from tests.postgres import Fresh, server
-from tests.statements import at_each_end, before_each
+from tests.statements import at_each_end, before_each, exchanges
 from tests.threads import History, effect, name, noise
+
+RECEIPT = Receipt(key="k", result=b"1")
 
 
 @pytest.fixture
@@ -81,6 +83,24 @@ async def test_a_commit_survives_a_lost_connection(store: SqlStore, place: Postg
     assert statement >= 7, "fewer statements than a whole commit has"
     assert len([c async for c in store.walk(history.thread_id)]) == statement + 2
     assert {row.entry.status for row in await store.effects(history.thread_id)} == {"done"}
+
+
+async def test_a_transaction_takes_few_messages(store: SqlStore) -> None:
+    """What doesn't depend on an answer is sent together: a server may be far away."""
+    history = History(store)
+    head = await history.commit({})
+    change = history.change({"n": {"op": "set", "value": 1}}, metadata={"a": 1, "b": 2})
+    cached = CachedResult(scope="s", key="k", thread_id=history.thread_id, checkpoint_id=change.checkpoint_id)
+    calls: dict[str, tuple[int, Callable[[], Awaitable[object]]]] = {
+        "commit": (2, lambda: Checkpointer(store).commit(head, change, result=cached, clears=("part",))),
+        "a look": (1, lambda: store.result("s", "k")),
+        "first attempt": (3, lambda: store.claim(effect(history.thread_id), head=change.checkpoint_id)),
+        "receipt": (3, lambda: store.put_receipt(history.thread_id, RECEIPT, head=change.checkpoint_id)),
+    }
+    for what, (count, call) in calls.items():
+        with exchanges() as seen:
+            await call()
+        assert len(seen) == count, what
 
 
 @contextmanager

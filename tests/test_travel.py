@@ -11,6 +11,7 @@ import pytest
 
 from perdure import Agent, App, Approval, Budget, State, ToolContext, append, tool
 from perdure.care.verify import verify
+from perdure.contracts import CALL_MODEL, FORK_THREAD
 from perdure.effects import Effect
 from perdure.errors import (
     ConcurrentModification,
@@ -135,6 +136,13 @@ async def labels(world: World, thread: str) -> dict[str, str]:
 # ── rewind ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+async def scheduled(world: World, thread: str) -> list[str]:
+    """The activities of a thread's latest run, in their order."""
+    events = (await world.handle(thread).fetch_history()).events
+    every = [event.activity_task_scheduled_event_attributes.activity_type.name for event in events]
+    return list(filter(None, every))
+
+
 async def test_a_rewind_lists_refuses_what_cannot_be_undone_and_goes_on_when_told(world: World) -> None:
     thread = await turn(world, "Plan the trip.")
     start = await at_step(world, thread, 0)
@@ -228,6 +236,7 @@ async def test_a_fork_in_the_middle_of_200_steps_pays_only_for_its_own_calls(wor
     assert status.results[-1].answer == "I see that it has changed."
     assert len(world.model.calls_by_key) == paid + 1
     assert (witness.of(thread), witness.of(fork)) == (deeds, [])
+    assert await scheduled(world, fork) == [FORK_THREAD.name, CALL_MODEL.name], "nothing between it and its first call"
     line = await world.client.history(fork, limit=1000)
     assert [c.source for c in line[:2]] == ["step", "fork"] and len(line) == LOOKS + 3
     assert (line[1].parent_thread, line[1].parent_id) == (thread, middle)

@@ -29,6 +29,7 @@ from perdure.security.webhook import Webhook
 from perdure.settings import Settings
 from perdure.state import needs_keys
 from perdure.stores.base import Store
+from perdure.workflows.looking import DrawnWhenLookedAt
 from perdure.workflows.thread import AgentThread
 
 
@@ -57,7 +58,7 @@ def build_worker(
         # It stands in several events of every step. Left alone, the SDK hashes the code of every module that is loaded,
         # which takes a second at each start; what runs the workflow is this package alone.
         build_id=f"perdure-{__version__}",
-        interceptors=[ActivityGuard(), *interceptors],
+        interceptors=[ActivityGuard(), DrawnWhenLookedAt(), *interceptors],
         # What the workflow itself finds wrong must end the thread with its reason, not retry its task for ever.
         workflow_failure_exception_types=[ValidationError, PerdureError],
         max_cached_workflows=settings.max_cached_workflows,

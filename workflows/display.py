@@ -1,6 +1,5 @@
 """What a person sees who only has the Temporal UI: current details and search attributes."""
 
-import asyncio
 import json
 import re
 import shlex
@@ -43,26 +42,17 @@ class Display:
         self._record = record
         given = workflow.info().typed_search_attributes  # by whoever started it, or the run before
         self._shown = tuple(given.get(key) for key in _SEARCHED)
-        self._drawing = False
 
     def refresh(self) -> None:
-        """Have the details drawn, once however much changes at one moment: with a hundred open requests that is work.
-        Write search attributes only when the status or what is pending changes: each write is an event for ever. Then
-        those that are others now: each value costs as much as a step of the workflow."""
+        """Write search attributes when the status or what is pending changes, and only then: each write is an event for
+        ever. Only those that are others now, since each costs time."""
         record = self._record
         status = record.status()
         pending = len(record.book.pending()) + len(record.questions.open()) + len(record.attention())
-        if not self._drawing:
-            self._drawing = True
-            asyncio.get_running_loop().call_soon(self._draw)
         if self._shown[:2] != (status, pending):
             before, self._shown = self._shown, (status, pending, record.head.step if record.head else 0)
             changes = zip(_SEARCHED, self._shown, before, strict=True)
             workflow.upsert_search_attributes([key.value_set(now) for key, now, then in changes if now != then])
-
-    def _draw(self) -> None:
-        self._drawing = False
-        workflow.set_current_details(details(self._record))
 
 
 def details(record: Record) -> str:

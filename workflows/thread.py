@@ -60,7 +60,7 @@ from perdure.workflows import answers
 from perdure.workflows.asking import check_answer, take_answer
 from perdure.workflows.calls import store_call
 from perdure.workflows.deciding import decide, refuse
-from perdure.workflows.display import Display
+from perdure.workflows.display import Display, details
 from perdure.workflows.inbox import Inbox
 from perdure.workflows.record import Record, Stop
 from perdure.workflows.saga import load_saga, reconciled, roll_back, rollback_message
@@ -618,6 +618,10 @@ class AgentThread:
         await workflow.wait_condition(lambda: self._ready)
         if self._refused is not None:
             raise self._refused.failure()
+
+    def details(self) -> str:
+        """What Temporal's UI shows as current details (see ``perdure.workflows.looking``)."""
+        return details(self._record)
 
     # ── queries ──────────────────────────────────────────────────────────────────────────────────────────────────
 

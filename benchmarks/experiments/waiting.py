@@ -6,10 +6,11 @@ from benchmarks.bench import Bench
 from benchmarks.experiment import Experiment, Outcome, exact
 from benchmarks.measure import compete
 from benchmarks.process import SubjectProcess
+from benchmarks.waiting import AT_ONCE
 
-_CACHED = (500, 50)  # workflows that a worker keeps in memory, of a full and of a quick run: fewer than wait
+_CACHED = (500, 100)  # workflows that a worker keeps in memory, of a full and of a quick run: fewer than wait
 _WAITING = (1_000, 2_500, 5_000, 10_000)
-_QUICK = (100, 300)
+_QUICK = (150, 400)
 _PATIENCE = 1_800.0  # seconds for one question: thousands of threads are started or finished for it
 
 
@@ -67,9 +68,10 @@ EXPERIMENTS = (
         about="A thread is one step with a gate: the model asks for a call, it waits for a yes, the tool runs, the "
         f"model answers. The worker keeps at most {_CACHED[0]} workflows in memory, so nearly all that wait are "
         "evicted, and come back by replay when their signal comes. Then threads are approved and finished, some "
-        "of Perdure's and some of the workflow written by hand in turns, the oldest first, from the first signal "
-        "sent until the last one has ended (of Perdure's: is idle again, as search says). What came of each is "
-        "looked at afterwards: in the store, and in the result of the workflow written by hand, which keeps no "
-        "audit, checks nobody's right to decide, and has no time-out.",
+        f"of Perdure's and some of the workflow written by hand in turns, the oldest first and at most {AT_ONCE} "
+        "on their way at once, from the first signal sent until the last one has ended (of Perdure's: is idle "
+        "again, as search says). What came of each is looked at afterwards: in the store, and in the result of "
+        "the workflow written by hand, which keeps no audit, checks nobody's right to decide, and has no time- "
+        "out.",
     ),
 )  # fmt: skip

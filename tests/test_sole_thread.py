@@ -1,0 +1,149 @@
+"""The thread in which a SQLite store works: one piece of work at a time, whole or not at all, and never in the way."""
+
+import asyncio
+import gc
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perdure.stores.database import Transaction
+from perdure.stores.sole_thread import SoleThread
+from perdure.stores.sql_store import SqlStore
+from tests.threads import History
+
+# A process that uses a store and ends in the middle of it.
+ENDS = """
+import asyncio, sys
+from perdure.stores import open_store
+
+async def main():
+    store = open_store(sys.argv[1])
+    await store.migrate()
+    asyncio.create_task(store.database.write(lambda tx: tx.plain("SELECT 1")))
+    await asyncio.sleep(0)
+
+asyncio.run(main())
+"""
+
+
+def sole(log: list[str]) -> SoleThread[list[str]]:
+    """A thread that has a list, in which it writes down when it is opened and closed."""
+
+    def opens() -> list[str]:
+        log.append("opened")
+        return log
+
+    return SoleThread("of a test", opens, lambda _: log.append("closed"))
+
+
+async def test_work_is_done_in_order_in_one_thread_that_is_not_ours() -> None:
+    """Also for many who ask at once; what it has is opened once, for the first, and closed when all is done."""
+    log: list[str] = []
+    thread, where = sole(log), set()
+
+    def work(number: int) -> int:
+        where.add(threading.current_thread())
+        log.append(str(number))
+        return number
+
+    assert log == []
+    asked = [asyncio.create_task(thread.do(lambda _, number=number: work(number))) for number in range(100)]
+    assert await asyncio.gather(*asked) == list(range(100))
+    await thread.close()
+    assert log == ["opened", *map(str, range(100)), "closed"]
+    assert len(where) == 1 and threading.main_thread() not in where
+    assert not where.pop().is_alive()
+
+    assert await thread.do(lambda _: work(100)) == 100  # it begins anew
+    await thread.close()
+    assert log[102:] == ["opened", "100", "closed"]
+
+
+async def test_errors_are_told_to_who_asked() -> None:
+    """Errors of the work, and those of opening, which is tried again for the next."""
+    tries: list[int] = []
+
+    def opens() -> int:
+        tries.append(1)
+        if len(tries) == 1:
+            raise OSError("not yet")
+        return 7
+
+    thread: SoleThread[int] = SoleThread("of a test", opens, lambda _: None)
+    with pytest.raises(OSError, match="not yet"):
+        await thread.do(lambda mine: mine)
+    with pytest.raises(ZeroDivisionError):
+        await thread.do(lambda mine: mine // 0)
+    assert await thread.do(lambda mine: mine) == 7
+    await thread.close()
+
+
+async def test_who_is_cancelled_has_it_done_whole_or_not_begun() -> None:
+    """What has begun goes on to its end, what has not begun never will; who asks next comes after that."""
+    log: list[str] = []
+    thread = sole(log)
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow(_: object) -> None:
+        log.append("begins")
+        began.set()
+        go_on.wait()
+        log.append("ends")
+
+    under_way = asyncio.create_task(thread.do(slow))
+    waiting = asyncio.create_task(thread.do(lambda mine: mine.append("never")))
+    await asyncio.to_thread(began.wait)
+    for task in (under_way, waiting):
+        task.cancel()
+    assert all(isinstance(told, asyncio.CancelledError) for told in await _outcomes(under_way, waiting))
+    go_on.set()
+    await thread.do(lambda mine: mine.append("next"))
+    assert log == ["opened", "begins", "ends", "next"]
+    await thread.close()
+
+
+async def _outcomes(*tasks: "asyncio.Task[Any]") -> list[Any]:
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_thread_that_nobody_can_ask_ends() -> None:
+    """A store that is dropped without being closed leaves no thread behind."""
+    log: list[str] = []
+    thread = sole(log)
+    process = await thread.do(lambda _: threading.current_thread())
+    del thread
+    gc.collect()
+    await asyncio.to_thread(process.join, 10)
+    assert not process.is_alive()
+    assert log == ["opened", "closed"]
+
+
+def test_no_process_waits_for_a_store_that_is_left_open(tmp_path: Path) -> None:
+    """It ends when its own work is done, with nothing to say."""
+    ran = subprocess.run(
+        [sys.executable, "-c", ENDS, f"sqlite:///{tmp_path / 'store.db'}"], capture_output=True, text=True, timeout=60
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+async def test_work_in_a_transaction_waits_for_nothing_else(tmp_path: Path) -> None:
+    """It would hold up everybody; it fails, nothing of it stays, and the store goes on."""
+    store = SqlStore.sqlite(tmp_path / "store.db")
+    await store.migrate()
+    history = History(store)
+    await history.commit({})
+
+    async def work(tx: Transaction) -> None:
+        await tx.run("close_thread", thread_id=history.thread_id)
+        await asyncio.sleep(0)
+
+    with pytest.raises(RuntimeError, match="waits for nothing but the transaction"):
+        await store.database.write(work)
+    thread = await store.thread(history.thread_id)
+    assert thread is not None and not thread.closed
+    await history.commit({})
+    await store.close()
