@@ -57,6 +57,12 @@ async def look(ctx: ToolContext, what: int) -> str:
     return f"seen {what}"
 
 
+@tool(beside=True)
+async def glance(what: int) -> str:
+    """Look at something for a moment."""
+    return f"{what} is there"
+
+
 @tool(effect="compensable", compensate="refund", approval=Approval(when=lambda args: args.amount > 100))
 async def pay(ctx: ToolContext, amount: int) -> int:
     """Pay."""
@@ -121,7 +127,7 @@ board.edge("mend", END)
 board.edge("review", "helper")
 board.edge("helper", END)
 
-_TOOLS = [look, pay, ship, wire, *effect_scenes.TOOLS]
+_TOOLS = [look, glance, pay, ship, wire, *effect_scenes.TOOLS]
 _APP = App(
     agents=[
         Agent(name="desk", model="m", tools=_TOOLS),
@@ -139,6 +145,10 @@ _SCRIPT = Script(
         Rule(when="pay much", replies=[call("pay", amount=500), say("Paid.")]),
         Rule(when="at once", replies=[together(call("look", what=1), call("pay", amount=5)), say("All.")]),
         Rule(when="pay and ship", replies=[call("pay", amount=5), call("ship", to="atlantis")]),
+        Rule(
+            when="glance",
+            replies=[call("glance", what=1), together(call("glance", what=2), call("glance", what=3)), say("Seen.")],
+        ),
         Rule(when="pay twice", replies=[call("pay", amount=5), call("pay", amount=500)]),
         Rule(when="wire", replies=[call("wire", amount=7), say("Settled.")]),
         Rule(when="board", replies=[call("look", what=1), say("Looked.")]),
@@ -155,6 +165,10 @@ _SCRIPT = Script(
 
 async def answered(world: World, thread: str) -> None:
     await _ended(world, thread, await _begin(world, thread, "hello"))
+
+
+async def beside(world: World, thread: str) -> None:
+    await _ended(world, thread, await _begin(world, thread, "glance"))
 
 
 async def approved(world: World, thread: str) -> None:
@@ -291,7 +305,7 @@ async def updated(world: World, thread: str) -> None:
 
 
 _SCENES: Sequence[Scene] = (
-    answered, approved, rejected, expired, refused_decisions, parallel, rolled_back, cancelled, compensated, in_doubt,
+    answered, beside, approved, rejected, expired, refused_decisions, parallel, rolled_back, cancelled, compensated, in_doubt,
     out_of_budget, closed, graph, forked, rewound, updated, *effect_scenes.SCENES,
     *approval_scenes.SCENES, *dry_scenes.SCENES,
 )  # fmt: skip

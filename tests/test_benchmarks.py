@@ -133,10 +133,12 @@ def growth(record: Any, subject: str, figure: str) -> float:
 
 
 async def test_a_subject_that_dies_tells_why_and_the_rest_goes_on(tmp_path: Path) -> None:
-    """One can't open its store, one is killed between two rounds, one goes through; nothing of them is left running."""
+    """One can't open its store, one dies before it is asked anything, one is killed between two rounds, one goes
+    through; nothing of them is left running."""
     async with Bench(tmp_path / "bench", quick=True) as bench:
         server = await bench.tuned()
         homeless = bench.subject("perdure", server, store="nowhere://at-all", name="homeless")
+        bench.subject("perdure", server, store="nowhere://at-all", name="never asked")
         mortal, hand = (bench.subject("handwritten", server, name=name) for name in ("mortal", "hand"))
         turns = 0
 

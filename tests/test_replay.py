@@ -89,6 +89,7 @@ def test_the_recordings_are_what_they_are_called() -> None:
     assert found["closed"][-1] == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED
     assert EventType.EVENT_TYPE_TIMER_FIRED in found["expired"]
     assert EventType.EVENT_TYPE_MARKER_RECORDED in found["parallel"], "a local activity merges its results"
+    assert found["beside"].count(EventType.EVENT_TYPE_MARKER_RECORDED) == 4, "a call, two at once, and their merge"
     assert EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED in found["in_doubt"]
     for name, happened in found.items():
         assert EventType.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT not in happened, name
@@ -164,7 +165,7 @@ async def _no_look_at_the_plan(self: Travels, *_: Any) -> None:
     ("name", "place", "change"),
     [
         ("approved", "perdure.workflows.gate.Gate.passed", _no_gate),
-        ("approved", "perdure.workflows.journal.Journal.written", _not_written),
+        ("rejected", "perdure.workflows.journal.Journal.written", _not_written),
         ("escalated", "perdure.workflows.gate._due", _no_further_level),
         ("answered", "perdure.workflows.turn.TurnRunner._room", _slow_room),
         ("parallel", "perdure.workflows.step.Batch", _Backwards),
