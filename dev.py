@@ -31,8 +31,9 @@ VENV = ROOT / ".venv"
 BIN = VENV / "bin"
 LOCK = ROOT / "requirements.lock"
 BENCH_LOCK = ROOT / "requirements-bench.lock"  # what the benchmarks need besides; never another version of anything
-# Most tests wait: for a server, a process, a clock. A file's tests stay together, since many share what they set up.
-SIDE_BY_SIDE = ("-n", str(min(2 * (os.cpu_count() or 1), 8)), "--dist", "loadfile")
+# Most tests wait: for a server, a process, a clock. A file's tests stay together, since many share what they set up;
+# the files begin in the order of tests/conftest.py, the longest first.
+SIDE_BY_SIDE = ("-n", str(min(2 * (os.cpu_count() or 1), 8)), "--dist", "loadfile", "--no-loadscope-reorder")
 STAMP = VENV / "perdure-dev.stamp"
 BENCH_STAMP = VENV / "perdure-bench.stamp"
 
@@ -73,6 +74,7 @@ def demo(args: list[str]) -> int:
 def test(args: list[str]) -> int:
     """Checks first: they take seconds, and what they find would only blur a test's failure."""
     failed = check([])
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile the same modules anew
     return failed or run(["pytest", *SIDE_BY_SIDE, *args])
 
 

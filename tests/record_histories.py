@@ -305,8 +305,8 @@ async def updated(world: World, thread: str) -> None:
 
 
 _SCENES: Sequence[Scene] = (
-    answered, beside, approved, rejected, expired, refused_decisions, parallel, rolled_back, cancelled, compensated, in_doubt,
-    out_of_budget, closed, graph, forked, rewound, updated, *effect_scenes.SCENES,
+    answered, beside, approved, rejected, expired, refused_decisions, parallel, rolled_back, cancelled, compensated,
+    in_doubt, out_of_budget, closed, graph, forked, rewound, updated, *effect_scenes.SCENES,
     *approval_scenes.SCENES, *dry_scenes.SCENES,
 )  # fmt: skip
 # How many runs a thread has at least.

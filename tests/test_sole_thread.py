@@ -5,6 +5,7 @@ import gc
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,13 @@ async def test_work_is_done_in_order_in_one_thread_that_is_not_ours() -> None:
     log: list[str] = []
     thread, where = sole(log), set()
 
-    def work(number: int) -> int:
+    def work(number: int, _: list[str]) -> int:
         where.add(threading.current_thread())
         log.append(str(number))
         return number
 
     assert log == []
-    asked = [asyncio.create_task(thread.do(lambda _, number=number: work(number))) for number in range(100)]
+    asked = [asyncio.create_task(thread.do(partial(work, number))) for number in range(100)]
     assert await asyncio.gather(*asked) == list(range(100))
     await thread.close()
     assert log == ["opened", *map(str, range(100)), "closed"]

@@ -281,7 +281,7 @@ _MAKES_THE_STATE = ("thread", "checkpoint_id", "step", "delta", "digest", "state
 
 @pytest.mark.parametrize("table", ["checkpoints", "snapshots"])
 async def test_a_changed_column_is_found(table: str, store: Store, place: Place) -> None:
-    """Whatever column of whatever row is changed by whatever hand: `db verify` finds it, and so does a load of the head.
+    """Whatever column of whatever row is changed by whatever hand: `db verify` finds it; so does a load of the head.
 
     A head that is no longer found under its name is reported as missing. Of the rows before it a load looks only at
     what makes the state: else the state is what it was.

@@ -154,9 +154,7 @@ async def test_an_audit_outlives_the_row_of_its_thread(store: Store) -> None:
     before, row = await store.audit(SECOND), await store.thread(SECOND)
     line = await store.line(SECOND, row.head_id if row else "")
     assert line is not None
-    step = Step(
-        checkpoint=line.last, base_id=line.base_id, since_base=line.since_base, state_size=line.state_size
-    )
+    step = Step(checkpoint=line.last, base_id=line.base_id, since_base=line.since_base, state_size=line.state_size)
     await hands(store, SECOND).drop_thread()
     await store.restore(step, head=True)
     assert await store.audit(SECOND) == before

@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -37,7 +36,6 @@ _KINDS: dict[str, Callable[[str], SearchAttributeKey[Any]]] = {
     "Int": SearchAttributeKey.for_int,
 }
 _numbers = itertools.count(1)
-_empty: list[bytes] = []  # a store that has its schema and nothing else
 
 _IN_ORDER = (
     WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_UNHANDLED_COMMAND,
@@ -174,8 +172,8 @@ async def world(
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(asyncio.timeout(_PATIENCE))
         model = await stack.enter_async_context(ModelServer(script))
-        _lay_out(await _empty_store(), folder / "store.db")
         made = World(temporal, folder, app, model, **settings)
+        await made.store.migrate()
         stack.push_async_callback(made.store.close)
         stack.push_async_callback(made.client.close)
         stack.push_async_callback(made.openai.close)
@@ -183,23 +181,6 @@ async def world(
             await stack.enter_async_context(made.worker())
         yield made
         await made.check_tasks()
-
-
-async def _empty_store() -> bytes:
-    """A SQLite file that has the schema and nothing else. It is made once: to migrate takes longer than to copy."""
-    if not _empty:
-        with tempfile.TemporaryDirectory(prefix="perdure-") as folder:
-            store = open_store(f"sqlite:///{folder}/store.db")
-            await store.migrate()
-            await store.close()
-            _empty.append(await asyncio.to_thread(Path(folder, "store.db").read_bytes))
-    return _empty[0]
-
-
-def _lay_out(store: bytes, path: Path) -> None:
-    """Put a store there, unless another world of the same test has left one."""
-    if not path.exists():
-        path.write_bytes(store)
 
 
 async def eventually(look: Callable[[], Awaitable[T]], holds: Callable[[T], bool], *, within: float = 20.0) -> T:

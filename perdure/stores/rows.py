@@ -241,8 +241,8 @@ def line(found: Sequence[Row]) -> Line:
 
 
 def layer(row: Row) -> Layer:
-    """A checkpoint as a layer of a state, from its row. Its digest tells whether it is what was written: the seal, which
-    covers the other columns too, is left alone. Raises IntegrityError where the row can't be read."""
+    """A checkpoint as a layer of a state, from its row. Its digest tells whether it is what was written: the seal,
+    which covers the other columns too, is left alone. Raises IntegrityError where the row can't be read."""
     stored = row["checkpoint_id"]
     try:
         name, step = read_id(stored), row["step"]
