@@ -59,7 +59,7 @@ async def test_work_is_done_in_order_in_one_thread_that_is_not_ours() -> None:
     assert len(where) == 1 and threading.main_thread() not in where
     assert not where.pop().is_alive()
 
-    assert await thread.do(lambda _: work(100)) == 100  # it begins anew
+    assert await thread.do(partial(work, 100)) == 100  # it begins anew
     await thread.close()
     assert log[102:] == ["opened", "100", "closed"]
 

@@ -14,6 +14,7 @@ from perdure.testing import Rule, Script, call, say
 from tests.cli import Cli
 from tests.conftest import MakeWorld
 from tests.test_docs import ROOT, blocks
+from tests.warm import warm
 
 PAGE = ROOT / "docs" / "time-travel.md"
 script = Script(
@@ -68,7 +69,7 @@ def constant(text: str) -> list[str]:
 async def typed(commands: list[str], environment: dict[str, str], folder: Path) -> list[str]:
     """What each command of one session at a shell prints: its output, and what went wrong."""
     lines = [f"{{ {command}; }} 2> said; grep '^perdure: ' said; echo '{_END}'" for command in commands]
-    path = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    path = f"{warm().program(folder).parent}:{environment['PATH']}"
     shell = await asyncio.create_subprocess_exec(
         "bash", "-c", "\n".join(lines), env={**environment, "PATH": path}, cwd=folder, stdout=PIPE, stderr=STDOUT
     )

@@ -28,6 +28,14 @@ _USED = (
     "perdure.stores.open", "perdure.stores.sql_store", "rich.console", "rich.table",
     "temporalio.client", "temporalio.contrib.pydantic", "temporalio.envconfig",
 )  # fmt: skip
+_PROGRAM = """#!{python} -IS
+import json, os, socket, sys
+order = dict(arguments=sys.argv[1:], environment=dict(os.environ), folder=os.getcwd())
+with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+    door.connect({door!r})
+    socket.send_fds(door, [json.dumps(order).encode() + b"\\n"], [0, 1, 2])
+    sys.exit(int(door.recv(16)))
+"""
 _running: dict[int, "Warm"] = {}  # by process: a fork of the tests gets one of its own
 
 
@@ -80,6 +88,13 @@ class Warm:
                 door.shutdown(socket.SHUT_RDWR)
                 raise
         return int(told[2]), told[0].decode(), told[1].decode()
+
+    def program(self, folder: Path) -> Path:
+        """Put a program there that is `perdure` for a shell: it hands over its arguments, environment and streams."""
+        program = folder / "perdure"
+        program.write_text(_PROGRAM.format(python=sys.executable, door=self._door))
+        program.chmod(0o755)
+        return program
 
 
 def warm() -> Warm:
