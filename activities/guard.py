@@ -10,6 +10,7 @@ import structlog
 from pydantic import BaseModel
 from temporalio import activity
 from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from perdure.contracts import (
@@ -51,19 +52,29 @@ class _Guard(ActivityInboundInterceptor):
         with structlog.contextvars.bound_contextvars(activity=info.activity_type, attempt=info.attempt):
             try:
                 task = whole_task(input.args[0], info)
-                input.args = [task]
-                with structlog.contextvars.bound_contextvars(**_where(task, info)), _signs_of_life(info):
-                    result = await super().execute_activity(input)
-                return lean(result) if isinstance(result, BaseModel) else result
             except PerdureError as error:
-                log.info("activity refused", error=str(error), kind=type(error).__name__)
-                raise to_failure(error) from error
-            except asyncio.CancelledError:
-                log.info("activity cancelled")
-                raise
-            except Exception as error:
-                log.warning("activity failed", error=str(error), kind=type(error).__name__)
-                raise
+                raise _refused(error) from error
+            input.args = [task]
+            with structlog.contextvars.bound_contextvars(**_where(task, info)), _signs_of_life(info):
+                return await self._run(input)
+
+    async def _run(self, input: ExecuteActivityInput) -> Any:
+        try:
+            result = await super().execute_activity(input)
+            return lean(result) if isinstance(result, BaseModel) else result
+        except PerdureError as error:
+            raise _refused(error) from error
+        except asyncio.CancelledError:
+            log.info("activity cancelled")
+            raise
+        except Exception as error:
+            log.warning("activity failed", error=str(error), kind=type(error).__name__)
+            raise
+
+
+def _refused(error: PerdureError) -> ApplicationError:
+    log.info("activity refused", error=str(error), kind=type(error).__name__)
+    return to_failure(error)
 
 
 def whole_task(given: Any, info: activity.Info) -> Any:

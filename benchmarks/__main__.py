@@ -45,6 +45,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         return asyncio.run(run(chosen, out, page, quick=given.quick))
     except KeyboardInterrupt:
+        _say("stopped")
         return 130
 
 

@@ -81,10 +81,11 @@ class SubjectProcess:
                 await beginning
         await self._close()
 
-    async def _close(self) -> None:
+    async def _close(self) -> int | None:
+        """Its exit code; None where it didn't run."""
         process, self._process = self._process, None
         if process is None:
-            return
+            return None
         assert process.stdin is not None
         process.stdin.close()
         try:
@@ -93,6 +94,7 @@ class SubjectProcess:
         except TimeoutError:
             process.kill()
             await process.wait()
+        return process.returncode
 
     def kill(self) -> None:
         """SIGKILL, as a crash."""
@@ -120,8 +122,8 @@ class SubjectProcess:
         except ConnectionError:
             answer = b""
         if not answer:
-            await self._close()
-            raise SubjectFailed(f"{self.name} ended: {self._last_words()}")
+            code = await self._close()
+            raise SubjectFailed(f"{self.name} ended with {code}: {self._last_words()}")
         told: dict[str, Any] = json.loads(answer)
         return told
 

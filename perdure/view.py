@@ -13,7 +13,7 @@ from perdure.delta import Delta, Values, apply
 from perdure.security.sealing import redact
 
 BOUND = 16_384  # bytes: a query answer stays far below gRPC's limit
-CARRIED = 2_048  # bytes of a view that isn't whole anyway: histories keep what is carried into the next run twice
+CARRIED = 1_024  # bytes of a view that isn't whole anyway: histories keep what is carried into the next run twice
 
 
 class StateView(BaseModel):

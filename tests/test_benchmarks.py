@@ -153,7 +153,7 @@ async def test_a_subject_that_dies_tells_why_and_the_rest_goes_on(tmp_path: Path
         contest = await compete({"homeless": loop[0], "mortal": mortally, "hand": loop[1]}, rounds=2, warmups=0)
         pids = [server.pid, hand.pid]
     assert "names no store" in contest.failed["homeless"]
-    assert contest.failed["mortal"].startswith("mortal ended:")
+    assert contest.failed["mortal"].startswith("mortal ended with -9:")
     assert turns == 2
     assert len(contest.samples["hand"]) == 2
     assert not any(is_alive(pid) for pid in pids)

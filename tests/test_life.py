@@ -718,7 +718,7 @@ async def test_a_thousand_steps(make_world: MakeWorld) -> None:
             stored = await world.store.sizes()  # with the steps that are in these very bytes, not those a moment ago
             sizes[stored["rows"]["checkpoints"]] = stored["bytes"]
             answers.append(await world.handle(thread).query("checkpoint", result_type=CheckpointAnswer))
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.5)
         result = await world.ended(thread, message_id)
         assert (result.outcome, result.answer, result.steps) == ("answered", "Counted to 500.", 1001)
         answers.append(await world.handle(thread).query("checkpoint", result_type=CheckpointAnswer))

@@ -80,7 +80,7 @@ def test_a_simulation_finds_the_shards_that_are_too_few() -> None:
 
 def test_the_page_has_a_place_for_all_that_is_measured(tmp_path: Path) -> None:
     """Every mark is filled, from the record alone; what is around the marks stays as it is, and twice is once."""
-    validation = [{"agents": 5, "threads": 100, "simulated": 44.0, "measured": 40.0, "others": 0.1}]
+    validation = [{"agents": 5, "threads": 100, "simulated": 44.0, "measured": 40.0, "left": 1.9}]
     record = Record(
         name="scale", title="", about="", command="", at="2026-11-21T00:00:00", seconds=1, quick=False,
         machine={"cores": "2", "processor": "a processor"}, versions={},

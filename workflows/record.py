@@ -43,7 +43,7 @@ MAX_NOTE = 500  # characters of a line of the log
 KEPT_RESULTS = 10  # more than a client can miss between two looks
 KEPT_SEEN = 200
 KEPT_EFFECTS = 50
-CARRIED_LOG, CARRIED_EFFECTS = 5, 10  # of them, into the next run: its history keeps what is carried twice
+CARRIED_LOG, CARRIED_EFFECTS = 3, 5  # of them, into the next run: its history keeps what is carried twice
 
 
 @dataclass

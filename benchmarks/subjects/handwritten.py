@@ -112,8 +112,10 @@ class Handwritten:
         )
         seconds, cpu = time.perf_counter() - begun, time.process_time() - used
         assert answers == [workload.ANSWER] * agents
-        told = {"seconds": seconds, "cpu_seconds": cpu, "span_seconds": await span(self._client, names, "ask")}
-        return told | (await figures(self._client, names[0], steps, "ask") if agents == 1 else {})
+        told = {"seconds": seconds, "cpu_seconds": cpu}
+        if agents == 1:
+            return told | await figures(self._client, names[0], steps, "ask")
+        return told | {"span_seconds": await span(self._client, names, "ask")}
 
 
 if __name__ == "__main__":

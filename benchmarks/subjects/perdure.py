@@ -101,10 +101,11 @@ class Perdure:
         threads = [thread for thread, _ in started]
         told = {
             "thread": threads[0], "seconds": seconds, "cpu_seconds": cpu,
-            "span_seconds": await span(self._temporal, threads, CALL_MODEL.name),
             "store_bytes": store_bytes(self._settings.store_url()) - before,
         }  # fmt: skip
-        return told | (await figures(self._temporal, threads[0], steps, CALL_MODEL.name) if agents == 1 else {})
+        if agents == 1:
+            return told | await figures(self._temporal, threads[0], steps, CALL_MODEL.name)
+        return told | {"span_seconds": await span(self._temporal, threads, CALL_MODEL.name)}
 
     async def _begin(self) -> dict[str, Any]:
         """A new thread, until its model is asked for the first time."""

@@ -3,18 +3,29 @@
 An entry is read and locked, moves by the rules of ``perdure.stores.ledger``, and is written under a new seal.
 """
 
+from collections.abc import Sequence
+
 from perdure.stores import ledger, ledger_rows, refusals, rows
 from perdure.stores.base import EffectRow, Receipt, ThreadRow
-from perdure.stores.database import Transaction
+from perdure.stores.database import Call, Transaction
 from perdure.stores.ledger import Move
 from perdure.stores.ledger_rows import Holder
 from perdure.stores.rows import Row, now
 
 
-async def check_head(tx: Transaction, thread_id: str, head: str) -> ThreadRow:
-    """Raise ConcurrentModification unless this is the head, and let it be the head until the transaction ends."""
-    row = await tx.one("thread_to_rely_on", thread_id=thread_id)
-    thread = rows.thread(row) if row else None
+def rely_on(thread_id: str) -> Call:
+    """Look at the thread's row, and let it be as it is until the transaction ends."""
+    return "thread_to_rely_on", {"thread_id": thread_id}
+
+
+def look(thread_id: str, key: str) -> Call:
+    """Look at an entry that may move, and let nobody else move it until the transaction ends."""
+    return "effect_to_change", {"thread_id": thread_id, "key": key.encode()}
+
+
+def check_head(found: Sequence[Row], thread_id: str, head: str) -> ThreadRow:
+    """The thread that was looked at. Raises ConcurrentModification unless this is its head."""
+    thread = rows.thread(found[0]) if found else None
     if thread is None or thread.head_id != head:
         raise refusals.too_late(thread_id, head, thread.head_id if thread else "")
     return thread
@@ -35,13 +46,15 @@ class Claim:
 
     async def record(self, tx: Transaction) -> EffectRow | None:
         """See ``perdure.stores.base.Store.claim``."""
-        thread = await check_head(tx, self._row.thread_id, self._head)
         first = ledger.first_attempt(self._row, now())
-        if await tx.run("add_effect", **ledger_rows.effect_values(first, self._mark)):
+        adding = ("add_effect", ledger_rows.effect_values(first, self._mark))
+        seen, added = await tx.together(rely_on(self._row.thread_id), adding)
+        thread = check_head(seen.rows, self._row.thread_id, self._head)
+        if added.changed:
             await self._use_tokens(tx, thread.lineage)
             return None
-        found = await _to_change(tx, self._row.thread_id, self._row.entry.key)
-        assert found is not None, "the insert was refused, so the row is there"
+        (there,) = await tx.together(look(self._row.thread_id, self._row.entry.key))
+        (found,) = there.rows  # the insert was refused, so the row is there
         if found["claim"] != self._mark:
             self._before = ledger_rows.effect(found)
             after = ledger.next_attempt(self._before)
@@ -74,33 +87,36 @@ async def _check_failed(tx: Transaction, mine: Holder, holder: Holder) -> None:
 
 async def record_simulated(tx: Transaction, row: EffectRow, head: str) -> None:
     """See ``perdure.stores.base.Store.record_simulated``."""
-    await check_head(tx, row.thread_id, head)
+    (seen,) = await tx.together(rely_on(row.thread_id))
+    check_head(seen.rows, row.thread_id, head)
     tx.later("add_effect", **ledger_rows.effect_values(ledger.simulated(row, now()), b""))
 
 
 async def move(tx: Transaction, thread_id: str, key: str, move: Move) -> None:
     """Let an entry move, if it is there. Raises IntegrityError where it isn't what was written."""
-    if (found := await _to_change(tx, thread_id, key)) is None:
-        return
-    before = ledger_rows.effect(found)
-    if (after := ledger.moved(before, move)) != before:
-        _write(tx, found, after, found["claim"])
+    (seen,) = await tx.together(look(thread_id, key))
+    move_seen(tx, seen.rows, move)
+
+
+def move_seen(tx: Transaction, found: Sequence[Row], move: Move) -> None:
+    """As ``move``, for what ``look`` has found."""
+    for row in found:
+        before = ledger_rows.effect(row)
+        if (after := ledger.moved(before, move)) != before:
+            _write(tx, row, after, row["claim"])
 
 
 async def put_receipt(
     tx: Transaction, thread_id: str, receipt: Receipt, *, head: str, keep: bool, by: str = ""
 ) -> None:  # fmt: skip
     """Record that a call returned; with ``keep`` what it returned can be read by its key. Raises as ``check_head``."""
-    if head:
-        await check_head(tx, thread_id, head)
     late = not (head or keep)
-    await move(tx, thread_id, receipt.key, ledger.finish(receipt.result, now(), late=late, by=by))
+    *thread, entry = await tx.together(*([rely_on(thread_id)] if head else []), look(thread_id, receipt.key))
+    for seen in thread:
+        check_head(seen.rows, thread_id, head)
+    move_seen(tx, entry.rows, ledger.finish(receipt.result, now(), late=late, by=by))
     if keep:
         tx.later("add_receipt", **rows.receipt_values(thread_id, receipt))
-
-
-async def _to_change(tx: Transaction, thread_id: str, key: str) -> Row | None:
-    return await tx.one("effect_to_change", thread_id=thread_id, key=key.encode())
 
 
 def _write(tx: Transaction, found: Row, after: EffectRow, mark: bytes) -> None:

@@ -5,12 +5,11 @@ it, and a call that relies on a head (``perdure.stores.attempts``) locks it agai
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from perdure.canonical import Json
 from perdure.stores import attempts, ledger, refusals, rows
 from perdure.stores.base import CachedResult, Step
-from perdure.stores.database import Transaction
+from perdure.stores.database import Call, Transaction
 from perdure.stores.rows import Row, now
 
 
@@ -19,7 +18,10 @@ async def commit(tx: Transaction, step: Step) -> bool:
     values = rows.checkpoint_values(step)
     c = step.checkpoint
     orphan = int(c.parent_id is None or c.cut)
-    *_, moved, added = await tx.together(*await _to_head(tx, step), ("add_checkpoint", values | {"orphan": orphan}))
+    moving, adding = await _to_head(tx, step), ("add_checkpoint", values | {"orphan": orphan})
+    looks = [attempts.look(c.thread_id, step.receipt.key)] if step.receipt else []
+    answers = await tx.together(*moving, adding, *looks)
+    moved, added = (answer.changed for answer in answers[len(moving) - 1 : len(moving) + 1])
     if not (moved and added):
         await tx.rollback()  # the head stays
         if await _is_there(tx, step):
@@ -30,13 +32,13 @@ async def commit(tx: Transaction, step: Step) -> bool:
     if step.result:
         put_result(tx, step.result)
     if step.receipt:
-        await attempts.move(tx, c.thread_id, step.receipt.key, ledger.finish(step.receipt.result, now()))
+        attempts.move_seen(tx, answers[-1].rows, ledger.finish(step.receipt.result, now()))
     if step.clears:
         tx.later("clear_receipts", thread_id=c.thread_id, keys=[key.encode() for key in step.clears])
     return True
 
 
-async def _to_head(tx: Transaction, step: Step) -> list[tuple[str, Mapping[str, Any]]]:
+async def _to_head(tx: Transaction, step: Step) -> list[Call]:
     """What makes the step's checkpoint the head if the head is what the step extends."""
     values, origin = rows.thread_values(step), step.checkpoint.parent_thread
     if step.extends:

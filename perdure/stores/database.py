@@ -1,7 +1,7 @@
 """A SQL database: transactions that are patient with a server that goes away, and named queries in them."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
@@ -9,7 +9,16 @@ from perdure.errors import InvalidInput, PerdureError, StoreOutdated, StoreUnrea
 from perdure.stores.rows import Row
 
 _T = TypeVar("_T")
+Call = tuple[str, Mapping[str, Any]]
+"""A name, and the values for its statements."""
 _SHORTEST, _LONGEST = 0.05, 1.0  # seconds between two tries
+
+
+class Answer(NamedTuple):
+    """What the statements of a name came to: the rows of the last one, and how many rows it changed."""
+
+    rows: Sequence[Row]
+    changed: int
 
 
 class Transaction(Protocol):
@@ -21,8 +30,8 @@ class Transaction(Protocol):
     async def run(self, name: str, **values: Any) -> int:
         """Run the statements of this name; how many rows the last one changed."""
 
-    async def together(self, *calls: tuple[str, Mapping[str, Any]]) -> list[int]:
-        """As ``run`` for each of them, in one message to a server; how many rows each of them changed."""
+    async def together(self, *calls: Call) -> list[Answer]:
+        """Run the statements of each name, in one message to a server: none of them depends on another's answer."""
 
     def later(self, name: str, **values: Any) -> None:
         """As ``run``, at the latest with the next statement whose answer is waited for, or at the end."""

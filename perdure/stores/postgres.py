@@ -9,7 +9,7 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import dict_row
 from psycopg.types.numeric import Int8BinaryDumper
 
-from perdure.stores.database import Database, Failed, Transaction, Work
+from perdure.stores.database import Answer, Call, Database, Failed, Transaction, Work
 from perdure.stores.pool import Connection, Pool
 from perdure.stores.postgres_url import PostgresUrl, read_url
 from perdure.stores.queries import for_postgres, query
@@ -159,15 +159,16 @@ class PostgresTransaction:
         self._waiting += [(sql, values) for sql, _ in query(name, PostgresEngine.name)]
 
     async def run(self, name: str, **values: Any) -> int:
-        return (await self.together((name, values)))[0]
+        self.later(name, **values)
+        return (await self._send())[-1].rowcount
 
-    async def together(self, *calls: tuple[str, Mapping[str, Any]]) -> list[int]:
-        ends = []
+    async def together(self, *calls: Call) -> list[Answer]:
+        last = []
         for name, values in calls:
             self.later(name, **values)
-            ends.append(len(self._waiting))
+            last.append(len(self._waiting) - 1)
         sent = await self._send()
-        return [sent[end - 1].rowcount for end in ends]
+        return [Answer(await _rows(sent[number]), sent[number].rowcount) for number in last]
 
     async def one(self, name: str, **values: Any) -> Row | None:
         found = await self.all(name, **values)
@@ -175,12 +176,11 @@ class PostgresTransaction:
 
     async def all(self, name: str, **values: Any) -> Sequence[Row]:
         self.later(name, **values)
-        return await (await self._send())[-1].fetchall()
+        return await _rows((await self._send())[-1])
 
     async def plain(self, sql: str, **values: Any) -> Sequence[Row]:
         self._waiting.append((for_postgres(sql), values) if values else (sql, None))
-        cursor = (await self._send())[-1]
-        return await cursor.fetchall() if cursor.description else []
+        return await _rows((await self._send())[-1])
 
     async def _send(self) -> list[AsyncCursor[dict[str, Any]]]:
         waiting, self._waiting = self._waiting, []
@@ -192,3 +192,7 @@ class PostgresTransaction:
     async def execute(self, sql: str, values: Mapping[str, Any] | None) -> AsyncCursor[dict[str, Any]]:
         """Run a statement: the one place where it's done."""
         return await self._connection.execute(sql.encode(), values, binary=True)
+
+
+async def _rows(cursor: AsyncCursor[dict[str, Any]]) -> Sequence[Row]:
+    return await cursor.fetchall() if cursor.description else []

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from perdure.errors import StoreUnreachable
-from perdure.stores.database import Database, Failed, Transaction, Work
-from perdure.stores.queries import listed, query
+from perdure.stores.database import Answer, Call, Database, Failed, Transaction, Work
+from perdure.stores.queries import Query, listed, query
 from perdure.stores.rows import Row
 from perdure.stores.sole_thread import SoleThread
 
@@ -107,18 +107,18 @@ class SqliteTransaction:
         self._run(name, values)
 
     async def run(self, name: str, **values: Any) -> int:
-        return self._run(name, values)
+        return self._run(name, values).rowcount
 
-    async def together(self, *calls: tuple[str, Mapping[str, Any]]) -> list[int]:
-        return [self._run(name, values) for name, values in calls]
+    async def together(self, *calls: Call) -> list[Answer]:
+        cursors = (self._run(name, values) for name, values in calls)
+        return [Answer(_rows(cursor), cursor.rowcount) for cursor in cursors]
 
     async def one(self, name: str, **values: Any) -> Row | None:
         found = await self.all(name, **values)
         return found[0] if found else None
 
     async def all(self, name: str, **values: Any) -> Sequence[Row]:
-        ((sql, lists),) = query(name, SqliteEngine.name)
-        return _rows(self.execute(*(_listed(sql, values) if lists else (sql, values))))
+        return _rows(self._run(name, values))
 
     async def plain(self, sql: str, **values: Any) -> Sequence[Row]:
         return _rows(self.execute(sql, values))
@@ -126,11 +126,15 @@ class SqliteTransaction:
     async def rollback(self) -> None:
         self.undo()
 
-    def _run(self, name: str, values: Mapping[str, Any]) -> int:
-        changed = 0
-        for sql, lists in query(name, SqliteEngine.name):
-            changed = self.execute(*(_listed(sql, values) if lists else (sql, values))).rowcount
-        return changed
+    def _run(self, name: str, values: Mapping[str, Any]) -> sqlite3.Cursor:
+        *before, last = query(name, SqliteEngine.name)
+        for statement in before:
+            self._execute(statement, values)
+        return self._execute(last, values)
+
+    def _execute(self, statement: Query, values: Mapping[str, Any]) -> sqlite3.Cursor:
+        sql, lists = statement
+        return self.execute(*(_listed(sql, values) if lists else (sql, values)))
 
 
 def _listed(sql: str, values: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
