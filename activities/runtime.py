@@ -17,6 +17,7 @@ from perdure.states.schema import Opened, open_position
 from perdure.stores.base import CachedResult, Store
 from perdure.tool import Tool
 
+_LINEAGES = 10_000  # threads whose lineage is kept in mind, about a megabyte
 _DEFINITIONS = "definitions"  # scope of a result: the whole digest of a definition, by its beginning
 
 
@@ -78,6 +79,8 @@ class Runtime:
             row = await self.store.thread(thread_id)
             if row is None:
                 raise ThreadNotFound(f"The store has no thread {thread_id}.")
+            if len(self._lineages) >= _LINEAGES:
+                del self._lineages[next(iter(self._lineages))]
             self._lineages[thread_id] = row.lineage
         return self._lineages[thread_id]
 

@@ -102,9 +102,10 @@ class Checkpointer:
 
     async def _from_waypoint(self, thread_id: str, checkpoint_id: str) -> Position | None:
         """The state at a checkpoint from an earlier one that is known; None where none is near."""
-        waypoints = self._waypoints.get(thread_id)
-        if waypoints is None or waypoints.get(checkpoint_id) is not None:
-            return waypoints and waypoints.get(checkpoint_id)
+        if (waypoints := self._waypoints.get(thread_id)) is None:
+            return None
+        if (kept := waypoints.get(checkpoint_id)) is not None:
+            return kept
         stretch = await self.store.path(thread_id, checkpoint_id, limit=waypoints.spacing)
         for length, checkpoint in enumerate(stretch, 1):
             if checkpoint.cut or checkpoint.parent_thread:

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perdure import waypoints
 from perdure.canonical import canonical
+from perdure.checkpoint import Checkpoint
 from perdure.checkpointer import READ_FACTOR, READ_FLOOR, Change, Checkpointer, Position, snapshot_digest
 from perdure.delta import Delta, Values, apply
 from perdure.errors import CheckpointNotFound, ConcurrentModification, IntegrityError
@@ -110,13 +112,18 @@ works = st.tuples(st.sampled_from(["commit", "fork", "rewind"]), st.integers(0, 
 async def test_every_state_is_the_fold_of_its_deltas(store: Store, pieces: list[tuple[str, int, Delta]]) -> None:
     """For any updates, forks and rewinds: each checkpoint, loaded cold, is all deltas from the root applied in turn.
 
-    It is read at no more than its factor, and every snapshot is the whole state at its checkpoint.
+    So it is where it was made, loaded from the nearest state that is known there. It is read at no more than its
+    factor, and every snapshot is the whole state at its checkpoint.
     """
     family = Family(store)
-    for piece in pieces:
-        await family.do(*piece)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(waypoints, "_SPACING", 2)
+        patch.setattr(waypoints, "_MOST", 3)
+        for piece in pieces:
+            await family.do(*piece)
     for position, state in family.members:
         assert position.values == state
+        assert await family.checkpointer.load(position.thread_id, position.ref.id) == position
         cold = Checkpointer(store)
         assert await cold.load(position.thread_id, position.ref.id, expect=position.ref.digest) == position
         line = await store.line(position.thread_id, position.ref.id)
@@ -148,6 +155,34 @@ async def test_a_step_on_the_same_worker_reads_nothing(store: Store, monkeypatch
             done, *_ = [await shared.commit(history.head, change) for _ in range(5)]
             history.positions.append(done)
     assert reads == []
+
+
+async def test_going_back_reads_a_stretch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a thread was made, any of its states is read from the nearest one that was kept, however long it is.
+
+    Few are kept: the stretch doubles with the thread. Who has not made it reads it whole.
+    """
+    history, lines, stretches = History(store), list[str](), list[int]()
+    line, path = store.line, store.path
+
+    async def read_line(thread_id: str, checkpoint_id: str) -> Line | None:
+        lines.append(checkpoint_id)
+        return await line(thread_id, checkpoint_id)
+
+    async def read_path(thread_id: str, checkpoint_id: str, *, limit: int) -> list[Checkpoint]:
+        stretches.append(limit)
+        return await path(thread_id, checkpoint_id, limit=limit)
+
+    for number in range(700):
+        await history.commit({"t": {"op": "messages", "put": [{"id": str(number), "content": "x"}]}})
+    monkeypatch.setattr(store, "line", read_line)
+    monkeypatch.setattr(store, "path", read_path)
+    for position in history.positions[100:650:37]:
+        assert await history.checkpointer.load(history.thread_id, position.ref.id) == position
+    assert (lines, set(stretches)) == ([], {64})
+    middle = history.positions[350]
+    assert await Checkpointer(store).load(history.thread_id, middle.ref.id) == middle
+    assert lines == [middle.ref.id]
 
 
 @pytest.mark.parametrize("limit", [{"cache_bytes": 3_500}, {"cache_states": 3}])
