@@ -53,7 +53,7 @@ def request_of(model: ModelDefinition, values: Values) -> Request:
     body: dict[str, Json] = {**model.parameters, "model": model.model}
     if model.tools:
         body["tools"] = list(model.tools)
-    return Request({**body, "messages": window.messages}, digest(canonical(body), *window.digests))
+    return Request({**body, "messages": window.messages}, digest(canonical(body), "".join(window.digests)))
 
 
 async def complete(client: AsyncOpenAI, request: dict[str, Json], key: str, *, seconds: float, stream: bool) -> Answer:

@@ -33,10 +33,7 @@ class SoleThread(Generic[_C]):
         """
         if self._jobs is None:
             self._jobs = self._begin()
-        loop = asyncio.get_running_loop()
-        future = loop.create_future()
-        self._jobs.put(_Job(work, future, loop))
-        result: _T = await future
+        result: _T = await _asked(self._jobs, work)
         return result
 
     async def close(self) -> None:
@@ -44,8 +41,8 @@ class SoleThread(Generic[_C]):
         jobs, thread = self._jobs, self._thread
         self._jobs = self._thread = None
         if jobs is not None and thread is not None:
-            jobs.put(None)
-            await asyncio.to_thread(thread.join)
+            await _asked(jobs, None)
+            thread.join()  # it has said that it ends
 
     def _begin(self) -> "SimpleQueue[_Job | None]":
         jobs: SimpleQueue[_Job | None] = SimpleQueue()
@@ -58,8 +55,15 @@ class SoleThread(Generic[_C]):
         return jobs
 
 
+def _asked(jobs: "SimpleQueue[_Job | None]", work: Callable[[Any], Any] | None) -> "Future[Any]":
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+    jobs.put(_Job(work, future, loop))
+    return future
+
+
 class _Job(NamedTuple):
-    work: Callable[[Any], Any]
+    work: Callable[[Any], Any] | None  # None: it is the last one
     future: "Future[Any]"
     loop: AbstractEventLoop
 
@@ -71,7 +75,7 @@ class _Job(NamedTuple):
 
 def _serve(jobs: "SimpleQueue[_Job | None]", opens: Callable[[], Any], closes: Callable[[Any], None]) -> None:
     mine: Any = None
-    while (job := jobs.get()) is not None:
+    while (job := jobs.get()) is not None and job.work is not None:
         if job.future.cancelled():
             continue
         try:
@@ -82,8 +86,12 @@ def _serve(jobs: "SimpleQueue[_Job | None]", opens: Callable[[], Any], closes: C
             result, error = None, raised
         job.tell(result, error)
         del job, result, error  # what they hold is not to live on while nobody asks for anything
-    if mine is not None:
-        closes(mine)
+    try:
+        if mine is not None:
+            closes(mine)
+    finally:
+        if job is not None:
+            job.tell(None, None)
 
 
 def _settle(future: "Future[Any]", result: Any, error: BaseException | None) -> None:

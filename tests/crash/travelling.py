@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from perdure.care.verify import verify
-from perdure.contracts import Committed, Rewind, Rewound, UpdateState
+from perdure.contracts import Committed, Resume, Rewind, Rewound, StatusAnswer, UpdateState
 from tests.crash.points import point
 from tests.crash.process import WorkerProcess
 from tests.crash.scene import PATIENCE, Scene
@@ -69,6 +69,23 @@ class Travelling:
         assert scene.model.calls_by_key == paid
         assert (await verify(scene.store)).problem is None
 
+    async def resumed(self, scene: Scene, start: str, first: WorkerProcess) -> None:
+        """A thread that was rewound goes on once, with what follows its head; nothing is paid for again."""
+        paid = dict(scene.model.calls_by_key)
+        rewound = await scene.update("rewind", Rewind(to=start, by="ann"), Rewound)
+        going = asyncio.create_task(scene.update("resume", Resume(by="ann"), StatusAnswer))
+        await self._dies(scene, first)
+        await asyncio.wait_for(going, PATIENCE)
+        await eventually(
+            lambda: scene.client.status(scene.thread), lambda seen: len(seen.results) == 2 and not seen.node,
+            within=PATIENCE,
+        )  # fmt: skip
+        line = await scene.client.history(scene.thread)
+        assert [c.source for c in line] == [*["step"] * 3, "rewind", "input"]
+        assert line[3].ref == rewound.head
+        assert scene.model.calls_by_key == paid
+        assert (await verify(scene.store, scene.thread)).problem is None
+
     async def updated(self, scene: Scene, start: str, first: WorkerProcess) -> None:
         """The update is made once."""
         said = UpdateState(state={"notes": ["by hand"]}, by="ann")
@@ -86,7 +103,10 @@ class Travelling:
 
 
 _CALLED_OFF = ("cancel", "12 Harbour Street", "done")
-_TRAVELS = {"rewound": Travelling.rewound, "forked": Travelling.forked, "updated": Travelling.updated}
+_TRAVELS = {
+    "rewound": Travelling.rewound, "forked": Travelling.forked, "resumed": Travelling.resumed,
+    "updated": Travelling.updated,
+}  # fmt: skip
 
 
 def _at(how: str, story: Story, *points: str) -> list[Travelling]:
@@ -102,8 +122,10 @@ TRAVELLING = [
     *_at("rewound", ORDER, "after store commit 9", "after activity rewind_head 1"),
     Travelling(how="rewound", story=ORDER, at="before store settle 2", attempts={"refund tok_visa_1": 2}),
     *_at("forked", LOOKED, "before task fork_thread 1", "before activity fork_thread 1", "before store commit 5"),
-    *_at("forked", LOOKED, "after store commit 5", "after activity fork_thread 1", "before task resume_turn 1"),
-    *_at("forked", LOOKED, "before activity resume_turn 1", "after activity resume_turn 1", "after store commit 6"),
+    *_at("forked", LOOKED, "after store commit 5", "after activity fork_thread 1", "before task call_model 3"),
+    *_at("forked", LOOKED, "before activity call_model 3", "after activity call_model 3", "after store commit 6"),
+    *_at("resumed", LOOKED, "before task resume_turn 1", "before activity resume_turn 1"),
+    *_at("resumed", LOOKED, "after activity resume_turn 1"),
     *_at("updated", LOOKED, "before task write_state 1", "before activity write_state 1", "before store commit 5"),
     *_at("updated", LOOKED, "after store commit 5", "after activity write_state 1"),
 ]
