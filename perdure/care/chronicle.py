@@ -198,8 +198,10 @@ class _Teller:
 
     def _resumed(self, call: Call) -> None:
         if not call.error:
-            resumed = ResumedTurn.model_validate(call.result)
-            self._spec, self._planned = resumed.spec, dict(resumed.calls)
+            self._goes_on(ResumedTurn.model_validate(call.result))
+
+    def _goes_on(self, resumed: ResumedTurn) -> None:
+        self._spec, self._planned = resumed.spec, dict(resumed.calls)
 
     def _was_closed(self, call: Call) -> None:
         self.closed = self.closed or not call.error
@@ -339,6 +341,8 @@ class _Teller:
             call, found, source="fork", parent=origin.checkpoint_id, parent_thread=origin.thread_id,
             metadata=origin.metadata, facts=origin.facts(),
         )  # fmt: skip
+        if found.going_on is not None:
+            self._goes_on(found.going_on)
 
     def _promoted(self, call: Call) -> None:
         if call.error:
