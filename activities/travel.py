@@ -21,12 +21,22 @@ from perdure.contracts import (
     ForkThread,
     Found,
     PlanRewind,
+    ResumedTurn,
     RewindHead,
     RewindPlan,
     UpdateState,
     WriteState,
 )
-from perdure.errors import Conflict, InvalidInput, NodeGone, PerdureError, Refused, ThreadNotFound
+from perdure.delta import Delta
+from perdure.errors import (
+    ConcurrentModification,
+    Conflict,
+    InvalidInput,
+    NodeGone,
+    PerdureError,
+    Refused,
+    ThreadNotFound,
+)
 from perdure.message import open_calls
 from perdure.state import Overwrite
 from perdure.states.schema import Opened
@@ -56,14 +66,18 @@ class TravelActivities:
                 f"{origin.thread_id} is a dry run: what it tells was never done.",
                 hint="Fork it with --dry-run, or promote it.",
             )
-        there = await store.thread(commit.thread_id)
-        if there is None:
-            await self._fork(task, row)
-        elif await store.checkpoint(commit.thread_id, commit.id) is None:
-            raise Conflict(f"There is a thread {commit.thread_id} already.", hint="Choose another id.")
-        return await self._found(commit.thread_id, commit.id, go_on=origin.go_on)
+        try:
+            head, delta = await self._fork(task, row)
+        except ConcurrentModification as there:
+            if await store.checkpoint(commit.thread_id, commit.id) is not None:  # made by code that has changed since
+                return await self._found(commit.thread_id, commit.id)
+            raise Conflict(f"There is a thread {commit.thread_id} already.", hint="Choose another id.") from there
+        made = row.model_copy(update={"branch": 0, "lease": "", "dry_run": origin.dry_run})
+        going_on = await self._going_on(made, head) if origin.go_on and head.next.tasks else None
+        return found(made, head, delta, going_on)
 
-    async def _fork(self, task: ForkThread, row: ThreadRow) -> None:
+    async def _fork(self, task: ForkThread, row: ThreadRow) -> tuple[Position, Delta]:
+        """Commit the first checkpoint; where an earlier attempt has done so, it is the same one."""
         commit, origin = task.commit, task.origin
         parent = await self._runtime.checkpointer.load(origin.thread_id, origin.checkpoint_id)
         opened = self._runtime.opened(row.agent, parent)
@@ -73,9 +87,16 @@ class TravelActivities:
             schema_version=opened.schema_version, next=parent.next, metadata=origin.metadata,
             facts=origin.facts(), delta=opened.merge(updates, step=parent.ref.step + 1),
         )  # fmt: skip
-        await self._runtime.checkpointer.commit(
+        head = await self._runtime.checkpointer.commit(
             parent, change, agent=row.agent, tenant=row.tenant, lineage=row.lineage, dry_run=origin.dry_run
         )
+        return head, change.delta
+
+    async def _going_on(self, row: ThreadRow, head: Position) -> ResumedTurn | None:
+        """What follows a head; None where it can't run: the workflow tries it by itself then, and tells why."""
+        with suppress(PerdureError):
+            return await resumed(self._runtime, row.agent, head, row.branch)
+        return None
 
     @activity.defn(name=WRITE_STATE.name)
     async def write_state(self, task: WriteState) -> Committed:
@@ -141,16 +162,12 @@ class TravelActivities:
             await runtime.checkpointer.commit(target, change, replaces=commit.head.id, branch=task.branch)
         return await self._found(commit.thread_id, commit.id)
 
-    async def _found(self, thread_id: str, checkpoint_id: str, *, go_on: bool = False) -> Found:
-        """The thread as it is after its head was committed here; with ``go_on`` also what follows, if that can run."""
-        runtime, going_on = self._runtime, None
-        row, head = await runtime.store.thread(thread_id), await runtime.store.checkpoint(thread_id, checkpoint_id)
+    async def _found(self, thread_id: str, checkpoint_id: str) -> Found:
+        """The thread as it is after its head was committed here."""
+        store = self._runtime.store
+        row, head = await store.thread(thread_id), await store.checkpoint(thread_id, checkpoint_id)
         assert row is not None and head is not None, "both were committed"
-        position = await runtime.checkpointer.load(thread_id, checkpoint_id)
-        if go_on and position.next.tasks:
-            with suppress(PerdureError):  # the workflow tries it by itself then, and tells why it can't go on
-                going_on = await resumed(runtime, row.agent, position, row.branch)
-        return found(row, position, head.delta, going_on)
+        return found(row, await self._runtime.checkpointer.load(thread_id, checkpoint_id), head.delta)
 
 
 def _written(update: UpdateState) -> Updates:

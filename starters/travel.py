@@ -30,6 +30,7 @@ from perdure.starters.operations import UNDOING
 from perdure.starters.patience import Patience
 from perdure.values import Value
 
+_SOON = 0.05  # seconds that a fork takes; whoever looks before that only holds it up
 _PATIENCE = 60.0  # seconds until it is; the store may be away for a while
 
 
@@ -89,6 +90,7 @@ class TimeTravel(Messages):
         patience = Patience()
         try:
             async with asyncio.timeout(_PATIENCE):
+                await asyncio.sleep(_SOON)
                 while True:
                     answer = await self._query(thread_id, "checkpoint", CheckpointAnswer)
                     if answer.head is not None:
