@@ -9,10 +9,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from perdure.canonical import canonical
-from perdure.delta import Delta, Values, apply
+from perdure.delta import Delta, Values, fold
 from perdure.security.sealing import redact
 
 BOUND = 16_384  # bytes: a query answer stays far below gRPC's limit
+_AHEAD = 16  # steps that a view may be behind until it is looked at
 CARRIED = 1_024  # bytes of a view that isn't whole anyway: histories keep what is carried into the next run twice
 
 
@@ -31,15 +32,17 @@ class StateView(BaseModel):
         """Whether something of the state is not in the view."""
         return bool(self.omitted)
 
-    def follow(self, delta: Delta | None) -> None:
-        """Apply a step's delta; None stands for one that was too large to be carried."""
-        if delta is None:
-            self.omitted["*"] = self.omitted.get("*", 0) + 1
-            return
-        for channel, operation in redact(delta).items():
+    def follow(self, *deltas: Delta | None) -> None:
+        """Apply the deltas of steps; None stands for one that was too large to be carried."""
+        known: list[Delta] = [redact(delta) for delta in deltas if delta is not None]
+        if unknown := len(deltas) - len(known):
+            self.omitted["*"] = self.omitted.get("*", 0) + unknown
+        self.values = fold(self.values, known)
+        operations = [operation for delta in known for operation in delta.items()]
+        for channel, operation in operations:
             if operation["op"] in ("set", "unset"):
                 self.omitted.pop(channel, None)
-            self.values = apply(self.values, {channel: operation})
+        for channel in dict(operations):
             self._measure(channel)
         self._shrink(BOUND)
 
@@ -47,9 +50,13 @@ class StateView(BaseModel):
         """The view for the next run of its workflow: as it is while it is whole, else only the newest of it."""
         if not self.truncated:
             return self
-        view = StateView(values=dict(self.values), sizes=dict(self.sizes), omitted=dict(self.omitted))
+        view = self.copied()
         view._shrink(CARRIED)
         return view
+
+    def copied(self) -> "StateView":
+        """Another one that says the same, to be changed."""
+        return StateView(values=dict(self.values), sizes=dict(self.sizes), omitted=dict(self.omitted))
 
     def _measure(self, channel: str) -> None:
         if channel in self.values:
@@ -77,6 +84,29 @@ class StateView(BaseModel):
         self.values[channel] = items[dropped:]
         self._measure(channel)
         self.omitted[channel] = self.omitted.get(channel, 0) + dropped
+
+
+class Following:
+    """A view that follows every step and is drawn when it is looked at: hardly anybody looks after each step.
+
+    Looking changes nothing, so a workflow comes to the same whoever looks at it, and when.
+    """
+
+    def __init__(self, view: StateView) -> None:
+        self._drawn = view
+        self._ahead: list[Delta | None] = []
+
+    def follow(self, delta: Delta | None) -> None:
+        """As ``StateView.follow``."""
+        self._ahead.append(delta)
+        if len(self._ahead) == _AHEAD:
+            self._drawn, self._ahead = self.now(), []
+
+    def now(self) -> StateView:
+        """The view as it is."""
+        view = self._drawn.copied()
+        view.follow(*self._ahead)
+        return view
 
 
 def view_of(values: Values) -> StateView:

@@ -26,7 +26,7 @@ _AGENT = SearchAttributeKey.for_keyword("PerdureAgent")
 _TENANT = SearchAttributeKey.for_keyword("PerdureTenant")
 _PENDING = SearchAttributeKey.for_int("PerdurePending")
 _STEP = SearchAttributeKey.for_int("PerdureStep")
-_STATUS = SearchAttributeKey.for_keyword("PerdureStatus")
+STATUS = SearchAttributeKey.for_keyword("PerdureStatus")
 
 
 class Connection:
@@ -119,7 +119,7 @@ class Connection:
         attributes: list[SearchAttributePair[Any]] = [
             SearchAttributePair(_AGENT, given.agent), SearchAttributePair(_TENANT, given.tenant or "default"),
             # What it would write itself at once, each write being an event.
-            SearchAttributePair(_STATUS, "running"), SearchAttributePair(_PENDING, 0), SearchAttributePair(_STEP, 0),
+            SearchAttributePair(STATUS, "running"), SearchAttributePair(_PENDING, 0), SearchAttributePair(_STEP, 0),
         ]  # fmt: skip
         text = " ".join(about.split())
         return {
@@ -157,7 +157,7 @@ class Connection:
         """Agent and tenant of a thread whose workflow has completed, from Temporal or else the store."""
         run = await self._last_run(thread_id)
         if run is not None and run.workflow_type == WORKFLOW:
-            if run.typed_search_attributes.get(_STATUS) == "closed":
+            if run.typed_search_attributes.get(STATUS) == "closed":
                 raise ThreadClosed(f"Thread {thread_id} is closed.", hint="Start a new one.")
             agent, tenant = (run.typed_search_attributes.get(key) or "" for key in (_AGENT, _TENANT))
             return agent, tenant

@@ -3,13 +3,16 @@
 import uuid
 from typing import Any
 
+from temporalio.client import WorkflowExecutionStatus
+
 from perdure.canonical import Json
 from perdure.contracts import Accepted, Send, StatusAnswer, ThreadInput, TurnResult
 from perdure.errors import NotFound, ThreadNotFound, TurnFailed
-from perdure.starters.connection import Connection
+from perdure.starters.connection import STATUS, Connection
 from perdure.starters.patience import Patience
 
-_LOOKS = 8  # after so many looks, one whether its workflow is alive at all
+_GLANCES = 4  # at most so many, which only see the thread's status, before a look: it sees results, too
+_AT_WORK = frozenset({"running", "compensating"})
 _WAITS_FOR_PEOPLE = frozenset({"awaiting_approval", "awaiting_input", "in_doubt", "out_of_budget"})
 
 
@@ -58,10 +61,10 @@ class Messages(Connection):
         where the thread is at rest and doesn't remember the message, TurnFailed where its workflow has ended in the
         middle of a turn.
         """
-        looks, patience = 0, Patience()
+        alive, patience = True, Patience()
         while True:
             status = await self._query(thread_id, "status", StatusAnswer)
-            at_rest = not (status.node or status.queued) and status.status not in ("running", "compensating")
+            at_rest = not (status.node or status.queued) and status.status not in _AT_WORK
             for result in reversed(status.results):
                 if message_id in result.message_ids or (at_rest and not message_id):
                     return result
@@ -70,11 +73,25 @@ class Messages(Connection):
             if at_rest:
                 hint = "It keeps those of its latest turns; `perdure history` shows the others."
                 raise NotFound(f"Thread {thread_id} has no result of message {message_id}.", hint=hint)
-            looks += 1
-            if looks % _LOOKS == 0 and not await self._is_open(thread_id):
+            if not alive:
                 ended = f"The workflow of thread {thread_id} ended in the middle of a turn."
                 raise TurnFailed(ended, hint="Temporal shows why; the next message takes the thread up again.")
+            alive = await self._news(thread_id, patience)
+
+    async def _news(self, thread_id: str, patience: Patience) -> bool:
+        """Wait until a look may be worth it; whether the thread's workflow is alive.
+
+        A look is a query: its worker has to answer it, between the tasks of the turn, which so takes longer. A glance
+        costs Temporal a tenth of that. It doesn't see that one turn has given way to the next; hence the look after some.
+        """
+        for _ in range(_GLANCES):
             await patience.pause()
+            run = await self._last_run(thread_id)
+            if run is None or run.status != WorkflowExecutionStatus.RUNNING:
+                return False
+            if run.typed_search_attributes.get(STATUS) not in _AT_WORK:
+                break
+        return True
 
     async def run(self, thread_id: str, message: str) -> str:
         """Send a message and wait for the answer. Raises TurnFailed where there is none."""

@@ -29,6 +29,7 @@ from perdure.security.webhook import Webhook
 from perdure.settings import Settings
 from perdure.state import needs_keys
 from perdure.stores.base import Store
+from perdure.workers.executor import InLoop
 from perdure.workflows.looking import DrawnWhenLookedAt
 from perdure.workflows.thread import AgentThread
 
@@ -55,6 +56,7 @@ def build_worker(
         workflows=[AgentThread],
         activities=_activities(runtime, settings.hook()),
         workflow_runner=UnsandboxedWorkflowRunner(),
+        workflow_task_executor=InLoop(),
         # It stands in several events of every step. Left alone, the SDK hashes the code of every module that is loaded,
         # which takes a second at each start; what runs the workflow is this package alone.
         build_id=f"perdure-{__version__}",

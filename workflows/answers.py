@@ -7,10 +7,11 @@ from perdure.workflows.record import Record
 
 def checkpoint(record: Record) -> CheckpointAnswer:
     """Where the thread stands, with the bounded view of its state."""
+    view = record.view.now()
     return CheckpointAnswer(
         thread_id=record.thread_id, agent=record.agent, status=record.status(), turn=record.turn_number,
         head=record.head, parent_id=record.parent_id, next=record.next,
-        state=record.view.values, truncated=record.view.truncated, omitted=record.view.omitted,
+        state=view.values, truncated=view.truncated, omitted=view.omitted,
     )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ from perdure.effects import OPEN, Effect
 from perdure.failures import bounded
 from perdure.lease import Lease
 from perdure.questions import QuestionBook
-from perdure.view import StateView
+from perdure.view import Following, StateView
 from perdure.workflows.journal import Journal
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Record:
     dry_run: bool = False  # a fork that does nothing outside
     effects: dict[str, Effect] = field(default_factory=dict)
     settled: dict[str, tuple[bool, str]] = field(default_factory=dict)
-    view: StateView = field(default_factory=StateView)
+    view: Following = field(default_factory=lambda: Following(StateView()))
     log: list[LogEntry] = field(default_factory=list)
     journal: Journal = field(init=False)
 
@@ -127,7 +127,7 @@ class Record:
             return record
         record.head, record.turn_number, record.branch = carry.head, carry.turn, carry.branch
         record.queue, record.seen, record.results = deque(carry.queue), list(carry.seen), list(carry.results)
-        record.book, record.view, record.log = carry.book, carry.view, list(carry.log)
+        record.book, record.view, record.log = carry.book, Following(carry.view), list(carry.log)
         record.effects = {effect.key: effect for effect in carry.effects}
         record.failed, record.limits, record.closing = carry.failed, carry.limits, carry.closing
         record.parent_id, record.next = carry.parent_id, carry.next
@@ -151,7 +151,7 @@ class Record:
         carry = Carry(
             head=self.head, turn=self.turn_number, branch=self.branch, running=running or None, queue=tuple(self.queue),
             seen=tuple(self.seen), results=tuple(self.results), book=self.book, effects=self._carried_effects(),
-            view=self.view.carried(), log=tuple(self.log[-CARRIED_LOG:]), failed=self.failed, limits=self.limits,
+            view=self.view.now().carried(), log=tuple(self.log[-CARRIED_LOG:]), failed=self.failed, limits=self.limits,
             closing=self.closing, parent_id=self.parent_id, next=self.next, lease=self.lease,
             questions=self.questions, dry_run=self.dry_run, audit=self.journal.head,
             notices=tuple(self.journal.notices.values()),
@@ -186,7 +186,7 @@ class Record:
 
     def stand(self, found: Found) -> None:
         """The head is another than the last step's: the thread was taken up, forked or rewound."""
-        self.head, self.parent_id, self.next, self.view = found.head, found.parent_id, found.next, found.view
+        self.head, self.parent_id, self.next, self.view = found.head, found.parent_id, found.next, Following(found.view)
         self.turn_number, self.branch = found.turn, found.branch
 
     # ── changes ──────────────────────────────────────────────────────────────────────────────────────────────────

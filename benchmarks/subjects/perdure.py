@@ -28,6 +28,7 @@ from perdure.settings import Settings
 from perdure.starters.client import Client
 from perdure.stores import open_store
 from perdure.workers.connect import connect
+from perdure.workers.process import settle
 from perdure.workers.worker import build_worker
 
 AGENT = "loop"
@@ -67,6 +68,7 @@ class Perdure:
         self._stack.push_async_callback(self._client.close)
         if place.options.get("serve", True):
             await self._stack.enter_async_context(self._worker())
+        settle()
         return {"perdure": version("perdure"), "temporalio": version("temporalio")}
 
     async def do(self, verb: str, **given: Any) -> dict[str, Any]:

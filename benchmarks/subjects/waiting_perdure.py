@@ -13,6 +13,7 @@ from perdure.settings import Settings
 from perdure.starters.client import Client
 from perdure.stores import open_store
 from perdure.workers.connect import connect
+from perdure.workers.process import settle
 from perdure.workers.worker import build_worker
 
 QUEUE = "waiting-perdure"
@@ -47,6 +48,7 @@ class WaitingPerdure:
         model.until = 1
         worker = build_worker(temporal, app=app, store=self._store, settings=settings, model=model)
         await self._stack.enter_async_context(worker)
+        settle()
         return {"perdure": version("perdure"), "temporalio": version("temporalio")}
 
     def _tool(self) -> Any:

@@ -79,12 +79,13 @@ class Engine(Protocol):
 
     name: str
 
-    async def read(self, work: Work[_T]) -> _T:
-        """Do work that changes nothing; each of its statements stands for itself."""
+    async def read(self, work: Work[_T], *, quick: bool) -> _T:
+        """Do work that changes nothing; each of its statements stands for itself. ``quick``: it finds a few rows by
+        their keys."""
 
-    async def write(self, work: Work[_T], *, durable: bool) -> _T:
+    async def write(self, work: Work[_T], *, durable: bool, quick: bool) -> _T:
         """Do work in one transaction. ``durable``: it is on disk when this returns, whatever is configured, as far as
-        that goes."""
+        that goes. ``quick``: it is about a few small rows."""
 
     async def close(self) -> None:
         """Let go of connections; the next work opens one again."""
@@ -115,8 +116,8 @@ class Database:
         self._patience = patience
 
     async def one(self, name: str, **values: Any) -> Row | None:
-        """The first row of a query."""
-        return await self.read(lambda tx: tx.one(name, **values))
+        """The row of a query that looks it up by its key."""
+        return await self.read(lambda tx: tx.one(name, **values), quick=True)
 
     async def all(self, name: str, **values: Any) -> Sequence[Row]:
         """All rows of a query."""
@@ -126,24 +127,27 @@ class Database:
         """Run a statement that may be repeated, in a transaction of its own; how many rows it changed."""
         return await self.write(lambda tx: tx.run(name, **values))
 
-    async def read(self, work: Work[_T]) -> _T:
-        """Do work that changes nothing."""
+    async def read(self, work: Work[_T], *, quick: bool = False) -> _T:
+        """Do work that changes nothing. ``quick``: see Engine."""
 
         async def once() -> _T:
-            return await self.engine.read(work)
+            return await self.engine.read(work, quick=quick)
 
         return await self._patiently(once, repeatable=True)
 
-    async def write(self, work: Work[_T], *, repeatable: bool = True, durable: bool = False) -> _T:
+    async def write(
+        self, work: Work[_T], *, repeatable: bool = True, durable: bool = False, quick: bool = False
+    ) -> _T:
         """Do work in one transaction.
 
         A transaction that was lost before its end has left nothing and is done again. Where the connection is lost
         while it ends, nobody knows whether it did: then only work that is ``repeatable`` is done again. ``durable``:
-        for what must be on disk when this returns, even where the database is set up to be less careful.
+        for what must be on disk when this returns, even where the database is set up to be less careful. ``quick``:
+        see Engine.
         """
 
         async def once() -> _T:
-            return await self.engine.write(work, durable=durable)
+            return await self.engine.write(work, durable=durable, quick=quick)
 
         return await self._patiently(once, repeatable=repeatable)
 

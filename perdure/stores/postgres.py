@@ -54,11 +54,11 @@ class PostgresEngine:
         connection.adapters.register_dumper(int, Int8BinaryDumper)
         return cast("Connection", connection)
 
-    async def read(self, work: Work[_T]) -> _T:
+    async def read(self, work: Work[_T], *, quick: bool = False) -> _T:
         async with self._connection() as connection:
             return await work(PostgresTransaction(connection))
 
-    async def write(self, work: Work[_T], *, durable: bool) -> _T:
+    async def write(self, work: Work[_T], *, durable: bool = False, quick: bool = False) -> _T:
         async with self._connection() as connection:
             tx = PostgresTransaction(connection)
             tx.begin(durable)

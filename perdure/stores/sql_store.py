@@ -20,6 +20,7 @@ from perdure.stores.sqlite import open_sqlite
 _TABLES = (
     "threads", "checkpoints", "snapshots", "labels", "results", "receipts", "effects", "tokens", "audit", "blobs"
 )  # fmt: skip
+_SMALL = 64_000  # bytes of a change that are written in no time
 _NUMBERS = "numbers"  # of threads: a table that belongs to the others
 
 
@@ -83,7 +84,8 @@ class SqlStore:
     # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────
 
     async def commit(self, step: Step) -> bool:
-        return await self.database.write(lambda tx: commits.commit(tx, step))
+        quick = step.snapshot is None and step.checkpoint.size <= _SMALL
+        return await self.database.write(lambda tx: commits.commit(tx, step), quick=quick)
 
     async def restore(self, step: Step, *, head: bool) -> None:
         await self.database.write(lambda tx: surgery.restore(tx, step, head=head))
@@ -156,7 +158,7 @@ class SqlStore:
                 await tx.run("add_number", thread_id=result.thread_id)
             commits.put_result(tx, result)
 
-        await self.database.write(work)
+        await self.database.write(work, quick=True)
 
     async def stray_results(self, thread_id: str) -> list[str]:
         found = await self.database.all("stray_results", thread_id=thread_id)
@@ -164,7 +166,7 @@ class SqlStore:
 
     async def claim(self, row: EffectRow, *, head: str) -> EffectRow | None:
         claim = attempts.Claim(row, head, uuid4().bytes)
-        return await self.database.write(claim.record, durable=row.entry.effect == "irreversible")
+        return await self.database.write(claim.record, durable=row.entry.effect == "irreversible", quick=True)
 
     async def record_simulated(self, row: EffectRow, *, head: str) -> None:
         await self.database.write(lambda tx: attempts.record_simulated(tx, row, head))
@@ -176,10 +178,14 @@ class SqlStore:
         await self._move(thread_id, key, ledger.fail(error, now()))
 
     async def put_receipt(self, thread_id: str, receipt: Receipt, *, head: str = "") -> None:
-        await self.database.write(lambda tx: attempts.put_receipt(tx, thread_id, receipt, head=head, keep=True))
+        await self.database.write(
+            lambda tx: attempts.put_receipt(tx, thread_id, receipt, head=head, keep=True), quick=True
+        )
 
     async def finish(self, thread_id: str, receipt: Receipt, *, head: str = "", by: str = "") -> None:
-        await self.database.write(lambda tx: attempts.put_receipt(tx, thread_id, receipt, head=head, keep=False, by=by))
+        await self.database.write(
+            lambda tx: attempts.put_receipt(tx, thread_id, receipt, head=head, keep=False, by=by), quick=True
+        )
 
     async def receipts(self, thread_id: str, keys: Sequence[str]) -> dict[str, bytes]:
         if not keys:
@@ -208,12 +214,12 @@ class SqlStore:
         await self._move(thread_id, key, ledger.settle(status, error=error, by=by, now=now()))
 
     async def _move(self, thread_id: str, key: str, move: Move) -> None:
-        await self.database.write(lambda tx: attempts.move(tx, thread_id, key, move))
+        await self.database.write(lambda tx: attempts.move(tx, thread_id, key, move), quick=True)
 
     # ── audit ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def append_audit(self, thread_id: str, entries: Sequence[AuditEntry]) -> AuditHead:
-        return await self.database.write(lambda tx: auditing.append(tx, thread_id, entries))
+        return await self.database.write(lambda tx: auditing.append(tx, thread_id, entries), quick=True)
 
     async def audit(self, thread_id: str, *, after: int = 0, limit: int = 1000) -> list[AuditRow]:
         found = await self.database.all("audit", thread_id=thread_id, after=after, limit=limit)

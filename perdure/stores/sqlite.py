@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,10 +10,13 @@ from perdure.errors import StoreUnreachable
 from perdure.stores.database import Answer, Call, Database, Failed, Transaction, Work
 from perdure.stores.queries import Query, listed, query
 from perdure.stores.rows import Row
-from perdure.stores.sole_thread import SoleThread
+from perdure.stores.sole_thread import MISSED, Missed, SoleThread
 
 _T = TypeVar("_T")
-_BUSY = 10.0  # seconds; another process may hold the write lock for one short transaction; ten seconds is an outage
+_BUSY = 10_000  # milliseconds; another process may hold the write lock for one short transaction; that is an outage
+_LOG = 1_000  # pages of the log until it is moved into the file, as SQLite does by itself
+_COMMITS = 200  # quick ones that are about as much
+_AT_ONCE = ("busy_timeout=0", "wal_autocheckpoint=0")  # where nobody may be kept waiting
 _STATEMENTS = 256  # that are kept prepared: more than there are
 
 
@@ -26,19 +30,27 @@ def open_sqlite(path: Path) -> Database:
 
 
 class SqliteEngine:
-    """See ``perdure.stores.database.Engine``. All that is done to the file is done in one thread."""
+    """See ``perdure.stores.database.Engine``. There is one connection, and one thread that waits for the file: for the
+    lock of another process, for the disk, for the end of a long query. What is quick is done at once.
+    """
 
     name = "sqlite"
 
     def __init__(self, path: Path) -> None:
         self._thread = SoleThread(f"perdure {path.name}", lambda: _connect(path), sqlite3.Connection.close)
         self._careful = False  # whether the connection waits for the disk
+        self._commits = 0  # since the last that was moved out of the log
 
-    async def read(self, work: Work[_T]) -> _T:
-        return await self._do(lambda connection: _driven(work(SqliteTransaction(connection))))
+    async def read(self, work: Work[_T], *, quick: bool = False) -> _T:
+        return await self._do(lambda connection: _driven(work(SqliteTransaction(connection))), quick=quick)
 
-    async def write(self, work: Work[_T], *, durable: bool) -> _T:
-        return await self._do(lambda connection: self._write(connection, work, durable))
+    async def write(self, work: Work[_T], *, durable: bool = False, quick: bool = False) -> _T:
+        written = await self._do(lambda one: self._write(one, work, durable), quick=quick and not durable)
+        self._commits += 1
+        if self._commits >= _COMMITS:
+            self._commits = 0
+            self._thread.later(_move_log)
+        return written
 
     def _write(self, connection: sqlite3.Connection, work: Work[_T], durable: bool) -> _T:
         tx = SqliteTransaction(connection)
@@ -55,12 +67,21 @@ class SqliteEngine:
             raise
         return done
 
-    async def _do(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+    async def _do(self, work: Callable[[sqlite3.Connection], _T], *, quick: bool) -> _T:
         try:
-            return await self._thread.do(work)
+            done = self._at_once(work) if quick else MISSED
+            return await self._thread.do(partial(_patiently, work)) if done is MISSED else done
         except sqlite3.Error as error:  # a lock that is held has been waited for by SQLite itself
             outdated, refused = "no such table" in str(error), isinstance(error, sqlite3.DataError)
             raise Failed(str(error), outdated=outdated, refused=refused) from error
+
+    def _at_once(self, work: Callable[[sqlite3.Connection], _T]) -> _T | Missed:
+        try:
+            return self._thread.at_once(work)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            return MISSED  # another process has the lock; nothing was done
 
     async def close(self) -> None:
         await self._thread.close()
@@ -160,13 +181,31 @@ def _driven(work: Coroutine[Any, Any, _T]) -> _T:
     raise RuntimeError("Work in a transaction waits for nothing but the transaction.")
 
 
+def _patiently(work: Callable[[sqlite3.Connection], _T], connection: sqlite3.Connection) -> _T:
+    """Work that waits for the locks of others, and moves the log into the file where it has become long."""
+    for pragma in (f"busy_timeout={_BUSY}", f"wal_autocheckpoint={_LOG}"):
+        connection.execute(f"PRAGMA {pragma}")
+    try:
+        return work(connection)
+    finally:
+        for pragma in _AT_ONCE:
+            connection.execute(f"PRAGMA {pragma}")
+
+
+def _move_log(connection: sqlite3.Connection) -> None:
+    """Move what was committed from the log into the file, which waits for the disk. What fails is done next time."""
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreUnreachable(f"The folder of the store {path} can't be made: {error.strerror}.") from error
-    # isolation_level None: we begin transactions ourselves.
-    connection = sqlite3.connect(path, timeout=_BUSY, isolation_level=None, cached_statements=_STATEMENTS)
+    # isolation_level None: we begin transactions ourselves. One thread at a time uses it, see SoleThread.
+    connection = sqlite3.connect(
+        path, timeout=_BUSY / 1e3, isolation_level=None, cached_statements=_STATEMENTS, check_same_thread=False
+    )  # fmt: skip
     try:
         # WAL: readers don't wait for the writer. NORMAL: a power cut may lose the last commits, never the file;
         # the workflow's history then repeats them under the same ids. A killed process loses nothing.
