@@ -49,14 +49,15 @@ class ActivityGuard(Interceptor):
 class _Guard(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:
         info = activity.info()
-        known = {"activity": info.activity_type, "attempt": info.attempt}
+        # For good: an activity is a task of its own, and so has a context of its own.
+        structlog.contextvars.bind_contextvars(activity=info.activity_type, attempt=info.attempt)
         try:
             task = whole_task(input.args[0], info)
         except PerdureError as error:
-            with structlog.contextvars.bound_contextvars(**known):
-                raise _refused(error) from error
+            raise _refused(error) from error
         input.args = [task]
-        with structlog.contextvars.bound_contextvars(**known, **_where(task, info)), _signs_of_life(info):
+        structlog.contextvars.bind_contextvars(**_where(task, info))
+        with _signs_of_life(info):
             return await self._run(input)
 
     async def _run(self, input: ExecuteActivityInput) -> Any:

@@ -1,14 +1,13 @@
 """The data converter that every client and worker of Perdure uses."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel
 from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
-from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
-from temporalio.converter import DataConverter, PayloadConverter
+from temporalio.contrib.pydantic import PydanticPayloadConverter
+from temporalio.converter import DataConverter, PayloadConverter, SerializationContext
 
 from perdure.contracts.base import is_lean
 
@@ -54,5 +53,13 @@ def _read(payload: Payload) -> Any:
         return RawValue(payload)
 
 
+class _DataConverter(DataConverter):
+    """The same for every workflow and every activity: the SDK asks several times in each task."""
+
+    def with_context(self, context: SerializationContext) -> Self:
+        """See base class."""
+        return self
+
+
 _PLAIN = PydanticPayloadConverter()
-data_converter: DataConverter = replace(pydantic_data_converter, payload_converter_class=_Converter)
+data_converter: DataConverter = _DataConverter(payload_converter_class=_Converter)
