@@ -1,4 +1,4 @@
-"""A conversation as a value of a state: a list that knows where each message is, and what showing it to a model takes.
+"""A conversation as a value of a state: a list that knows where each message is, and what a model is shown of it.
 
 So a step on a long conversation costs what it adds. It is JSON like any list of messages, and like every value of a
 state it is not changed any more once others have it.
@@ -15,9 +15,10 @@ _BYTES_A_TOKEN = 4  # OpenAI's rule of thumb for English text; an estimate is en
 _OVERHEAD = 8  # tokens a message costs besides its text
 
 
-class Cost(NamedTuple):
-    """What showing a message takes: about so many tokens; and the digest of what is shown."""
+class Shown(NamedTuple):
+    """A message as a model is shown it, which nobody may change; about how many tokens it takes; and its digest."""
 
+    message: dict[str, Json]
     tokens: int
     digest: str
 
@@ -25,24 +26,24 @@ class Cost(NamedTuple):
 class Talk(list[Json]):
     """Messages, each an object; ids are only needed where one is looked for."""
 
-    __slots__ = ("_costs", "_places")
+    __slots__ = ("_places", "_shown")
 
     def __init__(self, messages: Iterable[Json] = ()) -> None:
         super().__init__(messages)
         self._places: dict[str, int] | None = None  # of ids; made when first asked for
-        self._costs: list[Cost | None] = [None] * len(self)
+        self._shown: list[Shown | None] = [None] * len(self)
 
     def but(self) -> "Talk":
         """Another one with the same messages, that knows what this one knows, for its maker to change."""
         other = Talk(self)
         other._places = self._places.copy() if self._places is not None else None
-        other._costs = self._costs.copy()
+        other._shown = self._shown.copy()
         return other
 
     def at_rest(self) -> "Talk":
         """Another one with the same messages that takes little room: where they are, it finds out when it is asked."""
         other = Talk(self)
-        other._costs = self._costs.copy()
+        other._shown = self._shown.copy()
         return other
 
     def put(self, messages: Iterable[Json]) -> None:
@@ -52,9 +53,9 @@ class Talk(list[Json]):
             place = places.setdefault(message["id"], len(self))
             if place == len(self):
                 self.append(message)
-                self._costs.append(None)
+                self._shown.append(None)
             else:
-                self[place], self._costs[place] = message, None
+                self[place], self._shown[place] = message, None
 
     @property
     def places(self) -> dict[str, int]:
@@ -63,11 +64,11 @@ class Talk(list[Json]):
             self._places = {message["id"]: place for place, message in enumerate(self)}
         return self._places
 
-    def cost(self, place: int) -> Cost:
-        """What showing the message at this place takes."""
-        known = self._costs[place]
+    def shown(self, place: int) -> Shown:
+        """The message at this place as a model is shown it."""
+        known = self._shown[place]
         if known is None:
-            known = self._costs[place] = cost_of(self[place])
+            known = self._shown[place] = shown(self[place])
         return known
 
     def __deepcopy__(self, memo: dict[int, Any]) -> list[Json]:
@@ -75,9 +76,10 @@ class Talk(list[Json]):
         return [deepcopy(message, memo) for message in self]
 
 
-def cost_of(message: dict[str, Json]) -> Cost:
-    """What showing a stored message to a model takes."""
-    return Cost(estimate(message), digest(canonical(to_openai(message))))
+def shown(message: dict[str, Json]) -> Shown:
+    """A stored message as a model is shown it."""
+    as_shown = to_openai(message)
+    return Shown(as_shown, estimate(message), digest(canonical(as_shown)))
 
 
 def estimate(message: dict[str, Json]) -> int:

@@ -3,8 +3,7 @@
 from typing import NamedTuple
 
 from perdure.canonical import Json
-from perdure.message import to_openai
-from perdure.talk import Talk, as_talk, cost_of, tokens
+from perdure.talk import Talk, as_talk, shown, tokens
 
 
 class Window(NamedTuple):
@@ -26,12 +25,10 @@ def conversation(instructions: str, messages: list[Json], limit: int) -> Window:
     places = list(range(start, len(talk)))
     if not any(talk[place]["role"] == "user" for place in places):
         places[:0] = next(([place] for place in range(start - 1, -1, -1) if talk[place]["role"] == "user"), [])
-    window = Window([to_openai(talk[place]) for place in places], [talk.cost(place).digest for place in places])
+    parts = [talk.shown(place) for place in places]
     if instructions:
-        first = {"role": "system", "content": instructions}
-        window.messages.insert(0, first)
-        window.digests.insert(0, cost_of(first).digest)
-    return window
+        parts.insert(0, shown({"role": "system", "content": instructions}))
+    return Window([part.message for part in parts], [part.digest for part in parts])
 
 
 def _start(talk: Talk, room: int) -> int:
@@ -39,10 +36,10 @@ def _start(talk: Talk, room: int) -> int:
     start = len(talk)
     while start > 0:
         start -= 1
-        room -= talk.cost(start).tokens
+        room -= talk.shown(start).tokens
         if talk[start]["role"] != "tool":
             break
-    while start > 0 and (room := room - talk.cost(start - 1).tokens) >= 0:
+    while start > 0 and (room := room - talk.shown(start - 1).tokens) >= 0:
         start -= 1
     while start < len(talk) and talk[start]["role"] == "tool":
         start += 1

@@ -13,7 +13,7 @@ from perdure.canonical import canonical
 from perdure.delta import apply, fold
 from perdure.graphs.definition import ModelDefinition
 from perdure.state import materialise
-from perdure.talk import Talk, cost_of
+from perdure.talk import Talk, shown
 from tests.properties import texts, thorough, words
 
 Messages = list[dict[str, Any]]
@@ -53,13 +53,13 @@ def test_a_conversation_is_the_list_that_it_seems_to_be(steps: list[dict[str, An
         versions.append((apply(values, {"c": step})["c"], expected))
         for place in asked:
             if isinstance(now := versions[-1][0], Talk) and place < len(now):
-                now.cost(place)
+                now.shown(place)
     for version, expected in versions:
         assert version == expected
         assert canonical(version) == canonical(expected)
         if isinstance(version, Talk):
             assert version.places == {message["id"]: place for place, message in enumerate(expected)}
-            assert [version.cost(place) for place in range(len(version))] == [cost_of(message) for message in expected]
+            assert [version.shown(place) for place in range(len(version))] == [shown(message) for message in expected]
     assert fold({}, ({"c": step} for step in steps)).get("c", []) == versions[-1][1]
 
 
@@ -67,7 +67,7 @@ def test_it_is_json_and_a_copy_is_a_plain_list() -> None:
     """Nobody who gets a state as its own type, or a copy of its values, meets anything but a list."""
     message = {"id": "1", "role": "user", "content": "Hello."}
     talk = Talk([message])
-    talk.cost(0)
+    talk.shown(0)
     assert json.loads(json.dumps(talk)) == [message]
     assert type(deepcopy(talk)) is list
     state = materialise(State, {"messages": talk})

@@ -135,9 +135,7 @@ class Database:
 
         return await self._patiently(once, repeatable=True)
 
-    async def write(
-        self, work: Work[_T], *, repeatable: bool = True, durable: bool = False, quick: bool = False
-    ) -> _T:
+    async def write(self, work: Work[_T], *, repeatable: bool = True, durable: bool = False, quick: bool = False) -> _T:
         """Do work in one transaction.
 
         A transaction that was lost before its end has left nothing and is done again. Where the connection is lost

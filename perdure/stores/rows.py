@@ -225,8 +225,8 @@ def when_cut(row: Row, state_size: int) -> dict[str, Any]:
     return changed | {"seal": seal(_SEALED, row["thread_id"], changed)}
 
 
-def line(found: Sequence[Row]) -> Line:
-    """A line from its rows, oldest first."""
+def line(found: Sequence[Row], end: Row) -> Line:
+    """A line from its rows, oldest first, which have what layers need; ``end`` is what else the last one has."""
     layers, first = tuple(map(layer, found)), found[0]
     ends = bool(first["based"] or first["cut"])
     base = None
@@ -234,9 +234,9 @@ def line(found: Sequence[Row]) -> Line:
         base = snapshot(first["thread_id"], {**first, "digest": first["state_digest"]})
     deltas = layers[1:] if ends else layers
     return Line(
-        snapshot=base, layers=layers, last=checkpoint(found[-1]), base_id=layers[0].id if ends else None,
+        snapshot=base, layers=layers, last=checkpoint({**end, "delta": found[-1]["delta"]}), base_id=layers[0].id if ends else None,
         since_base=sum(len(above.delta) for above in deltas) + (len(base.state) if base else 0),
-        state_size=found[-1]["state_size"],
+        state_size=end["state_size"],
     )  # fmt: skip
 
 

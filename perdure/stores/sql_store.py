@@ -100,8 +100,9 @@ class SqlStore:
         return rows.checkpoint(row) if row else None
 
     async def line(self, thread_id: str, checkpoint_id: str) -> Line | None:
-        found = await self.database.all("line", **_named(thread_id, checkpoint_id))
-        return rows.line(found) if found else None
+        named = _named(thread_id, checkpoint_id)
+        end, found = await self.database.read(lambda tx: tx.together(("end_of_line", named), ("line", named)))
+        return rows.line(found.rows, end.rows[0]) if end.rows and found.rows else None
 
     async def path(self, thread_id: str, checkpoint_id: str, *, limit: int) -> list[Checkpoint]:
         found = await self.database.all("path", **_named(thread_id, checkpoint_id), limit=limit) if limit > 0 else []

@@ -109,18 +109,29 @@ WHERE thread = (SELECT number FROM numbers WHERE thread_id = :thread_id) ORDER B
 SELECT checkpoint_id, parent_thread, parent_id FROM checkpoints
 WHERE thread = (SELECT number FROM numbers WHERE thread_id = :thread_id)
 
+-- name: end_of_line
+SELECT thread_id, parent_thread_id, checkpoint_id, parent_id, step, based, cut, source, nodes, turn, schema_version, next,
+    metadata, facts, size, digest, seal, state_size, created_at
+FROM checkpoint_rows
+WHERE thread = (SELECT number FROM numbers WHERE thread_id = :thread_id) AND checkpoint_id = :checkpoint_id
+
 -- name: line
 WITH RECURSIVE line AS (
-    SELECT * FROM checkpoints
+    SELECT thread, checkpoint_id, parent_thread, parent_id, step, based, cut, source, nodes, turn, schema_version, next,
+        delta, digest
+    FROM checkpoints
     WHERE thread = (SELECT number FROM numbers WHERE thread_id = :thread_id) AND checkpoint_id = :checkpoint_id
     UNION ALL
-    SELECT parent.* FROM line JOIN checkpoints AS parent ON parent.thread = coalesce(line.parent_thread, line.thread)
+    SELECT parent.thread, parent.checkpoint_id, parent.parent_thread, parent.parent_id, parent.step, parent.based,
+        parent.cut, parent.source, parent.nodes, parent.turn, parent.schema_version, parent.next, parent.delta,
+        parent.digest
+    FROM line JOIN checkpoints AS parent ON parent.thread = coalesce(line.parent_thread, line.thread)
         AND parent.checkpoint_id = line.parent_id AND parent.step < line.step
     WHERE line.based = 0 AND line.cut = 0
 )
-SELECT own.thread_id, line.*, snapshots.state, snapshots.digest AS state_digest,
-    CASE WHEN parent_thread IS NOT NULL THEN coalesce(other.thread_id, '') END AS parent_thread_id
-FROM line JOIN numbers AS own ON own.number = line.thread LEFT JOIN numbers AS other ON other.number = parent_thread
+SELECT own.thread_id, line.checkpoint_id, step, based, cut, source, nodes, turn, schema_version, next, delta,
+    line.digest, snapshots.state, snapshots.digest AS state_digest
+FROM line JOIN numbers AS own ON own.number = line.thread
     LEFT JOIN snapshots ON snapshots.thread = line.thread AND snapshots.checkpoint_id = line.checkpoint_id
         AND line.based + line.cut > 0
 ORDER BY step
