@@ -4,6 +4,8 @@ from contextlib import AsyncExitStack
 from importlib.metadata import version
 from typing import Any
 
+import uvloop
+
 from benchmarks import workload
 from benchmarks.stand_in import InstantModel
 from benchmarks.subject import Place, serve
@@ -86,4 +88,4 @@ class WaitingPerdure:
 if __name__ == "__main__":
     from benchmarks.subjects.waiting_perdure import WaitingPerdure as Imported  # not one of __main__
 
-    serve(Imported())
+    serve(Imported(), uvloop.run)  # as `perdure worker` does
