@@ -82,7 +82,7 @@ class Messages(Connection):
         """Wait until a look may be worth it; whether the thread's workflow is alive.
 
         A look is a query: its worker has to answer it, between the tasks of the turn, which so takes longer. A glance
-        costs Temporal a tenth of that. It doesn't see that one turn has given way to the next; hence the look after some.
+        asks nobody but the server. It doesn't see that one turn has given way to the next; hence the look after some.
         """
         for _ in range(_GLANCES):
             await patience.pause()

@@ -139,10 +139,11 @@ def _with_tokens(row: EffectRow) -> EffectRow:
 
 
 SEARCHES = (
-    "thread", "forks", "checkpoint", "first_checkpoint", "links", "end_of_line", "line", "path", "ancestor", "walk", "snapshots",
-    "find", "find_in_thread", "newest_in_thread", "result", "delete_expired", "receipts", "receipts_under", "effect",
-    "effects", "effects_of_turn", "effect_to_change", "change_effect", "open_effects", "token_to_change", "move_token",
-    "audit", "lines_known", "blob", "move_head", "delete_thread", "delete_checkpoints",
+    "thread", "forks", "checkpoint", "first_checkpoint", "links", "end_of_line", "line", "path", "ancestor", "walk",
+    "snapshots", "find", "find_in_thread", "newest_in_thread", "result", "delete_expired", "receipts",
+    "receipts_under", "effect", "effects", "effects_of_turn", "effect_to_change", "change_effect", "open_effects",
+    "token_to_change", "move_token", "audit", "lines_known", "blob", "move_head", "delete_thread",
+    "delete_checkpoints",
 )  # fmt: skip
 GROWING = "threads|numbers|checkpoints|parent|own|other|snapshots|labels|results|receipts|effects|tokens|audit|blobs"
 

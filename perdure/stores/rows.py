@@ -234,7 +234,8 @@ def line(found: Sequence[Row], end: Row) -> Line:
         base = snapshot(first["thread_id"], {**first, "digest": first["state_digest"]})
     deltas = layers[1:] if ends else layers
     return Line(
-        snapshot=base, layers=layers, last=checkpoint({**end, "delta": found[-1]["delta"]}), base_id=layers[0].id if ends else None,
+        snapshot=base, layers=layers, last=checkpoint({**end, "delta": found[-1]["delta"]}),
+        base_id=layers[0].id if ends else None,
         since_base=sum(len(above.delta) for above in deltas) + (len(base.state) if base else 0),
         state_size=end["state_size"],
     )  # fmt: skip
