@@ -3,18 +3,21 @@
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from temporalio.client import WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
 from perdure.errors import LeaseHeld, Refused, TemporalUnreachable
 from perdure.starters.client import Client
 from perdure.starters.connect import ask, insist, whole
-from tests.clerk import app, script
+from tests.clerk import app, holds, script
 from tests.cli import Cli
 from tests.conftest import MakeWorld
 from tests.programs import perdure
@@ -147,6 +150,48 @@ async def test_a_question_is_asked_again() -> None:
         await ask("t", lambda: insist(never), patience=0.1)
     with pytest.raises(RPCError):
         await insist(wrong)
+
+
+async def test_waiting_for_a_long_turn_keeps_its_worker_from_little(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of ten looks at a thread that is at work eight ask only the server; what it comes to is seen all the same."""
+    asked: Counter[str] = Counter()
+    for name in ("query", "describe"):
+        monkeypatch.setattr(WorkflowHandle, name, _counted(asked, name, getattr(WorkflowHandle, name)))
+    async with make_world(app, script) as world:
+        thread, message = await world.begin("clerk", "dig")
+        await world.stands(thread, "running")
+        asked.clear()
+        waiting = asyncio.create_task(world.ended(thread, message))
+        await eventually(lambda: _told(asked["describe"]), lambda looks: looks >= 9)
+        assert 1 <= asked["query"] <= 3
+        holds[thread].let_go()
+        assert (await waiting).answer == "Dug."
+
+
+async def _told(value: int) -> int:
+    return value
+
+
+def _counted(asked: Counter[str], name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    async def counted(*args: Any, **kwargs: Any) -> Any:
+        asked[name] += 1
+        return await call(*args, **kwargs)
+
+    return counted
+
+
+async def test_who_waits_sees_the_end_of_a_turn_though_the_next_has_begun(world: World) -> None:
+    """The status is the same before and after: what tells is a look at the results."""
+    thread, message = await world.begin("clerk", "dig")
+    await holds[thread].arrived()
+    waiting = asyncio.create_task(world.ended(thread, message))
+    await world.client.send(thread, "dig")
+    holds.anew(thread).let_go()
+    assert (await waiting).answer == "Dug."
+    assert (await world.client.status(thread)).status == "running"
+    holds[thread].let_go()
 
 
 async def test_a_worker_that_stands_still_keeps_nobody_waiting(make_world: MakeWorld, tmp_path: Path) -> None:

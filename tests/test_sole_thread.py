@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from perdure.stores.database import Transaction
-from perdure.stores.sole_thread import SoleThread
+from perdure.stores.sole_thread import MISSED, SoleThread
 from perdure.stores.sql_store import SqlStore
 from tests.threads import History
 
@@ -105,6 +106,75 @@ async def test_who_is_cancelled_has_it_done_whole_or_not_begun() -> None:
     await thread.do(lambda mine: mine.append("next"))
     assert log == ["opened", "begins", "ends", "next"]
     await thread.close()
+
+
+async def test_what_is_quick_is_done_at_once_or_not_at_all() -> None:
+    """By whoever asks, once the thread has what it takes, and never while it is used."""
+    log: list[str] = []
+    thread, where = sole(log), list[threading.Thread]()
+
+    def quick(mine: list[str]) -> int:
+        where.append(threading.current_thread())
+        mine.append("quick")
+        return 7
+
+    assert thread.at_once(quick) is MISSED  # nothing is opened yet
+    await thread.do(lambda mine: mine.append("first"))
+    assert thread.at_once(quick) == 7
+    with pytest.raises(ZeroDivisionError):
+        thread.at_once(lambda _: 1 // 0)
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow(mine: list[str]) -> None:
+        began.set()
+        go_on.wait()
+        mine.append("slow")
+
+    under_way = asyncio.create_task(thread.do(slow))
+    await asyncio.to_thread(began.wait)
+    assert thread.at_once(quick) is MISSED
+    go_on.set()
+    await under_way
+    thread.later(lambda mine: mine.append("later"))
+    thread.later(lambda _: 1 // 0)  # nobody hears of it
+    await thread.close()
+    assert log == ["opened", "first", "quick", "slow", "later", "closed"]
+    assert where == [threading.current_thread()]
+    assert thread.at_once(quick) is MISSED
+
+
+async def test_the_lock_of_another_process_holds_up_only_who_needs_it(tmp_path: Path) -> None:
+    """While somebody else writes, a commit waits for its turn and the loop goes on: others read, and time passes."""
+    store = SqlStore.sqlite(tmp_path / "store.db")
+    await store.migrate()
+    history = History(store)
+    await history.commit({})
+    other = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    committing = asyncio.create_task(history.commit({"title": {"op": "set", "value": "mine"}}))
+    thread = SqlStore.sqlite(tmp_path / "store.db")
+    assert await thread.thread(history.thread_id) is not None
+    await asyncio.sleep(0.2)
+    assert not committing.done()
+    other.execute("COMMIT")
+    await committing
+    other.close()
+    assert history.head is not None and history.head.values["title"] == "mine"
+    for each in (store, thread):
+        await each.close()
+
+
+async def test_the_log_of_quick_commits_stays_short(tmp_path: Path) -> None:
+    """Nobody's commit waits for the disk, and yet what was committed is moved into the file again and again."""
+    store = SqlStore.sqlite(tmp_path / "store.db")
+    await store.migrate()
+    history = History(store)
+    await history.commit({})
+    for _ in range(600):
+        await history.loop(200, 500)
+    assert (tmp_path / "store.db-wal").stat().st_size < 12 * 2**20, "all of it would be 28 MB"
+    assert (tmp_path / "store.db").stat().st_size > 600 * 700
+    await store.close()
 
 
 async def _outcomes(*tasks: "asyncio.Task[Any]") -> list[Any]:

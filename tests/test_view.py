@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from perdure.canonical import canonical
 from perdure.contracts import Carry, lean
 from perdure.delta import Delta, Values, apply
-from perdure.view import BOUND, CARRIED, StateView, view_of
+from perdure.view import BOUND, CARRIED, Following, StateView, view_of
 from tests.properties import thorough, words
 
 lengths = st.integers(0, 400) | st.integers(0, BOUND // 2) | st.integers(BOUND - 40, BOUND + 40)
@@ -52,6 +52,26 @@ def test_the_view_is_the_state_or_says_that_it_is_not(steps: list[Delta]) -> Non
         assert view.truncated or view.values == state
         assert not fitted or (view.values, view.truncated) == (state, False)
         assert Carry.model_validate_json(lean(Carry(view=view)).json()).view == view
+
+
+@thorough
+@given(st.lists(st.none() | deltas, max_size=40), st.sets(st.integers(0, 40)))
+def test_looking_at_a_view_changes_nothing(steps: list[Delta | None], looks: set[int]) -> None:
+    """A workflow comes to the same whoever looks at it, and when; and what is seen is the state, or says so."""
+    state: Values = {}
+    watched, alone, fitted = Following(StateView()), Following(StateView()), True
+    for number, delta in enumerate(steps):
+        state = apply(state, delta or {})
+        watched.follow(delta)
+        alone.follow(delta)
+        fitted = fitted and len(canonical(state)) <= BOUND and delta is not None
+        if number in looks:
+            view = watched.now()
+            assert watched.now() == view
+            assert len(canonical(view.values)) <= BOUND
+            assert view.truncated or view.values == state
+            assert not fitted or (view.values, view.truncated) == (state, False)
+    assert watched.now() == alone.now()
 
 
 @thorough

@@ -62,6 +62,10 @@ class Holds:
     def __getitem__(self, thread_id: str) -> Hold:
         return self._holds[thread_id]
 
+    def anew(self, thread_id: str) -> Hold:
+        """The hold of those who have come; who comes from now on waits for another."""
+        return self._holds.pop(thread_id)
+
 
 class Listener(Script):
     """A script that also keeps every conversation it was sent."""

@@ -1,0 +1,44 @@
+"""Where workflow tasks run: in the loop of their worker, in its turn, and never inside of another task."""
+
+import asyncio
+import threading
+from contextvars import ContextVar
+
+import pytest
+
+from perdure.workers.executor import InLoop
+from tests.clerk import app, script
+from tests.conftest import MakeWorld
+
+_ASIDE: ContextVar[str] = ContextVar("_ASIDE", default="nothing")
+
+
+async def test_work_is_done_in_the_loop_when_it_has_its_turn() -> None:
+    """Not at once, not in a thread, and not in the context of whoever asked; errors are told; the loop stays."""
+    _ASIDE.set("something")
+    executor, loop = InLoop(), asyncio.get_running_loop()
+    seen: list[object] = []
+
+    def work(number: int, *, fails: bool = False) -> int:
+        seen.append((threading.current_thread(), _ASIDE.get(), asyncio.current_task()))
+        asyncio._set_running_loop(None)  # as a workflow's own loop does
+        return number // (not fails)
+
+    done = loop.run_in_executor(executor, work, 7)
+    assert seen == []
+    assert await done == 7
+    with pytest.raises(ZeroDivisionError):
+        await loop.run_in_executor(executor, lambda: work(7, fails=True))
+    assert asyncio.get_running_loop() is loop
+    given_up = executor.submit(work, 7)
+    assert given_up.cancel()
+    await asyncio.sleep(0)
+    assert seen == [(threading.current_thread(), "nothing", None)] * 2
+
+
+async def test_a_worker_needs_no_thread_for_its_workflows(make_world: MakeWorld) -> None:
+    """The SDK has them for workflow code that never ends, and there is none of that."""
+    async with make_world(app, script) as world:
+        thread, message = await world.begin("clerk", "pay 50")
+        assert (await world.ended(thread, message)).answer == "Paid."
+        assert not [one.name for one in threading.enumerate() if "workflow" in one.name.lower()]
