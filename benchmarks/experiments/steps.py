@@ -10,7 +10,7 @@ from benchmarks.measure import Contest, Spread, compete
 from benchmarks.places import Server
 from benchmarks.process import SubjectProcess, cpu_seconds
 
-_ROUNDS = {10: 15, 50: 15, 200: 3, 1000: 1}  # by steps
+_ROUNDS = {10: 15, 50: 25, 200: 5, 1000: 1}  # by steps
 _QUICK = {5: 1, 20: 2}
 _TARGET_AT = 50
 
@@ -51,7 +51,7 @@ async def run_throughput(bench: Bench) -> Outcome:
     outcome, server = Outcome(), await bench.tuned()
     subjects = {name: bench.subject(name, server) for name in ("handwritten", "perdure")}
     agents, steps = bench.pick((50, 20), (10, 5))
-    contest = await loops(subjects, bench.pick(3, 1), steps=steps, agents=agents)
+    contest = await loops(subjects, bench.pick(5, 1), steps=steps, agents=agents)
     outcome.keep("throughput", contest)
     outcome.found(
         f"Perdure against handwritten, {agents} agents × {steps} steps, steps a second",

@@ -7,7 +7,7 @@ from benchmarks.process import SubjectProcess
 from perdure.workers.embedded import PRAGMAS, TUNING
 
 _STEPS = (50, 10)  # full, quick
-_ROUNDS = (8, 2)
+_ROUNDS = (12, 2)
 
 
 async def run_beside(bench: Bench) -> Outcome:
