@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-_SHORTEST, _LONGEST = 0.05, 1.0  # seconds
+_SHORTEST, _LONGEST = 0.1, 1.0  # seconds
 _SHARE = 0.1
 
 

@@ -153,7 +153,7 @@ async def read_diary(ctx: ToolContext, day: str) -> str:
 async def keep_card(ctx: ToolContext, holder: str) -> str:
     """Keep a card's number where nobody reads it."""
     witness.saw(ctx, f"keep card of {holder}")
-    ctx.update(card=f"4242-{holder}")
+    ctx.update(card=f"number 4242 of {holder}")
     return "kept"
 
 

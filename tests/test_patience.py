@@ -10,8 +10,8 @@ from perdure.starters.patience import pause_after
 
 @given(st.floats(min_value=0, max_value=1e6))
 def test_what_happens_is_seen_in_proportion(waited: float) -> None:
-    """A pause is a tenth of the time waited, but never under 50 milliseconds and never over a second."""
-    assert 0.05 <= pause_after(waited) <= max(0.05, min(waited / 9.999, 1.0))
+    """A pause is a tenth of the time waited, but never under a tenth of a second and never over a second."""
+    assert 0.1 <= pause_after(waited) <= max(0.1, min(waited / 9.999, 1.0))
 
 
 def test_a_wait_costs_few_looks() -> None:

@@ -33,12 +33,15 @@ async def run_embedded(bench: Bench) -> Outcome:
     subjects = {
         "handwritten": bench.subject("handwritten", await bench.documented()),
         "perdure": bench.subject("perdure", await bench.tuned()),
+        "handwritten on Perdure's server": bench.subject("handwritten", await bench.tuned(), name="floor"),
     }
     steps = bench.pick(*_STEPS)
     contest = await loops(subjects, bench.pick(*_ROUNDS), steps=steps)
     outcome.keep("embedded", contest)
     ratio = contest.ratio("perdure", "handwritten", "step_seconds")
     outcome.found(f"Perdure on its embedded server against handwritten on start-dev, {steps} steps", ratio, limit=0.25)
+    floor = contest.ratio("handwritten on Perdure's server", "handwritten", "step_seconds")
+    outcome.found("the floor: handwritten on Perdure's embedded server, against the same", floor)
     for name in subjects:
         outcome.found(name, contest.spread(name, "step_seconds").scaled(1e3), unit="ms")
     return outcome
