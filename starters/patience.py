@@ -3,8 +3,8 @@
 import asyncio
 import time
 
-_SHORTEST, _LONGEST = 0.1, 1.0  # seconds
-_SHARE = 0.1
+_SHORTEST, _LONGEST = 0.05, 1.0  # seconds
+_SHARE = 0.5
 
 
 class Patience:
@@ -20,5 +20,5 @@ class Patience:
 
 
 def pause_after(waited: float) -> float:
-    """The next pause after so many seconds: a tenth of them, within bounds."""
+    """The next pause after so many seconds: half of them, within bounds."""
     return min(max(waited * _SHARE, _SHORTEST), _LONGEST)
