@@ -43,7 +43,7 @@ sys.exit(code)
 """
 DOOR = {
     "perdure", "perdure.errors", "perdure.starters", "perdure.starters.cli", "perdure.starters.cli.index",
-    "perdure.starters.cli.output",
+    "perdure.starters.cli.output", "perdure.workers", "perdure.workers.tuning",
 }  # fmt: skip
 # What belongs to the store, to a worker, or to writing agents.
 ELSEWHERE = {

@@ -1,7 +1,6 @@
 """The worker process: connects, makes sure that it may begin, serves until it is told to stop."""
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 
@@ -20,11 +19,10 @@ from perdure.workers.health import Health, health_endpoint
 from perdure.workers.model import model_client
 from perdure.workers.readiness import require_namespace, require_schema, require_search_attributes
 from perdure.workers.signals import stop_signals
+from perdure.workers.tuning import settle
 from perdure.workers.worker import build_worker
 
 log = structlog.get_logger("perdure.worker")
-
-_GARBAGE = 10_000  # new objects between two looks for cycles; Python's 700 are not those of one step
 
 
 async def serve(target: str, settings: Settings, *, address: str = "", namespace: str = "", profile: str = "") -> None:
@@ -75,13 +73,6 @@ def named_app(target: str) -> App:
             hint="Name it with --app MODULE:ATTR or PERDURE_APP, for example --app perdure.examples.orders.desk:app.",
         )
     return load_app(target)
-
-
-def settle() -> None:
-    """Tell the garbage collector that what is loaded by now stays until the process ends. Looking through all of it
-    takes a tenth of a second, for which every thread that is served here stands still."""
-    gc.set_threshold(_GARBAGE)
-    gc.freeze()
 
 
 @asynccontextmanager

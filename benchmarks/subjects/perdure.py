@@ -28,7 +28,7 @@ from perdure.settings import Settings
 from perdure.starters.client import Client
 from perdure.stores import open_store
 from perdure.workers.connect import connect
-from perdure.workers.process import settle
+from perdure.workers.tuning import prepare, settle
 from perdure.workers.worker import build_worker
 
 AGENT = "loop"
@@ -57,7 +57,8 @@ class Perdure:
         self._model = InstantModel()
 
     async def start(self, place: Place) -> dict[str, str]:
-        """See Subject."""
+        """See Subject. The process is set up as `perdure worker` sets up its own."""
+        prepare()
         self._app = make_app(dict(place.options))
         self._settings = Settings(home=place.folder, store=place.store, **place.options.get("settings", {}))
         self._temporal = await connect(address=place.address)

@@ -15,7 +15,7 @@ from perdure.settings import Settings
 from perdure.starters.client import Client
 from perdure.stores import open_store
 from perdure.workers.connect import connect
-from perdure.workers.process import settle
+from perdure.workers.tuning import prepare, settle
 from perdure.workers.worker import build_worker
 
 QUEUE = "waiting-perdure"
@@ -30,6 +30,7 @@ class WaitingPerdure:
 
     async def start(self, place: Place) -> dict[str, str]:
         """See Subject."""
+        prepare()
         settings = Settings(
             store=place.store,
             home=place.folder,

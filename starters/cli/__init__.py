@@ -1,6 +1,5 @@
 """The command line: ``perdure``. One module a noun; ``command`` has what all of them share."""
 
-import gc
 import os
 import sys
 import traceback
@@ -13,10 +12,9 @@ import perdure
 from perdure.errors import PerdureError
 from perdure.starters.cli.index import Index
 from perdure.starters.cli.output import line
+from perdure.workers.tuning import prepare
 
 __all__ = ["app", "main", "run"]
-
-_GARBAGE = 10_000  # new objects between two looks for cycles. Python's 700 take a tenth of the time that imports take
 
 app = typer.Typer(
     name="perdure",
@@ -47,7 +45,7 @@ def _root(
 
 def main() -> NoReturn:
     """The executable. Ends the process at once: one that has used Temporal's SDK sometimes crashes at exit."""
-    gc.set_threshold(_GARBAGE)
+    prepare()
     code = run(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         try:
