@@ -1,15 +1,21 @@
-"""Where workflow tasks run: in the loop of their worker, in its turn, and never inside of another task."""
+"""Where workflow tasks run: in the loop of their worker, in its turn, and never inside of another task; and how few
+threads a worker has."""
 
 import asyncio
+import sys
 import threading
 from contextvars import ContextVar
+from pathlib import Path
 
 import pytest
 
 from perdure.workers.executor import InLoop
 from tests.clerk import app, script
+from tests.cli import Cli
 from tests.conftest import MakeWorld
+from tests.programs import perdure
 
+ROOT = Path(__file__).resolve().parent.parent
 _ASIDE: ContextVar[str] = ContextVar("_ASIDE", default="nothing")
 
 
@@ -42,3 +48,17 @@ async def test_a_worker_needs_no_thread_for_its_workflows(make_world: MakeWorld)
         thread, message = await world.begin("clerk", "pay 50")
         assert (await world.ended(thread, message)).answer == "Paid."
         assert not [one.name for one in threading.enumerate() if "workflow" in one.name.lower()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+@pytest.mark.parametrize(("wanted", "threads"), [("", 1), ("2", 2)])
+async def test_the_sdks_core_has_one_thread(wanted: str, threads: int, make_world: MakeWorld, tmp_path: Path) -> None:
+    """`perdure worker` leaves it one, unless its environment says how many."""
+    async with make_world(app, script, serve=False) as world:
+        environment = {**Cli(world).environment, "PERDURE_APP": "tests.clerk:app", "PYTHONPATH": str(ROOT)}
+        if wanted:
+            environment["TOKIO_WORKER_THREADS"] = wanted
+        async with perdure("worker", folder=tmp_path, environment=environment) as program:
+            await program.says("worker started")
+            names = [task.read_text() for task in Path(f"/proc/{program.process.pid}/task").glob("*/comm")]
+    assert sum(name.startswith("tokio") for name in names) == threads
