@@ -55,7 +55,7 @@ from perdure.workers.tuning import prepare
 prepare()
 from temporalio.runtime import Runtime
 Runtime.default()
-print(sum(name.read_text().startswith("tokio") for name in Path("/proc/self/task").glob("*/comm")))
+print(len(list(Path("/proc/self/task").iterdir())) - 1)  # without Python's own
 """
 
 
