@@ -4,6 +4,7 @@ import os
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -30,7 +31,7 @@ class Record:
     versions: dict[str, str]
     findings: list[Finding] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
-    samples: dict[str, object] = field(default_factory=dict)
+    samples: dict[str, Any] = field(default_factory=dict)
     error: str = ""
 
 

@@ -20,7 +20,7 @@ _SECONDS = 5.0  # of simulated time
 
 def refresh(record: Record, page: Path, to: Path) -> None:
     """The page with what a run has measured."""
-    costs = Costs(**record.samples["costs"])  # type: ignore[arg-type]
+    costs = Costs(**record.samples["costs"])
     parts = {
         "costs": _costs(costs, record),
         "validation": _validation(record.samples["validation"]),
@@ -31,12 +31,14 @@ def refresh(record: Record, page: Path, to: Path) -> None:
     }
     text = page.read_text(encoding="utf-8")
     for name, part in parts.items():
-        text = re.sub(
-            rf"(<!-- measured: {name} -->\n).*?(<!-- end -->)",
-            lambda found, part=part: f"{found[1]}\n{part}\n{found[2]}",  # type: ignore[misc]
-            text, flags=re.DOTALL,
-        )  # fmt: skip
+        text = _with_part(text, name, part)
     to.write_text(text, encoding="utf-8")
+
+
+def _with_part(text: str, name: str, part: str) -> str:
+    """The text with this part between its marks."""
+    between = rf"(<!-- measured: {name} -->\n).*?(<!-- end -->)"
+    return re.sub(between, lambda found: f"{found[1]}\n{part}\n{found[2]}", text, flags=re.DOTALL)
 
 
 def _costs(costs: Costs, record: Record) -> str:

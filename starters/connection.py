@@ -149,9 +149,10 @@ class Connection:
                 return None
             raise rpc_error(thread_id, error) from error
 
-    async def _is_open(self, thread_id: str) -> bool:
+    async def _open_run(self, thread_id: str) -> temporalio.client.WorkflowExecutionDescription | None:
+        """Its latest run, while that goes on."""
         run = await self._last_run(thread_id)
-        return run is not None and run.status == WorkflowExecutionStatus.RUNNING
+        return run if run is not None and run.status == WorkflowExecutionStatus.RUNNING else None
 
     async def _resumable(self, thread_id: str) -> tuple[str, str]:
         """Agent and tenant of a thread whose workflow has completed, from Temporal or else the store."""

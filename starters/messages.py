@@ -3,8 +3,6 @@
 import uuid
 from typing import Any
 
-from temporalio.client import WorkflowExecutionStatus
-
 from perdure.canonical import Json
 from perdure.contracts import Accepted, Send, StatusAnswer, ThreadInput, TurnResult
 from perdure.errors import NotFound, ThreadNotFound, TurnFailed
@@ -86,8 +84,7 @@ class Messages(Connection):
         """
         for _ in range(_GLANCES):
             await patience.pause()
-            run = await self._last_run(thread_id)
-            if run is None or run.status != WorkflowExecutionStatus.RUNNING:
+            if (run := await self._open_run(thread_id)) is None:
                 return False
             if run.typed_search_attributes.get(STATUS) not in _AT_WORK:
                 break

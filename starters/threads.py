@@ -86,7 +86,7 @@ class Threads(Connection):
             if status != shown:
                 yield status
                 shown, patience = status, Patience()
-            if not await self._is_open(thread_id):
+            if await self._open_run(thread_id) is None:
                 return
             await patience.pause()
 

@@ -5,6 +5,8 @@
 Record anew when the workflow's commands changed on purpose; every thread that runs at that moment notices such a
 change. What tells of the machine (stack traces, host names, task queues) is left out: a replay doesn't look at it.
 Each file is one run of a workflow, ``NAME.json.gz``; of a thread with several runs there are ``NAME-1``, ``NAME-2``.
+
+Long: one scenario a behaviour.
 """
 
 import asyncio

@@ -57,7 +57,7 @@ async def test_it_answers_and_knows_our_search_attributes(server: EmbeddedServer
     await require_namespace(client)
     await require_search_attributes(client)
     assert await missing_attributes(client) == {}
-    async with httpx2.AsyncClient(trust_env=False, verify=False) as browser:
+    async with httpx2.AsyncClient(trust_env=False, verify=False) as browser:  # no TLS, so no certificates to load
         assert (await browser.get(server.ui, follow_redirects=True)).status_code == 200
 
 

@@ -1,4 +1,7 @@
-"""Graphs as they are written: what they compile to, what their functions are given, and what these may return."""
+"""Graphs as they are written: what they compile to, what their functions are given, and what these may return.
+
+Long: one claim a way to write a graph.
+"""
 
 import re
 from collections.abc import Callable

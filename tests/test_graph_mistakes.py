@@ -1,4 +1,7 @@
-"""Every mistake in a graph that can be seen before anything runs, found with the graph's name and the place."""
+"""Every mistake in a graph that can be seen before anything runs, found with the graph's name and the place.
+
+Long: one claim a mistake.
+"""
 
 import functools
 import itertools

@@ -1,4 +1,7 @@
-"""Schema versions: what older code stored becomes what the code has now, as data, and only once."""
+"""Schema versions: what older code stored becomes what the code has now, as data, and only once.
+
+Long: one claim a way in which a schema changes.
+"""
 
 import json
 import re

@@ -1,4 +1,7 @@
-"""What is sensitive: sealed wherever it is kept, opened for the agent's own code, shown to nobody else."""
+"""What is sensitive: sealed wherever it is kept, opened for the agent's own code, shown to nobody else.
+
+Long: one claim a place where a secret could be seen.
+"""
 
 import io
 import json

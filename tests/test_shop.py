@@ -28,7 +28,9 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
 
 @pytest.fixture
 async def client(shop: Shop) -> AsyncIterator[httpx2.AsyncClient]:
-    async with httpx2.AsyncClient(base_url=shop.url, timeout=10.0, verify=False) as connected:
+    async with httpx2.AsyncClient(
+        base_url=shop.url, timeout=10.0, verify=False
+    ) as connected:  # no TLS, so no certificates to load
         yield connected
 
 

@@ -1,4 +1,7 @@
-"""Decisions that only count signed: what a thread takes for a yes, and what is looked at once more before it acts."""
+"""Decisions that only count signed: what a thread takes for a yes, and what is looked at once more before it acts.
+
+Long: one claim a way to forge a decision.
+"""
 
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,7 @@
-"""Trust on the command line: decisions, the inbox, the audit, the ledger and dry runs, against real parts."""
+"""Trust on the command line: decisions, the inbox, the audit, the ledger and dry runs, against real parts.
+
+Long: one claim a command.
+"""
 
 import asyncio
 import os

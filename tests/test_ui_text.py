@@ -1,4 +1,7 @@
-"""What a person sees who has nothing but the Temporal UI: every text there, and that what it says to do works."""
+"""What a person sees who has nothing but the Temporal UI: every text there, and that what it says to do works.
+
+Long: one claim a text.
+"""
 
 import json
 import re

@@ -74,7 +74,7 @@ class Site:
 
     async def health(self) -> tuple[int, dict[str, Any]]:
         """Status and body; 0 where nobody listens."""
-        async with httpx2.AsyncClient(trust_env=False, verify=False) as browser:
+        async with httpx2.AsyncClient(trust_env=False, verify=False) as browser:  # no TLS, so no certificates to load
             try:
                 answer = await browser.get(f"http://127.0.0.1:{self.port}/health")
             except httpx2.TransportError:

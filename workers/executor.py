@@ -36,8 +36,8 @@ def _run(loop: asyncio.AbstractEventLoop, future: "Future[Any]", work: Callable[
     try:
         result = work()
     except BaseException as error:
-        asyncio._set_running_loop(loop)
         future.set_exception(error)
     else:
-        asyncio._set_running_loop(loop)  # each workflow has a loop of its own, and leaves none as the running one
         future.set_result(result)
+    finally:
+        asyncio._set_running_loop(loop)  # each workflow has a loop of its own, and leaves none as the running one

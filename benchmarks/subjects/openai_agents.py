@@ -1,9 +1,9 @@
 """The OpenAI Agents SDK on Temporal, by ``temporalio-openai-agents``, as its README sets it up.
 
-https://pypi.org/project/temporalio-openai-agents/ ("Hello World Durable Agent", "Tool Calling"): an ``Agent`` run by
-``Runner.run`` in a workflow, ``OpenAIAgentsPlugin`` on the client, the tool an activity by ``activity_as_tool`` and
-registered with the worker. The model is a ``Model`` of its own behind a ``ModelProvider``, the plugin's documented
-seam for that. The worker's settings are the default ones, so the workflow runs in the sandbox.
+By its sections "Hello World Durable Agent" and "Tool Calling": an ``Agent`` run by ``Runner.run`` in a workflow,
+``OpenAIAgentsPlugin`` on the client, the tool an activity by ``activity_as_tool`` and registered with the worker. The
+model is a ``Model`` of its own behind a ``ModelProvider``, the plugin's documented seam for that. The worker's settings
+are the default ones, so the workflow runs in the sandbox.
 
 Two settings are ours: ``max_turns``, since the default of 10 ends the loop, and tracing is off (documented in the
 SDK's "Tracing"), since it would send its traces to OpenAI.
@@ -36,7 +36,7 @@ class ScriptedModel(Model):
         return ModelResponse(output=[_next(input)], usage=Usage(), response_id=None)
 
     def stream_response(self, *given: Any, **more: Any) -> AsyncIterator[Any]:
-        """Nobody streams here."""
+        """Part of the SDK's interface; the loop is run without streaming."""
         raise NotImplementedError
 
 
