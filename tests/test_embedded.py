@@ -8,6 +8,7 @@ import sqlite3
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
@@ -16,12 +17,12 @@ import pytest
 import pytest_asyncio
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import PollWorkflowTaskQueueRequest
-from temporalio.client import Client
+from temporalio.client import Client, GrpcCompression
 from temporalio.common import WorkflowIDConflictPolicy
 
 from perdure.errors import Conflict, TemporalUnreachable
 from perdure.settings import Settings
-from perdure.workers.connect import connect_embedded
+from perdure.workers.connect import connect, connect_embedded
 from perdure.workers.embedded import TUNING, EmbeddedServer, server_command, temporal_executable
 from perdure.workers.homelock import HomeLock
 from perdure.workers.ports import choose_port, is_free
@@ -59,6 +60,19 @@ async def test_it_answers_and_knows_our_search_attributes(server: EmbeddedServer
     assert await missing_attributes(client) == {}
     async with httpx2.AsyncClient(trust_env=False, verify=False) as browser:  # no TLS, so no certificates to load
         assert (await browser.get(server.ui, follow_redirects=True)).status_code == 200
+
+
+async def test_between_processes_of_one_machine_nothing_is_compressed(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would only take both of them time. Elsewhere messages are, as they are for any client of Temporal."""
+    near = (await connect(address=server.address)).service_client.config
+    assert (near.target_host, near.grpc_compression) == (server.address, GrpcCompression.NONE)
+    assert (await connect_embedded(server.address)).service_client.config.grpc_compression is GrpcCompression.NONE
+    monkeypatch.setattr(Client, "connect", partial(Client.connect, lazy=True))
+    for elsewhere in ("temporal.example:7233", "10.0.0.7:7233"):
+        config = (await connect(address=elsewhere)).service_client.config
+        assert (config.target_host, config.grpc_compression) == (elsewhere, GrpcCompression.GZIP)
 
 
 async def test_its_database_is_in_write_ahead_mode(server: EmbeddedServer) -> None:
