@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,7 @@ class SubjectProcess:
         self.place = place
         self.versions: dict[str, str] = {}
         self.log = place.folder / "log"
+        self.start_seconds = 0.0  # from its start until it was ready
         self._module = module
         self._process: Process | None = None
         self._beginning: asyncio.Task[None] | None = None
@@ -52,6 +54,7 @@ class SubjectProcess:
     async def _start(self) -> None:
         """Start it and wait until it is ready. Raises SubjectFailed."""
         self.place.folder.mkdir(parents=True, exist_ok=True)
+        begun = time.perf_counter()
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", f"benchmarks.subjects.{self._module}", cwd=ROOT, env=_environment(),
@@ -59,6 +62,7 @@ class SubjectProcess:
                 start_new_session=True,  # Ctrl-C is the driver's; where the driver dies, the input ends
             )  # fmt: skip
         ready = await self._exchange(self.place.line(), _READY)
+        self.start_seconds = time.perf_counter() - begun
         self.versions = ready["ready"]["versions"]
 
     async def ask(self, do: str, *, patience: float = _PATIENCE, **given: Any) -> dict[str, Any]:

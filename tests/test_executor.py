@@ -90,6 +90,6 @@ print(len(left))
 
 
 def test_what_is_evicted_is_soon_let_go() -> None:
-    """Though it had become old. With Python's own thresholds all of them would be there, also after three times as many."""
+    """Though it had become old. With Python's own thresholds all would be there, after three times as many too."""
     ran = subprocess.run([sys.executable, "-c", LETS_GO], capture_output=True, text=True, timeout=60)
     assert (ran.stdout.strip(), ran.stderr) == ("0", "")

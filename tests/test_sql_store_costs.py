@@ -48,7 +48,7 @@ async def read_by_load(store: SqlStore, history: History) -> int:
     named = {"thread_id": history.thread_id, "checkpoint_id": bytes.fromhex(history.head.ref.id.replace("-", ""))}
     end, line = await store.database.read(lambda tx: tx.together(("end_of_line", named), ("line", named)))
     found = [*end.rows, *line.rows]
-    return sum(stored(value) for row in found for value in row.values() if value is not None)
+    return sum(stored(value) for row in found for value in dict(row).values() if value is not None)
 
 
 async def test_a_thousand_steps_are_at_most_three_times_their_payload(store: SqlStore, place: Place) -> None:

@@ -43,7 +43,7 @@ def plainly(old: Messages, operation: dict[str, Any]) -> Messages:
 @thorough
 @given(st.lists(operations | others, max_size=8), st.lists(st.integers(0, 20), max_size=4))
 def test_a_conversation_is_the_list_that_it_seems_to_be(steps: list[dict[str, Any]], asked: list[int]) -> None:
-    """For any operations: messages, places and what is shown are right in every version, whichever was asked of earlier ones.
+    """For any operations: messages, places and what is shown are right in every version, whichever was asked before.
 
     No version changes when another is made of it; and folding is applying one after the other.
     """

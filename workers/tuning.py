@@ -5,8 +5,8 @@ import os
 
 # Of Python's garbage collector. New objects between two looks for cycles: its usual 700 are not even those of one step.
 # The others: how many looks go by until one takes in what is older, and how many of those until one takes in all. A
-# workflow that is evicted is a few hundred objects in a cycle, and has become old while its thread waited. With the usual
-# tens, thousands of them pile up: with 10,000 threads waiting and 500 workflows cached, 380 MB instead of 225.
+# workflow that is evicted is a few hundred objects in a cycle, and has become old while its thread waited. With the
+# usual tens, thousands of them pile up: with 10,000 threads waiting and 500 workflows cached, 380 MB, not 225.
 _GARBAGE = (10_000, 5, 2)
 
 

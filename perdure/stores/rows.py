@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from perdure.approvals import stamp
 from perdure.audit import AuditEntry, AuditRow
@@ -18,8 +18,6 @@ from perdure.errors import IntegrityError
 from perdure.stores.base import CachedResult, Line, Receipt, Snapshot, Step, ThreadRow
 from perdure.stores.packing import packed, unpacked
 
-Row = Mapping[str, Any]
-
 _FOREIGN, _FOREIGN_16 = b"text:", b"text16:"  # before an id that is no UUID; the second where 16 bytes would come of it
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _AWKWARD = re.compile('^"|[\0\ud800-\udfff]')
@@ -29,6 +27,16 @@ _SEALED = (
     "checkpoint_id", "parent_thread_id", "parent_id", "step", "based", "cut", "source", "nodes", "turn",
     "schema_version", "next", "metadata", "facts", "size", "state_size", "created_at", "digest", "delta",
 )  # fmt: skip
+
+
+class Row(Protocol):
+    """A row as each database gives it: values by the names of columns."""
+
+    def keys(self) -> Iterable[str]:
+        """The names."""
+
+    def __getitem__(self, column: str, /) -> Any:
+        """The value."""
 
 
 def now() -> str:

@@ -1,6 +1,7 @@
 """The store on a SQL database: a SQLite file (the default backend), or a PostgreSQL server."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,6 +21,7 @@ from perdure.stores.sqlite import open_sqlite
 _TABLES = (
     "threads", "checkpoints", "snapshots", "labels", "results", "receipts", "effects", "tokens", "audit", "blobs"
 )  # fmt: skip
+_STEP = itemgetter("step")
 _SMALL = 64_000  # bytes of a change that are written in no time
 _NUMBERS = "numbers"  # of threads: a table that belongs to the others
 
@@ -102,7 +104,7 @@ class SqlStore:
     async def line(self, thread_id: str, checkpoint_id: str) -> Line | None:
         named = _named(thread_id, checkpoint_id)
         end, found = await self.database.read(lambda tx: tx.together(("end_of_line", named), ("line", named)))
-        return rows.line(found.rows, end.rows[0]) if end.rows and found.rows else None
+        return rows.line(sorted(found.rows, key=_STEP), end.rows[0]) if end.rows and found.rows else None
 
     async def path(self, thread_id: str, checkpoint_id: str, *, limit: int) -> list[Checkpoint]:
         found = await self.database.all("path", **_named(thread_id, checkpoint_id), limit=limit) if limit > 0 else []
@@ -136,7 +138,7 @@ class SqlStore:
         return sorted(labels, key=lambda label: int(counts[label][0]["count"]))
 
     async def walk(self, thread_id: str) -> AsyncIterator[Checkpoint]:
-        after = surgery.FIRST
+        after: rows.Row = surgery.FIRST
         while page := await self.database.all("walk", **surgery.following(thread_id, after)):
             for row in page:
                 yield rows.checkpoint(row)

@@ -164,10 +164,8 @@ def _listed(sql: str, values: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]
 
 
 def _rows(cursor: sqlite3.Cursor) -> list[Row]:
-    if cursor.description is None:
-        return []
-    names = [column[0] for column in cursor.description]
-    return [dict(zip(names, row, strict=True)) for row in cursor]
+    cursor.row_factory = sqlite3.Row
+    return cursor.fetchall()
 
 
 def _driven(work: Coroutine[Any, Any, _T]) -> _T:

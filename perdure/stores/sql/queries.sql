@@ -134,7 +134,6 @@ SELECT own.thread_id, line.checkpoint_id, step, based, cut, source, nodes, turn,
 FROM line JOIN numbers AS own ON own.number = line.thread
     LEFT JOIN snapshots ON snapshots.thread = line.thread AND snapshots.checkpoint_id = line.checkpoint_id
         AND line.based + line.cut > 0
-ORDER BY step
 
 -- name: path
 WITH RECURSIVE path AS (
