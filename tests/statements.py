@@ -50,7 +50,7 @@ def at_each_end(asked: str) -> Iterator[list[Any]]:
 
     async def commit_there(tx: PostgresTransaction) -> None:
         (row,) = await tx.plain(asked)
-        answers.extend(row.values())
+        answers.extend(dict(row).values())
         await postgres(tx)
 
     with patch.object(SqliteTransaction, "commit", commit), patch.object(PostgresTransaction, "commit", commit_there):

@@ -52,13 +52,16 @@ async def run_settings(bench: Bench) -> Outcome:
     outcome, server = Outcome(), await bench.tuned()
 
     def perdure(name: str, *, store: str = "", settings: dict[str, object] | None = None, **options: object) -> None:
-        subjects[name] = bench.subject("perdure", server, store=store, name=name, settings=settings or {}, **options)
+        own = {"task_queue": name} | (settings or {})  # each has a store of its own, so none may take another's tasks
+        subjects[name] = bench.subject("perdure", server, store=store, name=name, settings=own, **options)
 
     subjects: dict[str, SubjectProcess] = {}
     perdure("defaults")
     perdure("a store on PostgreSQL", store=await bench.database())
     perdure("cache of the model off", cache="off")
     perdure("the tool beside the workflow", beside=True)
+    perdure("messages compressed", compressed=True)
+    perdure("two threads for the SDK's core", core_threads=2)
     perdure("heartbeat=1", settings={"heartbeat": 1.0})
     perdure("history_events=200", settings={"history_events": 200})
     perdure("max_cached_workflows=0", settings={"max_cached_workflows": 0})

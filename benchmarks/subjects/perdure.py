@@ -2,10 +2,11 @@
 
 Options: ``beside`` declares the tool to run beside the workflow; ``idle`` is how long a thread waits until its workflow
 completes; ``cache`` is that of the model's answers; ``settings`` are others than the defaults; ``serve`` false leaves
-the worker to the verb ``resume``.
+the worker to the verb ``resume``. ``compressed`` and ``core_threads`` set otherwise what `perdure worker` sets.
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -13,6 +14,7 @@ from importlib.metadata import version
 from typing import Any
 from uuid import uuid4
 
+import temporalio.client
 import uvloop
 from temporalio.worker import Worker
 
@@ -27,6 +29,7 @@ from perdure.contracts import CALL_MODEL, CheckpointAnswer, TurnResult
 from perdure.settings import Settings
 from perdure.starters.client import Client
 from perdure.stores import open_store
+from perdure.wire import data_converter
 from perdure.workers.connect import connect
 from perdure.workers.tuning import prepare, settle
 from perdure.workers.worker import build_worker
@@ -58,10 +61,12 @@ class Perdure:
 
     async def start(self, place: Place) -> dict[str, str]:
         """See Subject. The process is set up as `perdure worker` sets up its own."""
+        if threads := place.options.get("core_threads"):
+            os.environ["TOKIO_WORKER_THREADS"] = str(threads)
         prepare()
         self._app = make_app(dict(place.options))
         self._settings = Settings(home=place.folder, store=place.store, **place.options.get("settings", {}))
-        self._temporal = await connect(address=place.address)
+        self._temporal = await self._connected(place)
         self._store = open_store(self._settings.store_url())
         self._stack.push_async_callback(self._store.close)
         await self._store.migrate()
@@ -83,6 +88,11 @@ class Perdure:
     async def stop(self) -> None:
         """See Subject."""
         await self._stack.aclose()
+
+    async def _connected(self, place: Place) -> temporalio.client.Client:
+        if place.options.get("compressed"):
+            return await temporalio.client.Client.connect(place.address, data_converter=data_converter)
+        return await connect(address=place.address)
 
     def _worker(self) -> Worker:
         return build_worker(
