@@ -1,5 +1,6 @@
 """Exact figures from a workflow's history in Temporal: its bytes, its events, and the server's own time stamps."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from temporalio.client import Client
 _SCHEDULED = EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
 _DONE = EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED
 _TASK_DONE = EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
+_POLL = 0.02  # seconds
 
 
 async def fetch_chain(client: Client, workflow_id: str) -> list[HistoryEvent]:
@@ -35,10 +37,8 @@ async def figures(client: Client, workflow_id: str, steps: int, model: str) -> d
     - ``step_seconds``: from the first model call being scheduled to the end of the workflow task that took the last
       answer, divided by steps; by the server's clock.
     """
-    events = await fetch_chain(client, workflow_id)
-    asked = [place for place, event in enumerate(events) if _type(event) == model]
+    events, asked, answered = await _looped(client, workflow_id, model)
     loop = events[asked[0] : asked[-1]]
-    answered = _answered(events, asked[-1])
     seconds = _seconds(events[answered]) - _seconds(events[asked[0]])
     return {
         "history_bytes": sum(event.ByteSize() for event in events), "history_events": len(events),
@@ -52,17 +52,24 @@ async def span(client: Client, workflow_ids: list[str], model: str) -> float:
     clock."""
     begun, ended = [], []
     for workflow_id in workflow_ids:
-        events = await fetch_chain(client, workflow_id)
-        asked = [place for place, event in enumerate(events) if _type(event) == model]
+        events, asked, answered = await _looped(client, workflow_id, model)
         begun.append(_seconds(events[asked[0]]))
-        ended.append(_seconds(events[_answered(events, asked[-1])]))
+        ended.append(_seconds(events[answered]))
     return max(ended) - min(begun)
 
 
-def _answered(events: list[HistoryEvent], asked: int) -> int:
-    """Where the workflow task ends that took the answer of the model call scheduled at ``asked``."""
-    done = next(place for place in _places(events, asked, _DONE))
-    return next(_places(events, done, _TASK_DONE))
+async def _looped(client: Client, workflow_id: str, model: str) -> tuple[list[HistoryEvent], list[int], int]:
+    """All events; where model calls were scheduled; and where the workflow task ends that took the last answer.
+
+    Whoever queries a workflow may see that answer before this task is recorded: then its record is waited for.
+    """
+    while True:
+        events = await fetch_chain(client, workflow_id)
+        asked = [place for place, event in enumerate(events) if _type(event) == model]
+        done = next(_places(events, asked[-1], _DONE), len(events))
+        if (answered := next(_places(events, done, _TASK_DONE), None)) is not None:
+            return events, asked, answered
+        await asyncio.sleep(_POLL)
 
 
 def _places(events: list[HistoryEvent], after: int, kind: "EventType.ValueType") -> Iterator[int]:

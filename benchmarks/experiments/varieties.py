@@ -65,7 +65,7 @@ async def run_settings(bench: Bench) -> Outcome:
     perdure("heartbeat=1", settings={"heartbeat": 1.0})
     perdure("history_events=200", settings={"history_events": 200})
     perdure("max_cached_workflows=0", settings={"max_cached_workflows": 0})
-    contest = await loops(subjects, bench.pick(4, 1), steps=bench.pick(*_STEPS))
+    contest = await loops(subjects, bench.pick(7, 1), steps=bench.pick(*_STEPS))
     outcome.keep("settings", contest)
     for name in subjects:
         if name != "defaults":
