@@ -28,9 +28,8 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
 
 @pytest.fixture
 async def client(shop: Shop) -> AsyncIterator[httpx2.AsyncClient]:
-    async with httpx2.AsyncClient(
-        base_url=shop.url, timeout=10.0, verify=False
-    ) as connected:  # no TLS, so no certificates to load
+    # Not verified, because there is no TLS, so that no certificates are loaded.
+    async with httpx2.AsyncClient(base_url=shop.url, timeout=10.0, verify=False) as connected:
         yield connected
 
 

@@ -138,7 +138,7 @@ class SqlStore:
         return sorted(labels, key=lambda label: int(counts[label][0]["count"]))
 
     async def walk(self, thread_id: str) -> AsyncIterator[Checkpoint]:
-        after: rows.Row = surgery.FIRST
+        after = surgery.FIRST
         while page := await self.database.all("walk", **surgery.following(thread_id, after)):
             for row in page:
                 yield rows.checkpoint(row)

@@ -15,10 +15,10 @@ from perdure.stores.records import Link
 from perdure.stores.rows import Row
 
 _PAGE = 500  # rows read, or named in a statement, at once
-FIRST: rows.Row = {"step": -(2**31), "checkpoint_id": b""}  # what comes before every checkpoint
+FIRST: Row = {"step": -(2**31), "checkpoint_id": b""}  # what comes before every checkpoint
 
 
-def following(thread_id: str, after: rows.Row) -> dict[str, Any]:
+def following(thread_id: str, after: Row) -> dict[str, Any]:
     """What the query ``walk`` takes to give the page of rows that follows a row."""
     return {"thread_id": thread_id, "limit": _PAGE, "step": after["step"], "checkpoint_id": after["checkpoint_id"]}
 
@@ -137,7 +137,7 @@ async def copy_thread(tx: Transaction, source: str, target: str) -> None:
     if not await tx.run("copy_thread", thread_id=source, target=target):
         raise refusals.thread_exists(target)
     await tx.run("add_number", thread_id=target)
-    after: rows.Row = FIRST
+    after = FIRST
     while page := await tx.all("walk", **following(source, after)):
         await tx.together(*(("add_checkpoint", rows.in_copy(row, target) | {"orphan": 1}) for row in page))
         after = page[-1]

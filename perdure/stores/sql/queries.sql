@@ -115,6 +115,7 @@ SELECT thread_id, parent_thread_id, checkpoint_id, parent_id, step, based, cut, 
 FROM checkpoint_rows
 WHERE thread = (SELECT number FROM numbers WHERE thread_id = :thread_id) AND checkpoint_id = :checkpoint_id
 
+-- In no order: a database sorts whole rows, deltas and all, where the store sorts pointers to them.
 -- name: line
 WITH RECURSIVE line AS (
     SELECT thread, checkpoint_id, parent_thread, parent_id, step, based, cut, source, nodes, turn, schema_version, next,
