@@ -22,8 +22,10 @@ from tests.faults.oracle import OPERATOR, in_doubt, rolled_back, said_done
 from tests.world import World, eventually, world
 
 PATIENCE = 60.0  # seconds for anything that is waited for; many times what it takes on a quiet machine
-# A lost attempt is noticed in seconds, and yet no attempt is taken for lost because the machine is busy.
-_QUICK = {"heartbeat": 5.0, "sticky": 2.0, "task_timeout": 3.0}
+# A lost attempt is noticed in seconds. Where no worker is struck none can be lost: there even a server that stands still
+# for a quarter of a minute must not make one, for it would be an attempt fewer of those that the shop is asked for.
+_HEARTBEAT, _UNSTRUCK_HEARTBEAT = 5.0, 60.0
+_QUICK = {"sticky": 2.0, "task_timeout": 3.0}
 _LOOK = 0.5  # seconds between two looks at all threads
 _STATUS = SearchAttributeKey.for_keyword("PerdureStatus")
 
@@ -173,7 +175,8 @@ class Play:
 async def played(temporal: TemporalClient, folder: Path, round: Round) -> AsyncIterator[Play]:
     """The round, played to its end, with its shop and store still open."""
     script = Script(rules=[case.rule() for case in round.cases])
-    async with world(temporal, folder, app, script, serve=False, **_QUICK) as made, Shop(folder / "shop.db") as shop:
+    told = {**_QUICK, "heartbeat": _HEARTBEAT if round.strike else _UNSTRUCK_HEARTBEAT}
+    async with world(temporal, folder, app, script, serve=False, **told) as made, Shop(folder / "shop.db") as shop:
         play = Play(made, shop, folder, round)
         try:
             await play.run()
