@@ -84,6 +84,7 @@ async def run_server(bench: Bench) -> Outcome:
         "without one partition": await bench.varied(tuning=_without(TUNING, *_PARTITIONS)),
         "without WAL": await bench.varied(pragmas={}),
         "with synchronous=full": await bench.varied(pragmas=PRAGMAS | {"synchronous": "full"}),
+        "with SQLite's own cache": await bench.varied(pragmas=_without(PRAGMAS, "cache_size", "wal_autocheckpoint")),
         "in memory": await bench.varied(file=False),
         "as documented": await bench.documented(),
     }

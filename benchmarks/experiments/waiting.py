@@ -19,17 +19,26 @@ async def run_waiting(bench: Bench) -> Outcome:
     outcome, server, sizes = Outcome(), await bench.tuned(), bench.pick(_WAITING, _QUICK)
     cached = bench.pick(*_CACHED)
     perdure, hand = (bench.subject(f"waiting_{name}", server, cached=cached) for name in ("perdure", "handwritten"))
+    found = bench.subject("waiting_handwritten", server, name="waiting_searched", cached=cached, searched=True)
     await _memory(outcome, perdure, sizes)
     rounds, batch = bench.pick((5, 400), (2, 50))
-    await hand.ask("suspend", threads=(rounds + 1) * batch + cached, patience=_PATIENCE)
-    ask = {name: partial(one.ask, "finish", threads=batch) for name, one in {"perdure": perdure, "hand": hand}.items()}
-    contest = await compete(ask, rounds=rounds)
+    for one in (hand, found):
+        await one.ask("suspend", threads=(rounds + 1) * batch + cached, patience=_PATIENCE)
+    subjects = {"perdure": perdure, "hand": hand, "found": found}
+    contest = await compete(
+        {name: partial(one.ask, "finish", threads=batch) for name, one in subjects.items()}, rounds=rounds
+    )
     outcome.keep("finish", contest)
     outcome.found(
         "Perdure against handwritten, threads finished a second", contest.ratio("hand", "perdure", "seconds"),
         limit=0.8, at_least=True,
     )  # fmt: skip
-    for name, label in (("perdure", "Perdure"), ("hand", "handwritten")):
+    outcome.found(
+        "the floor: handwritten that people find by its status, against handwritten",
+        contest.ratio("hand", "found", "seconds"),
+    )  # fmt: skip
+    outcome.found("Perdure against the floor", contest.ratio("found", "perdure", "seconds"))
+    for name, label in (("perdure", "Perdure"), ("hand", "handwritten"), ("found", "handwritten, found by its status")):
         outcome.found(label, contest.rate(name, "seconds", batch), unit="threads/s")
     await _all_of_them(outcome, perdure, sizes[-1], (rounds + 1) * batch)
     return outcome
@@ -70,7 +79,8 @@ EXPERIMENTS = (
         "evicted, and come back by replay when their signal comes. Then threads are approved and finished, some "
         f"of Perdure's and some of the workflow written by hand in turns, the oldest first and at most {AT_ONCE} "
         "on their way at once, from the first signal sent until the last one has ended (of Perdure's: is idle "
-        "again, as search says). What came of each is looked at afterwards: in the store, and in the result of "
+        "again, as search says). The floor says in two search attributes that it waits and that it goes on: without "
+        "that nobody finds what waits for them, and each such change costs the server a write. What came of each is looked at afterwards: in the store, and in the result of "
         "the workflow written by hand, which keeps no audit, checks nobody's right to decide, and has no time- "
         "out.",
     ),

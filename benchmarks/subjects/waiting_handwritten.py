@@ -1,5 +1,9 @@
 """The reference for threads that wait for a person: the least workflow that asks a model, waits for a signal, runs the
-tool and asks again. It doesn't look at who approved what, and keeps no record of it."""
+tool and asks again. It doesn't look at who approved what, and keeps no record of it.
+
+With ``searched`` it says in the search attributes by which people find what waits for them that it waits, and that it
+goes on: what any workflow does whose waiting shows in a list.
+"""
 
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -8,14 +12,15 @@ from typing import Any
 
 from temporalio import activity, workflow
 from temporalio.client import Client
+from temporalio.common import SearchAttributeKey
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from benchmarks.subject import Place, serve
 from benchmarks.subjects.handwritten import Ask, Call, ask, look
 from benchmarks.waiting import SIGNAL, Waiting
 
-QUEUE = "waiting-handwritten"
 _MINUTE = timedelta(minutes=1)
+_STATUS, _PENDING = SearchAttributeKey.for_keyword("PerdureStatus"), SearchAttributeKey.for_int("PerdurePending")
 
 
 @workflow.defn
@@ -26,10 +31,14 @@ class Gated:
         self._approved = False
 
     @workflow.run
-    async def run(self) -> str:
+    async def run(self, searched: bool) -> str:
         """To the model's answer."""
         call: Call = await workflow.execute_activity(ask, Ask(0, 1), start_to_close_timeout=_MINUTE)
+        if searched:
+            workflow.upsert_search_attributes([_STATUS.value_set("awaiting_approval"), _PENDING.value_set(1)])
         await workflow.wait_condition(lambda: self._approved)
+        if searched:
+            workflow.upsert_search_attributes([_STATUS.value_set("running"), _PENDING.value_set(0)])
         await workflow.execute_activity("look", call, result_type=str, start_to_close_timeout=_MINUTE)
         last: Call = await workflow.execute_activity(ask, Ask(1, 1), start_to_close_timeout=_MINUTE)
         return last.answer
@@ -49,10 +58,12 @@ class WaitingHandwritten:
     async def start(self, place: Place) -> dict[str, str]:
         """See Subject."""
         self._client = client = await Client.connect(place.address)
-        finished = f"TaskQueue = '{QUEUE}' AND ExecutionStatus = 'Completed'"
-        self._waiting = Waiting(client, "hand", begin=self._begin, finished=finished)
+        self._searched = bool(place.options.get("searched"))
+        self._queue = queue = f"waiting-handwritten{'-searched' if self._searched else ''}"
+        finished = f"TaskQueue = '{queue}' AND ExecutionStatus = 'Completed'"
+        self._waiting = Waiting(client, queue, begin=self._begin, finished=finished)
         worker = Worker(
-            client, task_queue=QUEUE, workflows=[Gated], activities=[ask, self.look],
+            client, task_queue=queue, workflows=[Gated], activities=[ask, self.look],
             workflow_runner=UnsandboxedWorkflowRunner(), max_cached_workflows=place.options["cached"],
         )  # fmt: skip
         await self._stack.enter_async_context(worker)
@@ -75,7 +86,7 @@ class WaitingHandwritten:
         await self._stack.aclose()
 
     async def _begin(self, thread: str) -> None:
-        await self._client.start_workflow(Gated.run, id=thread, task_queue=QUEUE)
+        await self._client.start_workflow(Gated.run, self._searched, id=thread, task_queue=self._queue)
 
     async def _answer(self, thread: str) -> str:
         return str(await self._client.get_workflow_handle(thread).result())
