@@ -79,9 +79,9 @@ EXPERIMENTS = (
         "evicted, and come back by replay when their signal comes. Then threads are approved and finished, some "
         f"of Perdure's and some of the workflow written by hand in turns, the oldest first and at most {AT_ONCE} "
         "on their way at once, from the first signal sent until the last one has ended (of Perdure's: is idle "
-        "again, as search says). The floor says in two search attributes that it waits and that it goes on: without "
-        "that nobody finds what waits for them, and each such change costs the server a write. What came of each is looked at afterwards: in the store, and in the result of "
-        "the workflow written by hand, which keeps no audit, checks nobody's right to decide, and has no time- "
-        "out.",
+        "again, as search says). What came of each is looked at afterwards: in the store, and in the result of "
+        "the workflow written by hand, which keeps no audit, checks nobody's right to decide, and has no time-out. "
+        "The floor is that workflow where it says in two search attributes that it waits, and that it goes on. "
+        "Without that nobody finds what waits for them, and each such change costs the server a write.",
     ),
 )  # fmt: skip

@@ -22,8 +22,8 @@ from tests.faults.oracle import OPERATOR, in_doubt, rolled_back, said_done
 from tests.world import World, eventually, world
 
 PATIENCE = 60.0  # seconds for anything that is waited for; many times what it takes on a quiet machine
-# A lost attempt is noticed in seconds. Where no worker is struck none can be lost: there even a server that stands still
-# for a quarter of a minute must not make one, for it would be an attempt fewer of those that the shop is asked for.
+# A lost attempt is noticed in seconds. Where no worker is struck none can be lost: there even a server that stands
+# still for a quarter of a minute must not lose one, for the shop would be asked once less.
 _HEARTBEAT, _UNSTRUCK_HEARTBEAT = 5.0, 60.0
 _QUICK = {"sticky": 2.0, "task_timeout": 3.0}
 _LOOK = 0.5  # seconds between two looks at all threads
