@@ -16,12 +16,15 @@ async def run_beside(bench: Bench) -> Outcome:
     subjects = {
         "handwritten": bench.subject("handwritten", server),
         "beside": bench.subject("perdure", server, name="beside", beside=True),
+        "handwritten, the tool beside it too": bench.subject("handwritten", server, name="floor", beside=True),
     }
     steps = bench.pick(*_STEPS)
     contest = await loops(subjects, bench.pick(*_ROUNDS), steps=steps)
     outcome.keep("beside", contest)
     ratio = contest.ratio("beside", "handwritten", "step_seconds")
     outcome.found(f"Perdure, its tool beside the workflow, against handwritten, {steps} steps", ratio, limit=0.75)
+    floor = contest.ratio("handwritten, the tool beside it too", "handwritten", "step_seconds")
+    outcome.found("the floor: handwritten with its tool beside it, against the same", floor)
     for name in subjects:
         outcome.found(name, contest.spread(name, "step_seconds").scaled(1e3), unit="ms")
     return outcome
@@ -115,7 +118,8 @@ EXPERIMENTS = (
     Experiment(
         name="beside", title="A tool beside the workflow", run=run_beside,
         about="The tool is declared `@tool(beside=True)`: a short read that runs as a local activity, in the worker "
-        "that has the workflow. The workflow written by hand calls its tool as an activity, as ever.",
+        "that has the workflow. The workflow written by hand calls its tool as an activity, as ever; the floor is the "
+        "same with its tool as a local activity.",
     ),
     Experiment(
         name="embedded", title="The embedded server", run=run_embedded,

@@ -3,7 +3,8 @@
 It keeps the conversation in the workflow's memory, passes each activity only what that activity needs, and has no
 store: no query by checkpoint, no fork, no approval, no compensation. So it is the floor of any design on Temporal.
 
-Option ``sandbox``: its workflow runs in the SDK's sandbox, as it does by default; else outside, as Perdure's does.
+Options. ``sandbox``: its workflow runs in the SDK's sandbox, as it does by default; else outside, as Perdure's does.
+``beside``: the tool is a local activity.
 """
 
 import asyncio
@@ -25,7 +26,6 @@ from benchmarks import workload
 from benchmarks.histories import figures, span
 from benchmarks.subject import Place, serve
 
-QUEUE = "handwritten"
 _MINUTE = timedelta(minutes=1)
 
 
@@ -65,8 +65,9 @@ class Loop:
     """The loop."""
 
     @workflow.run
-    async def run(self, steps: int) -> str:
+    async def run(self, steps: int, beside: bool) -> str:
         """To the model's answer."""
+        execute = workflow.execute_local_activity if beside else workflow.execute_activity
         messages: list[object] = [workload.ASKED]
         step = 0
         while True:
@@ -74,7 +75,7 @@ class Loop:
             messages.append(call)
             if not call.id:
                 return call.answer
-            messages.append(await workflow.execute_activity(look, call, start_to_close_timeout=_MINUTE))
+            messages.append(await execute(look, call, start_to_close_timeout=_MINUTE))
             step += 1
 
 
@@ -85,13 +86,14 @@ class Handwritten:
         self._stack = AsyncExitStack()
 
     async def start(self, place: Place) -> dict[str, str]:
-        """See Subject."""
+        """See Subject. Its queue is its own: there may be another on the same server."""
+        self._queue, self._beside = f"handwritten-{uuid4().hex[:8]}", bool(place.options.get("beside"))
         self._client = await Client.connect(place.address)
         passed = SandboxRestrictions.default.with_passthrough_modules("benchmarks")
         sandboxed = place.options.get("sandbox", False)
         runner = SandboxedWorkflowRunner(restrictions=passed) if sandboxed else UnsandboxedWorkflowRunner()
         worker = Worker(
-            self._client, task_queue=QUEUE, workflows=[Loop], activities=[ask, look], workflow_runner=runner
+            self._client, task_queue=self._queue, workflows=[Loop], activities=[ask, look], workflow_runner=runner
         )
         await self._stack.enter_async_context(worker)
         return {"temporalio": version("temporalio")}
@@ -107,15 +109,17 @@ class Handwritten:
     async def _loop(self, steps: int, agents: int = 1) -> dict[str, Any]:
         names = [f"hand-{uuid4().hex}" for _ in range(agents)]
         begun, used = time.perf_counter(), time.process_time()
-        answers = await asyncio.gather(
-            *(self._client.execute_workflow(Loop.run, steps, id=name, task_queue=QUEUE) for name in names)
-        )
+        answers = await asyncio.gather(*(self._run(name, steps) for name in names))
         seconds, cpu = time.perf_counter() - begun, time.process_time() - used
         assert answers == [workload.ANSWER] * agents
         told = {"seconds": seconds, "cpu_seconds": cpu}
         if agents == 1:
             return told | await figures(self._client, names[0], steps, "ask")
         return told | {"span_seconds": await span(self._client, names, "ask")}
+
+    async def _run(self, name: str, steps: int) -> str:
+        given = [steps, self._beside]
+        return await self._client.execute_workflow(Loop.run, args=given, id=name, task_queue=self._queue)
 
 
 if __name__ == "__main__":
