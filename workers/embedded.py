@@ -42,7 +42,7 @@ TUNING = {
 # WAL: readers don't wait for the writer. NORMAL: a power cut may lose the last commits, never the file; a killed
 # server loses nothing. A change of what search knows touches a hundred pages and more, for each attribute has an index:
 # 64 MB of them are kept in memory, and written into the file only every 32 MB. With the defaults (2 MB and 4 MB) the
-# server writes a quarter more bytes for a thread that is started, and reads twice as often for one that is woken.
+# server writes a fifth more bytes for a thread that is started, and reads twice as often for one that is woken.
 PRAGMAS = {
     "journal_mode": "WAL", "synchronous": "normal", "cache_size": "-65536", "wal_autocheckpoint": "8192"
 }  # fmt: skip

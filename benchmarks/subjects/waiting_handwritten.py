@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from importlib.metadata import version
 from typing import Any
+from uuid import uuid4
 
 from temporalio import activity, workflow
 from temporalio.client import Client
@@ -56,14 +57,13 @@ class WaitingHandwritten:
         self._stack = AsyncExitStack()
 
     async def start(self, place: Place) -> dict[str, str]:
-        """See Subject."""
+        """See Subject. Its queue is its own: there is another on the same server."""
+        self._queue, self._searched = f"waiting-hand-{uuid4().hex[:8]}", bool(place.options.get("searched"))
         self._client = client = await Client.connect(place.address)
-        self._searched = bool(place.options.get("searched"))
-        self._queue = queue = f"waiting-handwritten{'-searched' if self._searched else ''}"
-        finished = f"TaskQueue = '{queue}' AND ExecutionStatus = 'Completed'"
-        self._waiting = Waiting(client, queue, begin=self._begin, finished=finished)
+        finished = f"TaskQueue = '{self._queue}' AND ExecutionStatus = 'Completed'"
+        self._waiting = Waiting(client, "hand", begin=self._begin, finished=finished)
         worker = Worker(
-            client, task_queue=queue, workflows=[Gated], activities=[ask, self.look],
+            client, task_queue=self._queue, workflows=[Gated], activities=[ask, self.look],
             workflow_runner=UnsandboxedWorkflowRunner(), max_cached_workflows=place.options["cached"],
         )  # fmt: skip
         await self._stack.enter_async_context(worker)
